@@ -1,0 +1,75 @@
+"""The errors of the domain: pure, without a framework.
+
+A `DomainError` names the broken rule by its `slug`; `problems.py` alone turns it into
+`application/problem+json` (RFC 9457). Details never carry patient data.
+"""
+
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """A rule was broken. `extensions` become members of the problem document."""
+
+    slug: ClassVar[str] = "conflict"
+    title: ClassVar[str] = "The request conflicts with the current state"
+    status: ClassVar[int] = 409
+    retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(self, detail: str = "", **extensions: object) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.extensions = extensions
+
+
+class InvalidRequestError(DomainError):
+    slug = "invalid-request"
+    title = "The request is not valid"
+    status = 422
+
+
+class UnauthenticatedError(DomainError):
+    slug = "unauthenticated"
+    title = "Credentials are missing or not valid"
+    status = 401
+
+
+class ForbiddenError(DomainError):
+    slug = "forbidden"
+    title = "You may not do this"
+    status = 403
+
+
+class NotFoundError(DomainError):
+    """Also the answer for a patient's data the caller may not know to exist."""
+
+    slug = "not-found"
+    title = "There is no such resource"
+    status = 404
+
+
+class PreconditionFailedError(DomainError):
+    slug = "precondition-failed"
+    title = "The resource was changed by someone else"
+    status = 412
+
+
+class PreconditionRequiredError(DomainError):
+    slug = "precondition-required"
+    title = "This request needs an If-Match header"
+    status = 428
+
+
+class ReferenceNotYetKnownError(DomainError):
+    """The reference may exist at its owner and not have arrived here: try again shortly."""
+
+    slug = "reference-not-yet-known"
+    title = "A referenced resource is not known here yet"
+    status = 409
+    retry_after_seconds = 1
+
+
+class TemporarilyUnavailableError(DomainError):
+    slug = "temporarily-unavailable"
+    title = "The service can't take this right now; nothing was stored"
+    status = 503
+    retry_after_seconds = 5

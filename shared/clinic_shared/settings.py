@@ -1,0 +1,58 @@
+"""What every service reads from its environment (`CLINIC_*`), typed; secrets may come from files.
+
+A setting `CLINIC_X` may be given as a file of that name in the folder `CLINIC_SECRETS_DIR`.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="CLINIC_", extra="ignore", frozen=True)
+
+    environment: Literal["development", "test", "production"] = "development"
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    database_url: SecretStr = Field(description="postgresql://user:password@host:port/database")
+    database_pool_size: int = Field(default=8, ge=1, le=64)
+    amqp_url: SecretStr = Field(description="amqp://user:password@host:port/vhost")
+    amqp_management_url: SecretStr | None = Field(
+        default=None, description="http://user:password@host:port of the management API; optional"
+    )
+    jwks_url: str | None = None
+    token_issuer: str = "https://clinic.invalid"
+    token_audience: str = "clinic-api"
+    log_level: str = "INFO"
+    contracts_dir: Path = Path(__file__).resolve().parents[2] / "contracts"
+    subscribed_services: str = Field(
+        default="", description="installed services, comma separated; empty means all of subscriptions.yaml"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, file_secret_settings
+
+    @classmethod
+    def load(cls) -> "ServiceSettings":
+        """Read the environment; the folder of secrets is itself named by the environment."""
+        return cls(_secrets_dir=os.environ.get("CLINIC_SECRETS_DIR"))  # type: ignore[call-arg]  # pydantic-settings' own keyword
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        url = self.database_url.get_secret_value()
+        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    def redacted(self) -> dict[str, object]:
+        """Return the effective configuration, fit for the log: secrets are shown as asterisks."""
+        return self.model_dump(mode="json")
