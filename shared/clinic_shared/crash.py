@@ -1,0 +1,27 @@
+"""Named points at which a process can be told to die, so that crash safety is proven, not argued.
+
+`CLINIC_CRASH_AT=<label>[:<n>]` kills the process with SIGKILL at the n-th passage (default the first).
+Refused in production by `clinic_shared.main`.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+_passages: dict[str, int] = {}
+
+
+def crash_point(label: str) -> None:
+    """Die here if told to. Costs one dictionary lookup otherwise."""
+    target = os.environ.get("CLINIC_CRASH_AT")
+    if target is None:
+        return
+    wanted, _, count = target.partition(":")
+    if label != wanted:
+        return
+    _passages[label] = _passages.get(label, 0) + 1
+    if _passages[label] == int(count or "1"):
+        witness = os.environ.get("CLINIC_CRASH_WITNESS")
+        if witness:
+            Path(witness).write_text(label, encoding="utf-8")
+        os.kill(os.getpid(), signal.SIGKILL)

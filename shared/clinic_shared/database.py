@@ -1,0 +1,175 @@
+"""The one place where a transaction opens and commits.
+
+One request or one message is one transaction: state, events, audit records and timers commit
+together or not at all, before the response or acknowledgement leaves.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Executable, Row, insert, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from clinic_shared import contracts
+from clinic_shared.audit import AuditEntry, canonical_record, leaf_hash
+from clinic_shared.clock import Clock, SystemClock
+from clinic_shared.context import Context
+from clinic_shared.crash import crash_point
+from clinic_shared.events import Event, audit_outbox, event_log, outbox
+from clinic_shared.ids import uuid7
+from clinic_shared.sealing import seal
+from clinic_shared.timers import Timer, timer_table
+
+Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+
+class Transaction:
+    """A use case's view of the database: statements, and what else is to commit with them.
+
+    `now` is one value for the whole transaction, from the injected clock.
+    """
+
+    def __init__(self, connection: AsyncConnection, *, service: str, now: datetime, context: Context) -> None:
+        self.connection = connection
+        self.service = service
+        self.now = now
+        self.context = context
+        self._events: list[dict[str, Any]] = []
+        self._audit: list[dict[str, Any]] = []
+
+    async def execute(self, statement: Executable, parameters: Parameters = None) -> CursorResult[Any]:
+        return await self.connection.execute(statement, parameters)
+
+    async def fetch_one(self, statement: Executable, parameters: Parameters = None) -> Row[Any] | None:
+        return (await self.connection.execute(statement, parameters)).one_or_none()
+
+    async def fetch_all(self, statement: Executable, parameters: Parameters = None) -> Sequence[Row[Any]]:
+        return (await self.connection.execute(statement, parameters)).all()
+
+    def emit(self, event: Event) -> UUID:
+        """Publish a fact when, and only when, this transaction commits. Returns the event's id."""
+        event_id = uuid7()
+        private, seal_name = seal(event.private)
+        self._events.append(
+            {
+                "event_id": event_id,
+                "type": event.type,
+                "subject": event.subject,
+                "aggregate_version": event.aggregate_version,
+                "partition_key": event.partition_key,
+                "patient_id": event.patient_id,
+                "occurred_at": event.occurred_at or self.now,
+                "origin": self.context.origin.value,
+                "correlation_id": self.context.correlation_id,
+                "causation_id": self.context.causation_id,
+                "traceparent": self.context.traceparent,
+                "data": dict(event.data),
+                "private": private,
+                "seal": seal_name,
+            }
+        )
+        return event_id
+
+    def audit(self, entry: AuditEntry) -> None:
+        """Record an act; it is kept exactly when the act is."""
+        record = canonical_record(entry, producer=self.service, recorded_at=self.now, context=self.context)
+        self._audit.append({"record": record, "leaf_hash": leaf_hash(record)})
+
+    async def schedule(self, timer: Timer) -> None:
+        """Set a durable timer; one with the same key stays as it is."""
+        await self.connection.execute(
+            upsert(timer_table)
+            .values(
+                timer_id=uuid7(),
+                kind=timer.kind,
+                subject=timer.subject,
+                subject_version=timer.subject_version,
+                occurrence=timer.occurrence,
+                due_at=timer.due_at,
+                next_attempt_at=timer.due_at,
+                useful_until=timer.useful_until,
+                payload=timer.payload,
+            )
+            .on_conflict_do_nothing(constraint="timer_once")
+        )
+
+    async def cancel_timers(self, kind: str, subject: UUID, *, before_version: int | None = None) -> None:
+        """Cancel a subject's pending timers, optionally only those of older versions."""
+        statement = update(timer_table).where(
+            timer_table.c.kind == kind, timer_table.c.subject == subject, timer_table.c.state == "pending"
+        )
+        if before_version is not None:
+            statement = statement.where(timer_table.c.subject_version < before_version)
+        await self.connection.execute(statement.values(state="cancelled", finished_at=self.now))
+
+    async def flush(self) -> None:
+        """Write what was emitted and audited. Called once, by `Database.transaction`, before commit."""
+        if self._events:
+            await self.connection.execute(insert(event_log), self._events)
+            rows = [{"event_id": e["event_id"], "partition_key": e["partition_key"]} for e in self._events]
+            await self.connection.execute(insert(outbox), rows)
+        if self._audit:
+            await self.connection.execute(insert(audit_outbox), self._audit)
+
+    @property
+    def emitted(self) -> Sequence[Mapping[str, Any]]:
+        return self._events
+
+
+class Database:
+    """A service's own database."""
+
+    def __init__(
+        self,
+        sqlalchemy_url: str,
+        *,
+        service: str,
+        pool_size: int = 8,
+        clock: Clock | None = None,
+        check_contracts: bool = False,
+    ) -> None:
+        self.service = service
+        self.clock = clock or SystemClock()
+        self.check_contracts = check_contracts
+        self.engine: AsyncEngine = create_async_engine(
+            sqlalchemy_url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_recycle=1800,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": 3,
+                "application_name": f"clinic-{service}",
+                "options": "-c statement_timeout=15000 -c lock_timeout=5000 "
+                "-c idle_in_transaction_session_timeout=30000",
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self, context: Context | None = None) -> AsyncIterator[Transaction]:
+        """Open a transaction, and commit it with everything it emitted. Any exception rolls it back."""
+        async with self.engine.connect() as connection:
+            transaction = Transaction(
+                connection, service=self.service, now=self.clock.now(), context=context or Context()
+            )
+            async with connection.begin():
+                yield transaction
+                self._check(transaction)
+                await transaction.flush()
+                crash_point("commit.before")
+            crash_point("commit.after")
+
+    def _check(self, transaction: Transaction) -> None:
+        """In tests and development, refuse to emit what the contract doesn't describe."""
+        if self.check_contracts:
+            for event in transaction.emitted:
+                contracts.validate_event(event["type"], event["data"], event["private"])
+
+    async def dispose(self) -> None:
+        await self.engine.dispose()

@@ -1,0 +1,56 @@
+"""Who is calling, as every service sees it: pure data taken from a verified token."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from clinic_shared.errors import ForbiddenError, NotFoundError
+
+PrincipalKind = Literal["staff", "patient", "client", "system"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """A verified caller.
+
+    `scopes` are OAuth scopes such as `appointments.book`: what may be done at all.
+    `network`, `centre_ids` and `department_ids` say where; an empty scope of place means nowhere.
+    """
+
+    subject: UUID
+    kind: PrincipalKind
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    network: bool = False
+    centre_ids: frozenset[UUID] = frozenset()
+    department_ids: frozenset[UUID] = frozenset()
+    patient_id: UUID | None = None
+    session_id: UUID | None = None
+    token_id: str | None = field(default=None, repr=False)
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes
+
+    def works_in(self, *, centre_id: UUID | None = None, department_id: UUID | None = None) -> bool:
+        return (
+            self.network
+            or (centre_id is not None and centre_id in self.centre_ids)
+            or (department_id is not None and department_id in self.department_ids)
+        )
+
+    def require_place(self, *, centre_id: UUID | None = None, department_id: UUID | None = None) -> None:
+        """Refuse staff who work elsewhere. Raises ForbiddenError."""
+        if not self.works_in(centre_id=centre_id, department_id=department_id):
+            raise ForbiddenError("This centre or department is outside your scope.")
+
+    def require_patient(self, patient_id: UUID) -> None:
+        """Let a patient reach only their own data; others are judged by scope and place.
+
+        Raises NotFoundError, so that nobody learns which patients exist.
+        """
+        if self.kind == "patient" and self.patient_id != patient_id:
+            raise NotFoundError
+
+
+SYSTEM = Principal(subject=UUID(int=0), kind="system", network=True)
+"""The platform itself: timers, projections, relays."""

@@ -1,0 +1,86 @@
+"""The composition of a service: what it is made of, and what it runs with."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from clinic_shared.auth import TokenVerifier
+from clinic_shared.clock import Clock, SystemClock
+from clinic_shared.consumer import Handlers
+from clinic_shared.database import Database
+from clinic_shared.routing import ClinicRouter
+from clinic_shared.settings import ServiceSettings
+from clinic_shared.timers import Timers
+
+Resource = TypeVar("Resource")
+
+
+@dataclass
+class Runtime:
+    """What a running service has at hand. Made once per process by `running`."""
+
+    service: "Service"
+    settings: ServiceSettings
+    database: Database
+    clock: Clock
+    verifier: TokenVerifier
+    resources: dict[type, Any] = field(default_factory=dict)
+
+    def provide(self, resource: object, *, as_type: type | None = None) -> None:
+        """Offer a long-lived object (an HTTP client, a cache) to routes and workers."""
+        self.resources[as_type or type(resource)] = resource
+
+    def get(self, kind: type[Resource]) -> Resource:
+        return self.resources[kind]  # type: ignore[no-any-return]  # keyed by its own type
+
+
+Startup = Callable[[Runtime], AbstractAsyncContextManager[None]]
+Worker = Callable[[Runtime], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """Everything that makes a service itself; the rest is the runtime's."""
+
+    name: str
+    package_dir: Path
+    routers: tuple[ClinicRouter, ...]
+    handlers: Handlers
+    timers: Timers = field(default_factory=Timers)
+    settings: type[ServiceSettings] = ServiceSettings
+    startup: tuple[Startup, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    """Endless loops of the worker role beside relay, consumers and timers."""
+
+    @property
+    def migrations_dir(self) -> Path:
+        return self.package_dir.parent / "migrations"
+
+
+@asynccontextmanager
+async def running(
+    service: Service, settings: ServiceSettings, *, clock: Clock | None = None, verifier: TokenVerifier | None = None
+) -> AsyncIterator[Runtime]:
+    """Make a service's runtime and take it down again."""
+    clock = clock or SystemClock()
+    database = Database(
+        settings.sqlalchemy_url,
+        service=service.name,
+        pool_size=settings.database_pool_size,
+        clock=clock,
+        check_contracts=settings.environment != "production",
+    )
+    runtime = Runtime(
+        service=service,
+        settings=settings,
+        database=database,
+        clock=clock,
+        verifier=verifier or TokenVerifier.from_settings(settings),
+    )
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(database.dispose)
+        for start in service.startup:
+            await stack.enter_async_context(start(runtime))
+        yield runtime
