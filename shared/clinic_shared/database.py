@@ -116,6 +116,11 @@ class Transaction:
         if self._audit:
             await self.connection.execute(insert(audit_outbox), self._audit)
 
+    def forget(self) -> None:
+        """Drop what was emitted and audited so far: its cause was rolled back to a savepoint."""
+        self._events.clear()
+        self._audit.clear()
+
     @property
     def emitted(self) -> Sequence[Mapping[str, Any]]:
         return self._events

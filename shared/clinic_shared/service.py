@@ -1,5 +1,6 @@
 """The composition of a service: what it is made of, and what it runs with."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Runtime:
 
 
 Startup = Callable[[Runtime], AbstractAsyncContextManager[None]]
-Worker = Callable[[Runtime], Awaitable[None]]
+Worker = Callable[[Runtime, asyncio.Event], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,11 @@ class Service:
 
 @asynccontextmanager
 async def running(
-    service: Service, settings: ServiceSettings, *, clock: Clock | None = None, verifier: TokenVerifier | None = None
+    service: Service,
+    settings: ServiceSettings,
+    *,
+    clock: Clock | None = None,
+    verifier: TokenVerifier | None = None,
 ) -> AsyncIterator[Runtime]:
     """Make a service's runtime and take it down again."""
     clock = clock or SystemClock()

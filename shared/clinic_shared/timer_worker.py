@@ -1,0 +1,110 @@
+"""Fires due timers: one transaction each, claimed with SKIP LOCKED so that replicas share the work."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import func, select, update
+
+from clinic_shared.context import Context
+from clinic_shared.database import Transaction
+from clinic_shared.service import Runtime
+from clinic_shared.telemetry import TIMERS_OVERDUE, TIMERS_TOTAL
+from clinic_shared.timers import Timer, timer_table
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.5
+RETRY_DELAYS = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 3600))
+
+
+class TimerWorker:
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.handlers = runtime.service.timers.handlers
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fire timers until told to stop. Survives every error; nothing fires without handlers."""
+        if not self.handlers:
+            return
+        while not stop.is_set():
+            try:
+                fired = await self.fire_next()
+                if not fired:
+                    await self._measure()
+            except Exception as error:  # noqa: BLE001  # the loop must outlive a database that is down
+                log.warning("timer_loop_failed", error_class=type(error).__name__)
+                fired = False
+            if not fired:
+                await _pause(stop, POLL_SECONDS)
+
+    async def fire_next(self) -> bool:
+        """Fire one due timer in its own transaction. Returns False when none is due."""
+        async with self.runtime.database.transaction(Context()) as transaction:
+            row = await transaction.fetch_one(
+                select(timer_table)
+                .where(
+                    timer_table.c.state == "pending",
+                    timer_table.c.next_attempt_at <= transaction.now,
+                    timer_table.c.kind.in_(self.handlers),
+                )
+                .order_by(timer_table.c.next_attempt_at)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            if row is None:
+                return False
+            timer = Timer(
+                kind=row.kind,
+                subject=row.subject,
+                subject_version=row.subject_version,
+                occurrence=row.occurrence,
+                due_at=row.due_at,
+                useful_until=row.useful_until,
+                payload=row.payload,
+            )
+            await self._fire(transaction, timer, timer_id=row.timer_id, attempts=row.attempts)
+            return True
+
+    async def _fire(self, transaction: Transaction, timer: Timer, *, timer_id: object, attempts: int) -> None:
+        mine = update(timer_table).where(timer_table.c.timer_id == timer_id)
+        if timer.useful_until is not None and timer.useful_until <= transaction.now:
+            await transaction.execute(mine.values(state="expired", finished_at=transaction.now))
+            TIMERS_TOTAL.labels(kind=timer.kind, outcome="expired").inc()
+            return
+        try:
+            # A savepoint: a handler that fails takes its own writes back and leaves the row to us.
+            async with transaction.connection.begin_nested():
+                await self.handlers[timer.kind](transaction, timer)
+                await transaction.execute(mine.values(state="done", finished_at=transaction.now))
+        except Exception as error:  # noqa: BLE001  # one timer's failure never stops the others
+            transaction.forget()
+            delay = RETRY_DELAYS[min(attempts, len(RETRY_DELAYS) - 1)]
+            await transaction.execute(
+                mine.values(
+                    attempts=attempts + 1,
+                    next_attempt_at=transaction.now + delay,
+                    last_error=type(error).__name__,
+                )
+            )
+            log.warning("timer_failed", timer_kind=timer.kind, error_class=type(error).__name__)
+            TIMERS_TOTAL.labels(kind=timer.kind, outcome="failed").inc()
+            return
+        TIMERS_TOTAL.labels(kind=timer.kind, outcome="done").inc()
+
+    async def _measure(self) -> None:
+        async with self.runtime.database.transaction(Context()) as transaction:
+            row = await transaction.fetch_one(
+                select(func.count()).where(
+                    timer_table.c.state == "pending",
+                    timer_table.c.next_attempt_at < transaction.now - timedelta(seconds=60),
+                )
+            )
+        TIMERS_OVERDUE.set(row[0] if row else 0)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
