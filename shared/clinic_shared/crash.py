@@ -1,7 +1,8 @@
-"""Named points at which a process can be told to die, so that crash safety is proven, not argued.
+"""Named points at which a process can be told to die or to misbehave, so that safety is proven.
 
 `CLINIC_CRASH_AT=<label>[:<n>]` kills the process with SIGKILL at the n-th passage (default the first).
-Refused in production by `clinic_shared.main`.
+`CLINIC_MUTATION=<name>` switches one safeguard off, to show that the tests notice; test environments only.
+Both are refused in production by `clinic_shared.main`.
 """
 
 import os
@@ -25,3 +26,13 @@ def crash_point(label: str) -> None:
         if witness:
             Path(witness).write_text(label, encoding="utf-8")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def mutated(name: str) -> bool:
+    """Tell whether this safeguard is switched off. Raises RuntimeError outside the test environment."""
+    mutation = os.environ.get("CLINIC_MUTATION")
+    if mutation is None:
+        return False
+    if os.environ.get("CLINIC_ENVIRONMENT") != "test":
+        raise RuntimeError("CLINIC_MUTATION is set outside CLINIC_ENVIRONMENT=test")
+    return mutation == name
