@@ -19,7 +19,7 @@ import uvloop
 
 from clinic_shared import telemetry
 from clinic_shared.app import create_app
-from clinic_shared.consumer import Consumer
+from clinic_shared.deliveries import Consumer
 from clinic_shared.dead_letters import HeldWorker, ParkingDrain
 from clinic_shared.migrations import migrate
 from clinic_shared.relay import Relay

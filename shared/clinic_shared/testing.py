@@ -1,0 +1,335 @@
+"""The pytest plugin: private servers per run, a database per test, a virtual host per worker.
+
+A service's `tests/conftest.py` says `scheduling = service_fixture(service)`; its tests then get a
+`ServiceHarness`: the real application on a real database, a clock that stands still, signed tokens.
+Servers come from `CLINIC_TEST_SERVERS` (a JSON file of URLs) or are started once per run and end
+with it.
+"""
+
+import asyncio
+import hashlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+
+from clinic_shared import contracts
+from clinic_shared.app import create_app
+from clinic_shared.auth import TokenSigner, TokenVerifier, claims_of
+from clinic_shared.consumer import apply
+from clinic_shared.envelope import Envelope, encode_body
+from clinic_shared.events import Origin, event_log
+from clinic_shared.ids import uuid7
+from clinic_shared.migrations import RUNTIME_DIR, migrate
+from clinic_shared.principal import Principal
+from clinic_shared.service import Runtime, Service, running
+from clinic_shared.timer_worker import TimerWorker
+
+ISSUER = "https://clinic.test"
+MONDAY = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
+"""Where test clocks start: nine o'clock on a Monday morning in Moscow."""
+
+
+class FixedClock:
+    """Business time that moves only when a test moves it."""
+
+    def __init__(self, moment: datetime = MONDAY) -> None:
+        self._now = moment
+
+    def now(self) -> datetime:
+        return self._now
+
+    def advance(self, **delta: float) -> datetime:
+        self._now += timedelta(**delta)
+        return self._now
+
+
+@dataclass(frozen=True)
+class Servers:
+    """URLs of the servers of this run."""
+
+    postgres_admin_url: str
+    amqp_url: str
+    management_url: str
+
+    def database_url(self, database: str) -> str:
+        base, _, _ = self.postgres_admin_url.rpartition("/")
+        return f"{base}/{database}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Workers inherit it: servers live as long as the process that the user started.
+    os.environ.setdefault("CLINIC_TEST_CONTROLLER", str(os.getpid()))
+    os.environ.setdefault("CLINIC_ENVIRONMENT", "test")
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Servers:
+    """Start PostgreSQL and RabbitMQ once per run, or use those that `CLINIC_TEST_SERVERS` names."""
+    given = os.environ.get("CLINIC_TEST_SERVERS")
+    if given:
+        return Servers(**json.loads(Path(given).read_text(encoding="utf-8")))
+    controller = os.environ["CLINIC_TEST_CONTROLLER"]
+    root = Path(tmp_path_factory.getbasetemp())
+    root = (root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root) / f"servers-{controller}"
+    urls = root / "urls.json"
+    try:
+        root.mkdir(parents=True)
+    except FileExistsError:
+        pass
+    else:
+        with (root / "keeper.log").open("wb") as keeper_log:
+            subprocess.Popen(  # noqa: S603  # our own module
+                [sys.executable, "-m", "clinic_local.test_servers", str(root), controller],
+                stdout=keeper_log,
+                stderr=keeper_log,
+                start_new_session=True,
+            )
+    deadline = time.monotonic() + 180
+    while not urls.exists():
+        if (root / "failed").exists() or time.monotonic() > deadline:
+            pytest.exit((root / "keeper.log").read_text(encoding="utf-8"), returncode=3)
+        time.sleep(0.05)
+    return Servers(**json.loads(urls.read_text(encoding="utf-8")))
+
+
+def _fingerprint(service: Service) -> str:
+    digest = hashlib.sha256()
+    for directory in (RUNTIME_DIR, service.migrations_dir):
+        for file in sorted((directory / "versions").glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@pytest.fixture(scope="session")
+def database_of(servers: Servers) -> Iterator[Callable[[Service], str]]:
+    """Return a function that makes a fresh, migrated database of a service and returns its URL."""
+    made: list[str] = []
+    with psycopg.connect(servers.postgres_admin_url, autocommit=True) as admin:
+
+        def make(service: Service) -> str:
+            template = f"template_{service.name.replace('-', '_')}_{_fingerprint(service)}"
+            _ensure_template(admin, servers, service, template)
+            name = f"test_{uuid7().hex}"
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
+            made.append(name)
+            return servers.database_url(name)
+
+        yield make
+        for name in made:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _ensure_template(
+    admin: psycopg.Connection[Any], servers: Servers, service: Service, template: str
+) -> None:
+    admin.execute("SELECT pg_advisory_lock(hashtext(%s))", (template,))
+    try:
+        if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (template,)).fetchone():
+            return
+        building = f"{template}_building"
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(building)))
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(building)))
+        url = servers.database_url(building).replace("postgresql://", "postgresql+psycopg://", 1)
+        migrate(url, service.migrations_dir)
+        admin.execute(
+            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
+                sql.Identifier(building), sql.Identifier(template)
+            )
+        )
+    finally:
+        admin.execute("SELECT pg_advisory_unlock(hashtext(%s))", (template,))
+
+
+@pytest.fixture(scope="session")
+def signer() -> TokenSigner:
+    """A key pair like identity's own."""
+    return TokenSigner.generate(issuer=ISSUER, audience="clinic-api")
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock()
+
+
+@dataclass
+class ServiceHarness:
+    """A service as its tests meet it: over HTTP, by events, by timers."""
+
+    service: Service
+    runtime: Runtime
+    clock: FixedClock
+    signer: TokenSigner
+    http: httpx.AsyncClient
+    amqp_url: str
+    _known_roles: Mapping[str, list[str]] = field(default_factory=contracts.scopes_by_role)
+
+    def principal(self, *roles: str, **claims: Any) -> Principal:
+        """Return a caller with the scopes that `contracts/taxonomy/roles.yaml` gives these roles."""
+        scopes = frozenset(scope for role in roles for scope in self._known_roles[role])
+        kind = "patient" if roles == ("patient",) else "client" if roles == ("lab",) else "staff"
+        defaults: dict[str, Any] = {"subject": uuid7(), "kind": kind, "network": kind == "staff"}
+        return Principal(**{**defaults, "roles": frozenset(roles), "scopes": scopes, **claims})
+
+    def token(self, principal: Principal) -> str:
+        now = self.clock.now()
+        return self.signer.sign(claims_of(principal, issued_at=now, lifetime_seconds=300))
+
+    def client(self, principal: Principal) -> httpx.AsyncClient:
+        """Return an HTTP client that calls the service as this principal."""
+        self.http.headers["Authorization"] = f"Bearer {self.token(principal)}"
+        return self.http
+
+    def headers(self, principal: Principal, *, key: str | None = None) -> dict[str, str]:
+        """Return the headers of a call: authorization and, for writes, an idempotency key."""
+        return {
+            "Authorization": f"Bearer {self.token(principal)}",
+            "Idempotency-Key": key or str(uuid7()),
+        }
+
+    async def deliver(
+        self,
+        event_type: str,
+        data: Mapping[str, Any],
+        private: Mapping[str, Any] | None = None,
+        *,
+        subject: UUID | None = None,
+        version: int = 1,
+        event_id: UUID | None = None,
+        origin: Origin = Origin.LIVE,
+    ) -> str:
+        """Hand an event to the service as its consumer would; returns the disposition."""
+        subject = subject or uuid7()
+        envelope = Envelope(
+            id=event_id or uuid7(),
+            source=event_type.split(".", 1)[0],
+            type=event_type,
+            subject=subject,
+            time=self.clock.now(),
+            aggregate_version=version,
+            partition_key=subject,
+            recorded_at=self.clock.now(),
+            origin=origin,
+            correlation_id=uuid7(),
+        )
+        contracts.validate_event(event_type, data, private)
+        return await apply(self.runtime, envelope, encode_body(data, private))
+
+    async def deliver_example(self, event_type: str, *, version: int = 1, **changes: Any) -> dict[str, Any]:
+        """Deliver a contract's first example with some `data` or `private` fields changed.
+
+        Returns the flattened payload that was delivered.
+        """
+        example = contracts.examples(event_type)[0]
+        data, private = dict(example["data"]), dict(example.get("private", {}))
+        for name, value in changes.items():
+            (private if name in private else data)[name] = value
+        await self.deliver(event_type, data, private or None, version=version)
+        return {**data, **private}
+
+    async def events(self, event_type: str | None = None) -> list[Any]:
+        """Return what the service has published so far, oldest first."""
+        statement = event_log.select().order_by(event_log.c.recorded_at, event_log.c.event_id)
+        if event_type:
+            statement = statement.where(event_log.c.type == event_type)
+        async with self.runtime.database.transaction() as transaction:
+            return list(await transaction.fetch_all(statement))
+
+    async def fire_timers(self) -> int:
+        """Fire everything due by the test's clock; returns how many."""
+        worker, fired = TimerWorker(self.runtime), 0
+        while await worker.fire_next():
+            fired += 1
+        return fired
+
+
+@asynccontextmanager
+async def harness(
+    service: Service,
+    *,
+    database_url: str,
+    amqp_url: str,
+    signer: TokenSigner,
+    clock: FixedClock,
+    **settings: Any,
+) -> AsyncIterator[ServiceHarness]:
+    """Run a service in this process, without its worker loops."""
+    configured = service.settings(
+        environment="test",
+        database_url=database_url,
+        amqp_url=amqp_url,
+        token_issuer=ISSUER,
+        **settings,
+    )
+    verifier = TokenVerifier.static(
+        signer.public_jwks(), issuer=ISSUER, audience="clinic-api", clock=clock
+    )
+    async with running(service, configured, clock=clock, verifier=verifier) as runtime:
+        transport = httpx.ASGITransport(app=create_app(service, runtime), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as http:
+            yield ServiceHarness(service, runtime, clock, signer, http, amqp_url)
+
+
+def service_fixture(service: Service, **settings: Any) -> Any:
+    """Make the fixture of a service: a `ServiceHarness` on a database of the test's own."""
+
+    @pytest_asyncio.fixture
+    async def fixture(
+        servers: Servers, database_of: Callable[[Service], str], signer: TokenSigner, clock: FixedClock
+    ) -> AsyncIterator[ServiceHarness]:
+        async with harness(
+            service,
+            database_url=database_of(service),
+            amqp_url=servers.amqp_url,
+            signer=signer,
+            clock=clock,
+            **settings,
+        ) as made:
+            yield made
+
+    return fixture
+
+
+@pytest.fixture
+def vhost(servers: Servers) -> Iterator[Servers]:
+    """A virtual host of the test's own; its URLs in the shape of `Servers`."""
+    name = f"test-{uuid7().hex}"
+    with httpx.Client(base_url=servers.management_url, trust_env=False, timeout=20) as management:
+        management.put(f"/api/vhosts/{name}").raise_for_status()
+        user = management.get("/api/whoami").raise_for_status().json()["name"]
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        management.put(f"/api/permissions/{name}/{user}", json=everything).raise_for_status()
+        base, _, _ = servers.amqp_url.rpartition("/")
+        yield Servers(servers.postgres_admin_url, f"{base}/{name}", servers.management_url)
+        management.delete(f"/api/vhosts/{name}").raise_for_status()
+
+
+async def eventually(check: Callable[[], Any], *, within_seconds: float = 10, every: float = 0.05) -> Any:
+    """Wait until an (async) check returns something truthy, and return it; AssertionError after the deadline."""
+    deadline = time.monotonic() + within_seconds
+    while True:
+        result = check()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_seconds} s: {getattr(check, '__name__', check)}")
+        await asyncio.sleep(every)
