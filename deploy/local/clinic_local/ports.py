@@ -1,0 +1,62 @@
+"""Free ports on the loopback: chosen once, remembered, and kept for as long as nobody else takes them."""
+
+import json
+import random
+import socket
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+# Below Linux' range for outgoing connections (32768 and up): a client of ours can't sit on a remembered port.
+_FIRST, _LAST = 20000, 32000
+_random = random.SystemRandom()
+
+
+def is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: a connection in TIME_WAIT doesn't make a port busy.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def is_listening(port: int, *, timeout_seconds: float = 0.5) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=timeout_seconds):
+            return True
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    while not is_free(port := _random.randint(_FIRST, _LAST)):
+        pass
+    return port
+
+
+class PortBook:
+    """Ports by name, remembered in a file (None: not remembered)."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._ports: dict[str, int] = {}
+        if file is not None and file.exists():
+            self._ports = json.loads(file.read_text())
+
+    def take(self, name: str, preferred: int | None = None) -> int:
+        """Return the port remembered for `name` if it is free, else `preferred`, else any free one."""
+        taken = {port for owner, port in self._ports.items() if owner != name}
+        for candidate in (self._ports.get(name), preferred):
+            if candidate is not None and candidate not in taken and is_free(candidate):
+                return self._remember(name, candidate)
+        while (port := free_port()) in taken:
+            pass
+        return self._remember(name, port)
+
+    def _remember(self, name: str, port: int) -> int:
+        self._ports[name] = port
+        if self._file is not None:
+            self._file.write_text(json.dumps(self._ports, indent=1, sort_keys=True))
+        return port

@@ -1,0 +1,267 @@
+"""A private RabbitMQ: given by URL, from this machine's installation, or from unpacked packages; loopback only.
+
+epmd runs as a process of its own on a private port: the one that Erlang would start by itself listens
+on all interfaces and stays behind.
+"""
+
+import base64
+import json
+import os
+import re
+import secrets
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import cast
+from urllib.parse import quote, urlsplit
+
+from clinic_local import download
+from clinic_local.errors import SetupError
+from clinic_local.paths import cache_dir, private_dir, run_dir, server_dir, write_private
+from clinic_local.ports import LOOPBACK, PortBook, is_listening
+from clinic_local.processes import Command, GuardedProcess
+
+USER = "clinic"
+OLDEST, NEWEST = (3, 10), (4, 99)
+_START_SECONDS = 60.0
+_STOP_SECONDS = 9.0
+_SYSTEM_ROOTS = (Path("/"), Path("/usr/local"), Path("/opt"))
+
+
+@dataclass(frozen=True)
+class Installation:
+    """`root` holds `usr/lib/rabbitmq` and `usr/lib/erlang`."""
+
+    server: Path
+    erlang_bin: Path
+    libraries: tuple[Path, ...]
+    version: str
+    source: str
+
+
+class RabbitServer:
+    """A broker that answers. `pid` is None for one that was given by URL, which `stop()` leaves alone."""
+
+    def __init__(
+        self, amqp_url: str, management_url: str | None, *, source: str, process: GuardedProcess | None
+    ) -> None:
+        self.amqp_url = amqp_url
+        self.management_url = management_url
+        self.source = source
+        self.process = process
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.process is None else self.process.pids["rabbitmq"]
+
+    def is_alive(self) -> bool:
+        return self.process is None or self.process.is_alive()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stop()
+
+
+class Rabbit:
+    """Finds and starts the RabbitMQ of one checkout."""
+
+    def __init__(
+        self, root: Path, *, ports: PortBook | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self._root = root
+        self._ports = ports or PortBook()
+        self._environ = environ
+
+    def start(self, data_dir: Path, *, durable: bool) -> RabbitServer:
+        """Start the broker on `data_dir` (under `.run/`) and wait until AMQP and management answer."""
+        given = self._environ.get("CLINIC_AMQP_URL")
+        if given:
+            return _given(given, self._environ.get("CLINIC_AMQP_MANAGEMENT_URL"))
+        installation = self._installation()
+        base = private_dir(server_dir(self._root, data_dir, None, shell_safe=True))
+        password_file = data_dir / "password"
+        if not password_file.exists():
+            write_private(password_file, secrets.token_urlsafe(24))
+        password = password_file.read_text()
+        ports = {name: self._ports.take(name) for name in ("amqp", "management", "distribution", "epmd")}
+        _write_configuration(base, ports, password)
+        log = run_dir(self._root) / "log" / "rabbitmq.log" if durable else data_dir / "rabbitmq.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = GuardedProcess(
+            "rabbitmq",
+            _commands(installation, base, ports, log, durable=durable),
+            user=None,
+            grace_seconds=_STOP_SECONDS,
+        )
+        credentials = f"{USER}:{password}@{LOOPBACK}"
+        server = RabbitServer(
+            f"amqp://{credentials}:{ports['amqp']}/%2F",
+            f"http://{credentials}:{ports['management']}",
+            source=f"RabbitMQ {installation.version} from {installation.source}",
+            process=process,
+        )
+        _wait_until_it_answers(server, ports, log)
+        return server
+
+    def _installation(self) -> Installation:
+        wanted = self._environ.get("CLINIC_RABBITMQ_SOURCE")
+        if wanted in {None, "system"}:
+            for root in _SYSTEM_ROOTS:
+                for installation in _installations(root, "this machine"):
+                    return installation
+        root = download.rabbitmq_root(cache_dir(self._root))
+        for installation in _installations(root, f"packages unpacked in {root}"):
+            return installation
+        raise SetupError("rabbitmq", "this distribution's RabbitMQ is older than 3.10", download.ADVICE)
+
+
+def _given(amqp_url: str, management_url: str | None) -> RabbitServer:
+    parts = urlsplit(amqp_url)
+    try:
+        with _open(_request(management_url, "/api/overview")) as answer:
+            version = json.load(answer)["rabbitmq_version"]
+    except (OSError, ValueError, KeyError) as error:
+        raise SetupError(
+            "rabbitmq",
+            "the management API of CLINIC_AMQP_MANAGEMENT_URL doesn't answer",
+            f"{error}\n{download.ADVICE}",
+        ) from error
+    if not _is_suitable(version):
+        raise SetupError(
+            "rabbitmq", f"CLINIC_AMQP_URL is version {version}; 3.10 to 4.x will do", download.ADVICE
+        )
+    source = f"RabbitMQ {version} of CLINIC_AMQP_URL ({parts.hostname})"
+    return RabbitServer(amqp_url, management_url, source=source, process=None)
+
+
+def _is_suitable(version: str) -> bool:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return OLDEST <= (major, minor) <= NEWEST
+
+
+def _installations(root: Path, source: str) -> Iterator[Installation]:
+    """Yield the suitable installations below `root`, newest first."""
+    erlang_bin = root / "usr/lib/erlang/bin"
+    if not (erlang_bin / "erl").exists():
+        return
+    servers = sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True)
+    libraries = tuple(
+        folder for folder in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*"))
+    )
+    for server in servers:
+        match = re.search(r"rabbitmq_server-([\d.]+)", str(server))
+        if match is not None and _is_suitable(match[1]):
+            extra = () if root == Path("/") else libraries
+            yield Installation(server, erlang_bin, extra, match[1], source)
+
+
+def _write_configuration(base: Path, ports: dict[str, int], password: str) -> None:
+    """Everything the broker reads is written anew, so that an old `.run/` can't hold old settings."""
+    settings = {
+        "listeners.tcp.local": f"{LOOPBACK}:{ports['amqp']}",
+        "management.tcp.ip": LOOPBACK,
+        "management.tcp.port": str(ports["management"]),
+        f"loopback_users.{USER}": "true",
+        "load_definitions": str(base / "definitions.json"),
+        "log.console": "true",
+        "log.console.level": "warning",
+        "log.file": "false",
+        "vm_memory_high_watermark.absolute": "512MB",
+        "disk_free_limit.absolute": "200MB",
+    }
+    lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    definitions = {
+        "vhosts": [{"name": "/"}],
+        "users": [{"name": USER, "password": password, "tags": "administrator", "limits": {}}],
+        "permissions": [{"user": USER, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+    }
+    write_private(base / "rabbitmq.conf", lines)
+    write_private(base / "definitions.json", json.dumps(definitions))
+    write_private(base / "enabled_plugins", "[rabbitmq_management].\n")
+
+
+def _commands(
+    installation: Installation, base: Path, ports: dict[str, int], log: Path, *, durable: bool
+) -> list[Command]:
+    environment = {
+        "PATH": f"{installation.erlang_bin}:/usr/bin:/bin",
+        "HOME": str(base),
+        "LANG": "C.UTF-8",
+        "ERL_EPMD_PORT": str(ports["epmd"]),
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+        "ERL_CRASH_DUMP_SECONDS": "0",
+        # The script then becomes the server (exec) instead of waiting for it as a shell of its own.
+        "RUNNING_UNDER_SYSTEMD": "1",
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(base / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(base / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(base / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(base / "log"),
+        "RABBITMQ_PID_FILE": str(base / "pid"),
+        "RABBITMQ_GENERATED_CONFIG_DIR": str(base / "config"),
+        "RABBITMQ_SCHEMA_DIR": str(base / "schema"),
+        "RABBITMQ_NODENAME": "clinic@localhost",
+        "RABBITMQ_DIST_PORT": str(ports["distribution"]),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+            "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false +S 2:2 +sbwt none"
+        ),
+    }
+    if installation.libraries:
+        environment["LD_LIBRARY_PATH"] = ":".join(str(folder) for folder in installation.libraries)
+    epmd: list[str | Path] = [
+        installation.erlang_bin / "epmd",
+        "-port",
+        str(ports["epmd"]),
+        "-address",
+        LOOPBACK,
+    ]
+    return [
+        Command("epmd", epmd, environment, base, log, port=ports["epmd"]),
+        # A graceful stop takes six seconds, which nobody needs whose data goes away with it.
+        Command(
+            "rabbitmq",
+            [installation.server],
+            environment,
+            base,
+            log,
+            stop_signal="SIGTERM" if durable else "SIGKILL",
+        ),
+    ]
+
+
+def _wait_until_it_answers(server: RabbitServer, ports: dict[str, int], log: Path) -> None:
+    request = _request(server.management_url, "/api/health/checks/alarms")
+    deadline = time.monotonic() + _START_SECONDS
+    while server.is_alive() and time.monotonic() < deadline:
+        if is_listening(ports["amqp"]) and _answers(request):
+            return
+        time.sleep(0.05)
+    server.stop()
+    raise SetupError("rabbitmq", "the broker didn't start", "Read the log, then try: make up", log=log)
+
+
+def _answers(request: urllib.request.Request) -> bool:
+    try:
+        with _open(request):
+            return True
+    except OSError:
+        return False
+
+
+def _open(request: urllib.request.Request) -> HTTPResponse:
+    return cast("HTTPResponse", urllib.request.urlopen(request, timeout=5))  # noqa: S310 - built by _request
+
+
+def _request(management_url: str | None, path: str) -> urllib.request.Request:
+    """Build a request to the management API; urllib doesn't take credentials from the URL."""
+    if not management_url:
+        raise ValueError("CLINIC_AMQP_MANAGEMENT_URL isn't set")
+    parts = urlsplit(management_url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(f"{parts.scheme}://{quote(host, safe=':[]')}{path}")  # noqa: S310 - operator's URL
+    request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
+    return request
