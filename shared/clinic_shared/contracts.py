@@ -1,0 +1,220 @@
+"""The contracts between services as the code sees them: subscriptions, event schemas, taxonomy.
+
+Everything is read from `contracts/`, which leads; nothing here is generated from code. What a contract
+refuses is named by JSON pointer and keyword, never by value: payloads hold patient data.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+from jsonschema_rs import Draft202012Validator, ValidationError, ValidationErrorKind
+
+CONTRACTS_DIR = Path(__file__).resolve().parents[2] / "contracts"
+
+
+class UnknownContractError(LookupError):
+    """There is no such event type, service or taxonomy."""
+
+
+class ContractViolationError(ValueError):
+    """An event doesn't match its schema. `problems` are JSON pointers with the keyword that failed."""
+
+    def __init__(self, event_type: str, problems: list[str]) -> None:
+        super().__init__(f"{event_type} does not match its contract: {', '.join(problems)}")
+        self.event_type = event_type
+        self.problems = problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceEntry:
+    """A service of `subscriptions.yaml`."""
+
+    name: str
+    package: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventType:
+    """An event type and who keeps it.
+
+    `broadcast` ones have no consumer: they reach the listeners that run right now, so a publisher must
+    not insist on a queue.
+    """
+
+    producer: str
+    name: str
+    version: int
+    consumers: tuple[str, ...]
+    broadcast: bool = False
+
+    @property
+    def type(self) -> str:
+        """The CloudEvents type, which is also the routing key: `scheduling.appointment-booked.v1`."""
+        return f"{self.producer}.{self.name}.v{self.version}"
+
+    @property
+    def title(self) -> str:
+        """The name in prose and code: `AppointmentBooked`."""
+        return "".join(part.capitalize() for part in self.name.split("-"))
+
+    @property
+    def schema_path(self) -> str:
+        """Where the schema stands, relative to `contracts/`."""
+        return f"events/{self.producer}/{self.name}.v{self.version}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contracts:
+    """All contracts of one folder."""
+
+    folder: Path
+    services: Mapping[str, ServiceEntry]
+    listeners: Mapping[str, ServiceEntry]
+    events: Mapping[str, EventType]
+    _validators: dict[str, Draft202012Validator] = field(default_factory=dict, repr=False, compare=False)
+
+    def event(self, event_type: str) -> EventType:
+        """Return an event type. Raises UnknownContractError."""
+        try:
+            return self.events[event_type]
+        except KeyError:
+            raise UnknownContractError(f"{event_type} is not in subscriptions.yaml") from None
+
+    def published_by(self, producer: str) -> tuple[EventType, ...]:
+        return tuple(event for event in self.events.values() if event.producer == producer)
+
+    def consumed_by(self, consumer: str) -> tuple[EventType, ...]:
+        return tuple(event for event in self.events.values() if consumer in event.consumers)
+
+    def producers_of(self, consumer: str) -> tuple[str, ...]:
+        """Return the producers that a consumer has a queue for, in the order of the file."""
+        return tuple(dict.fromkeys(event.producer for event in self.consumed_by(consumer)))
+
+    def schema(self, event_type: str) -> dict[str, Any]:
+        path = self.folder / self.event(event_type).schema_path
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def examples(self, event_type: str) -> list[dict[str, Any]]:
+        """Return the bodies (`data`, mostly `private` too) that every consumer must accept."""
+        return list(self.schema(event_type)["examples"])
+
+    def validate_event(
+        self, event_type: str, data: Mapping[str, Any], private: Mapping[str, Any] | None = None
+    ) -> None:
+        """Check a producer's event as it will stand on the wire. Raises ContractViolationError."""
+        body = {"data": data} if private is None else {"data": data, "private": private}
+        on_the_wire = orjson.loads(orjson.dumps(body))
+        errors = self._validator(event_type).iter_errors(on_the_wire)
+        problems = sorted({problem for error in errors for problem in _problems(error)})
+        if problems:
+            raise ContractViolationError(event_type, problems)
+
+    def taxonomy(self, name: str) -> Mapping[str, Any]:
+        """Return `taxonomy/<name>.yaml`. Raises UnknownContractError."""
+        try:
+            return _read_yaml(self.folder / "taxonomy" / f"{name}.yaml")
+        except FileNotFoundError:
+            raise UnknownContractError(f"there is no taxonomy {name}") from None
+
+    def scopes_by_role(self) -> dict[str, list[str]]:
+        roles = self.taxonomy("roles")["roles"]
+        return {name: list(role["scopes"]) for name, role in roles.items()}
+
+    def scopes(self) -> frozenset[str]:
+        """Return every scope that a route may ask for."""
+        return frozenset(self.taxonomy("roles")["scopes"])
+
+    def statuses(self, kind: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return the statuses of one kind of aggregate, e.g. `appointment`, with their legal moves."""
+        try:
+            return dict(self.taxonomy("statuses")[kind])
+        except KeyError:
+            raise UnknownContractError(f"there are no statuses of {kind}") from None
+
+    def _validator(self, event_type: str) -> Draft202012Validator:
+        if event_type not in self._validators:
+            schema = self.schema(event_type)
+            self._validators[event_type] = Draft202012Validator(schema, validate_formats=True)
+        return self._validators[event_type]
+
+
+@lru_cache
+def load(folder: Path = CONTRACTS_DIR) -> Contracts:
+    """Read `subscriptions.yaml`; schemas follow when they are asked for."""
+    document = _read_yaml(folder / "subscriptions.yaml")
+    return Contracts(
+        folder=folder,
+        services=_entries(document["services"]),
+        listeners=_entries(document["listeners"]),
+        events={event.type: event for event in _event_types(document["events"])},
+    )
+
+
+def validate_event(
+    event_type: str, data: Mapping[str, Any], private: Mapping[str, Any] | None = None
+) -> None:
+    """Check an event against the contracts of this checkout. Raises ContractViolationError."""
+    load().validate_event(event_type, data, private)
+
+
+def examples(event_type: str) -> list[dict[str, Any]]:
+    return load().examples(event_type)
+
+
+def scopes_by_role() -> dict[str, list[str]]:
+    return load().scopes_by_role()
+
+
+@lru_cache
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _entries(section: Mapping[str, Mapping[str, str]]) -> dict[str, ServiceEntry]:
+    return {name: ServiceEntry(name=name, package=entry["package"]) for name, entry in section.items()}
+
+
+def _event_types(section: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[EventType]:
+    for producer, events in section.items():
+        for key, entry in events.items():
+            name, _, version = key.rpartition(".v")
+            yield EventType(
+                producer=producer,
+                name=name,
+                version=int(version),
+                consumers=tuple(entry["consumers"]),
+                broadcast=bool(entry.get("broadcast", False)),
+            )
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """Name what failed; for a missing or unexpected property, that property's own pointer."""
+    parent = "".join(f"/{step}" for step in error.instance_path)
+    match error.kind:
+        case ValidationErrorKind.Required(property=name):
+            return [f"{parent}/{name} (required)"]
+        case ValidationErrorKind.AdditionalProperties(unexpected=names):
+            return [f"{parent}/{name} (additionalProperties)" for name in names]
+        case _:
+            return [f"{parent or '/'} ({error.kind.name})"]
+
+
+def _main() -> None:
+    from clinic_shared.asyncapi import asyncapi_yaml  # noqa: PLC0415  # it imports this module
+
+    parser = argparse.ArgumentParser(prog="python -m clinic_shared.contracts")
+    parser.add_argument("command", choices=["asyncapi"], help="write contracts/asyncapi.yaml")
+    parser.parse_args()
+    target = CONTRACTS_DIR / "asyncapi.yaml"
+    target.write_text(asyncapi_yaml(load()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main()
