@@ -81,7 +81,7 @@ def asyncapi_document(contracts: Contracts) -> dict[str, Any]:
         "channels": {_key(event): _channel(event) for event in contracts.events.values()},
         "operations": _operations(contracts),
         "components": {
-            "messages": {event.title: _message(contracts, event) for event in contracts.events.values()},
+            "messages": {_key(event): _message(contracts, event) for event in contracts.events.values()},
             "schemas": {"Envelope": dict(ENVELOPE_HEADERS)},
         },
     }
@@ -108,16 +108,15 @@ def _key(event: EventType) -> str:
 def _channel(event: EventType) -> dict[str, Any]:
     return {
         "address": event.type,
-        "messages": {event.title: {"$ref": f"#/components/messages/{event.title}"}},
+        "messages": {_key(event): {"$ref": f"#/components/messages/{_key(event)}"}},
         "bindings": {
             "amqp": {
                 "is": "routingKey",
                 "exchange": {
-                    "name": event.producer,
+                    "name": f"{event.producer}.events",
                     "type": "topic",
                     "durable": True,
                     "autoDelete": False,
-                    "vhost": "/",
                 },
                 "bindingVersion": "0.3.0",
             }
@@ -152,5 +151,5 @@ def _operation(action: str, event: EventType, service: str) -> dict[str, Any]:
         "action": action,
         "channel": {"$ref": channel},
         "tags": [{"name": service}],
-        "messages": [{"$ref": f"{channel}/messages/{event.title}"}],
+        "messages": [{"$ref": f"{channel}/messages/{_key(event)}"}],
     }

@@ -16,6 +16,8 @@ import orjson
 import yaml
 from jsonschema_rs import Draft202012Validator, ValidationError, ValidationErrorKind
 
+from clinic_shared.compatibility import breaking_changes
+
 CONTRACTS_DIR = Path(__file__).resolve().parents[2] / "contracts"
 
 
@@ -98,8 +100,7 @@ class Contracts:
         return tuple(dict.fromkeys(event.producer for event in self.consumed_by(consumer)))
 
     def schema(self, event_type: str) -> dict[str, Any]:
-        path = self.folder / self.event(event_type).schema_path
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return _read_json(self.folder / self.event(event_type).schema_path)
 
     def examples(self, event_type: str) -> list[dict[str, Any]]:
         """Return the bodies (`data`, mostly `private` too) that every consumer must accept."""
@@ -138,6 +139,21 @@ class Contracts:
         except KeyError:
             raise UnknownContractError(f"there are no statuses of {kind}") from None
 
+    def released_path(self, event: EventType) -> Path:
+        return self.folder / "released" / event.schema_path
+
+    def breaking_changes(self) -> list[str]:
+        """Return what differs from the released schemas in a way that needs a new version."""
+        problems: list[str] = []
+        for released in sorted((self.folder / "released" / "events").rglob("*.json")):
+            current = self.folder / released.relative_to(self.folder / "released")
+            if not current.exists():
+                problems.append(f"{current.parent.name}/{current.stem}: was removed")
+                continue
+            changes = breaking_changes(_read_json(released), _read_json(current))
+            problems += [f"{current.parent.name}/{current.stem}{change}" for change in changes]
+        return problems
+
     def _validator(self, event_type: str) -> Draft202012Validator:
         if event_type not in self._validators:
             schema = self.schema(event_type)
@@ -170,6 +186,10 @@ def examples(event_type: str) -> list[dict[str, Any]]:
 
 def scopes_by_role() -> dict[str, list[str]]:
     return load().scopes_by_role()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 @lru_cache
@@ -206,14 +226,33 @@ def _problems(error: ValidationError) -> list[str]:
             return [f"{parent or '/'} ({error.kind.name})"]
 
 
-def _main() -> None:
+def _write_asyncapi(contracts: Contracts) -> None:
     from clinic_shared.asyncapi import asyncapi_yaml  # noqa: PLC0415  # it imports this module
 
+    (contracts.folder / "asyncapi.yaml").write_text(asyncapi_yaml(contracts), encoding="utf-8")
+
+
+def _check(contracts: Contracts) -> None:
+    problems = contracts.breaking_changes()
+    if problems:
+        raise SystemExit("\n".join(["A new version is needed (contracts/README.md):", *problems]))
+
+
+def _release(contracts: Contracts) -> None:
+    _check(contracts)
+    for event in contracts.events.values():
+        released = contracts.released_path(event)
+        released.parent.mkdir(parents=True, exist_ok=True)
+        released.write_bytes((contracts.folder / event.schema_path).read_bytes())
+
+
+_COMMANDS = {"asyncapi": _write_asyncapi, "check": _check, "release": _release}
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m clinic_shared.contracts")
-    parser.add_argument("command", choices=["asyncapi"], help="write contracts/asyncapi.yaml")
-    parser.parse_args()
-    target = CONTRACTS_DIR / "asyncapi.yaml"
-    target.write_text(asyncapi_yaml(load()), encoding="utf-8")
+    parser.add_argument("command", choices=sorted(_COMMANDS))
+    _COMMANDS[parser.parse_args().command](load())
 
 
 if __name__ == "__main__":
