@@ -1,0 +1,53 @@
+"""RabbitMQ's management API: the only way to set policies and to read back what is in effect."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+TIMEOUT_SECONDS = 10
+
+
+class NamedDocument(Protocol):
+    """A policy, as the management API takes it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def document(self) -> dict[str, Any]: ...
+
+
+class Management:
+    """RabbitMQ's management API, for one virtual host."""
+
+    def __init__(self, management_url: str, amqp_url: str) -> None:
+        self.vhost = vhost_of(amqp_url)
+        self._base = management_url.rstrip("/")
+        self._vhost = quote(self.vhost, safe="")
+
+    async def put_policies(self, policies: Iterable[NamedDocument]) -> None:
+        async with self._client() as client:
+            for policy in policies:
+                path = f"/api/policies/{self._vhost}/{policy.name}"
+                (await client.put(path, json=policy.document())).raise_for_status()
+
+    async def list(self, kind: str) -> list[dict[str, Any]]:
+        """Return all `exchanges`, `queues`, `bindings` or `policies` of the virtual host."""
+        async with self._client() as client:
+            answer = (await client.get(f"/api/{kind}/{self._vhost}")).raise_for_status()
+            return list(answer.json())
+
+    async def bindings_from(self, exchange: str) -> set[tuple[str, str]]:
+        """Return (queue, routing key) of what an exchange routes now."""
+        async with self._client() as client:
+            path = f"/api/exchanges/{self._vhost}/{exchange}/bindings/source"
+            answer = (await client.get(path)).raise_for_status()
+        return {(row["destination"], row["routing_key"]) for row in answer.json()}
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self._base, timeout=TIMEOUT_SECONDS, trust_env=False)
+
+
+def vhost_of(amqp_url: str) -> str:
+    return unquote(urlsplit(amqp_url.split(",", 1)[0]).path[1:]) or "/"
