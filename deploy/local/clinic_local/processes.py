@@ -84,6 +84,11 @@ class GuardedProcess:
     def is_alive(self) -> bool:
         return self._popen.poll() is None
 
+    def ask_to_stop(self) -> None:
+        """Let the guardian begin to stop the processes; `stop()` then waits for the end."""
+        with self._stop_lock:
+            self._lifeline.close()
+
     def stop(self) -> None:
         """Stop the processes and wait until they have gone; a second call does nothing."""
         with self._stop_lock:

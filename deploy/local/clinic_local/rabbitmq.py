@@ -46,12 +46,19 @@ class RabbitServer:
     """A broker that answers. `pid` is None for one that was given by URL, which `stop()` leaves alone."""
 
     def __init__(
-        self, amqp_url: str, management_url: str | None, *, source: str, process: GuardedProcess | None
+        self,
+        amqp_url: str,
+        management_url: str,
+        *,
+        source: str,
+        process: GuardedProcess | None = None,
+        log: Path | None = None,
     ) -> None:
         self.amqp_url = amqp_url
         self.management_url = management_url
         self.source = source
         self.process = process
+        self.log = log
 
     @property
     def pid(self) -> int | None:
@@ -59,6 +66,19 @@ class RabbitServer:
 
     def is_alive(self) -> bool:
         return self.process is None or self.process.is_alive()
+
+    def wait_until_ready(self) -> None:
+        request = _request(self.management_url, "/api/health/checks/alarms")
+        port = urlsplit(self.amqp_url).port or 5672
+        deadline = time.monotonic() + _START_SECONDS
+        while self.is_alive() and time.monotonic() < deadline:
+            if self.process is None or (is_listening(port) and _answers(request)):
+                return
+            time.sleep(0.05)
+        self.stop()
+        raise SetupError(
+            "rabbitmq", "the broker didn't start", "Read the log, then try: make up", log=self.log
+        )
 
     def stop(self) -> None:
         if self.process is not None:
@@ -77,19 +97,32 @@ class Rabbit:
 
     def start(self, data_dir: Path, *, durable: bool) -> RabbitServer:
         """Start the broker on `data_dir` (under `.run/`) and wait until AMQP and management answer."""
+        server = self.launch(data_dir, durable=durable)
+        server.wait_until_ready()
+        return server
+
+    def prepare(self) -> None:
+        """Download what `launch` needs, if it needs something."""
+        if not self._environ.get("CLINIC_AMQP_URL"):
+            self._installation()
+
+    def launch(self, data_dir: Path, *, durable: bool) -> RabbitServer:
+        """Start the broker without waiting for it."""
         given = self._environ.get("CLINIC_AMQP_URL")
         if given:
             return _given(given, self._environ.get("CLINIC_AMQP_MANAGEMENT_URL"))
         installation = self._installation()
         base = private_dir(server_dir(self._root, data_dir, None, shell_safe=True))
-        password_file = data_dir / "password"
+        secrets_dir = run_dir(self._root) / "secrets" if durable else data_dir
+        password_file = secrets_dir / "rabbitmq"
         if not password_file.exists():
             write_private(password_file, secrets.token_urlsafe(24))
         password = password_file.read_text()
         ports = {name: self._ports.take(name) for name in ("amqp", "management", "distribution", "epmd")}
         _write_configuration(base, ports, password)
-        log = run_dir(self._root) / "log" / "rabbitmq.log" if durable else data_dir / "rabbitmq.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        folder = run_dir(self._root) / "log" if durable else data_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "rabbitmq.log"
         process = GuardedProcess(
             "rabbitmq",
             _commands(installation, base, ports, log, durable=durable),
@@ -97,14 +130,13 @@ class Rabbit:
             grace_seconds=_STOP_SECONDS,
         )
         credentials = f"{USER}:{password}@{LOOPBACK}"
-        server = RabbitServer(
+        return RabbitServer(
             f"amqp://{credentials}:{ports['amqp']}/%2F",
             f"http://{credentials}:{ports['management']}",
             source=f"RabbitMQ {installation.version} from {installation.source}",
             process=process,
+            log=log,
         )
-        _wait_until_it_answers(server, ports, log)
-        return server
 
     def _installation(self) -> Installation:
         wanted = self._environ.get("CLINIC_RABBITMQ_SOURCE")
@@ -119,6 +151,10 @@ class Rabbit:
 
 
 def _given(amqp_url: str, management_url: str | None) -> RabbitServer:
+    if not management_url:
+        raise SetupError(
+            "rabbitmq", "CLINIC_AMQP_URL needs CLINIC_AMQP_MANAGEMENT_URL beside it", download.ADVICE
+        )
     parts = urlsplit(amqp_url)
     try:
         with _open(_request(management_url, "/api/overview")) as answer:
@@ -134,7 +170,7 @@ def _given(amqp_url: str, management_url: str | None) -> RabbitServer:
             "rabbitmq", f"CLINIC_AMQP_URL is version {version}; 3.10 to 4.x will do", download.ADVICE
         )
     source = f"RabbitMQ {version} of CLINIC_AMQP_URL ({parts.hostname})"
-    return RabbitServer(amqp_url, management_url, source=source, process=None)
+    return RabbitServer(amqp_url, management_url, source=source)
 
 
 def _is_suitable(version: str) -> bool:
@@ -233,17 +269,6 @@ def _commands(
     ]
 
 
-def _wait_until_it_answers(server: RabbitServer, ports: dict[str, int], log: Path) -> None:
-    request = _request(server.management_url, "/api/health/checks/alarms")
-    deadline = time.monotonic() + _START_SECONDS
-    while server.is_alive() and time.monotonic() < deadline:
-        if is_listening(ports["amqp"]) and _answers(request):
-            return
-        time.sleep(0.05)
-    server.stop()
-    raise SetupError("rabbitmq", "the broker didn't start", "Read the log, then try: make up", log=log)
-
-
 def _answers(request: urllib.request.Request) -> bool:
     try:
         with _open(request):
@@ -256,10 +281,8 @@ def _open(request: urllib.request.Request) -> HTTPResponse:
     return cast("HTTPResponse", urllib.request.urlopen(request, timeout=5))  # noqa: S310 - built by _request
 
 
-def _request(management_url: str | None, path: str) -> urllib.request.Request:
+def _request(management_url: str, path: str) -> urllib.request.Request:
     """Build a request to the management API; urllib doesn't take credentials from the URL."""
-    if not management_url:
-        raise ValueError("CLINIC_AMQP_MANAGEMENT_URL isn't set")
     parts = urlsplit(management_url)
     credentials, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(f"{parts.scheme}://{quote(host, safe=':[]')}{path}")  # noqa: S310 - operator's URL

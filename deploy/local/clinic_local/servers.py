@@ -1,5 +1,6 @@
 """PostgreSQL and RabbitMQ together, for `make up` and for the test run; started side by side."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -7,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from clinic_local.paths import run_dir, state_path
 from clinic_local.postgres import Postgres, PostgresServer
@@ -37,7 +37,7 @@ class TestServers:
 
     @property
     def management_url(self) -> str:
-        return cast("str", self.rabbitmq.management_url)  # a given broker without one is refused at its start
+        return self.rabbitmq.management_url
 
     def stop(self) -> None:
         with ThreadPoolExecutor(2) as pool:
@@ -60,7 +60,11 @@ def start_test_servers(root: Path) -> TestServers:
 
     def remove() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(state_path(root) / "test" / name, ignore_errors=True)
+        state = state_path(root)
+        shutil.rmtree(state / "test" / name, ignore_errors=True)
+        for empty in (state / "test", state):
+            with contextlib.suppress(OSError):
+                empty.rmdir()
 
     with ThreadPoolExecutor(2) as pool:
         broker = pool.submit(Rabbit(root).start, folder / "rabbitmq", durable=False)

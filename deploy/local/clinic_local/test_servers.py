@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from clinic_local.paths import CHECKOUT
 from clinic_local.servers import start_test_servers
 
 
@@ -25,7 +26,7 @@ def _alive(pid: int) -> bool:
 def main() -> None:
     folder, controller = Path(sys.argv[1]), int(sys.argv[2])
     try:
-        servers = start_test_servers(folder)
+        servers = start_test_servers(CHECKOUT)
     except BaseException:
         (folder / "failed").touch()
         raise
