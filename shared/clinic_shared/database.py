@@ -21,6 +21,7 @@ from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
 from clinic_shared.events import Event, audit_outbox, event_log, outbox
+from clinic_shared.errors import PreconditionFailedError
 from clinic_shared.ids import uuid7
 from clinic_shared.sealing import seal
 from clinic_shared.timers import Timer, timer_table
@@ -79,6 +80,12 @@ class Transaction:
         """Record an act; it is kept exactly when the act is."""
         record = canonical_record(entry, producer=self.service, recorded_at=self.now, context=self.context)
         self._audit.append({"record": record, "leaf_hash": leaf_hash(record)})
+
+    @staticmethod
+    def require_version(current: int, expected: int | None) -> None:
+        """Refuse a change of what the caller hasn't seen (If-Match). Raises PreconditionFailedError."""
+        if expected is not None and expected != current:
+            raise PreconditionFailedError(current_version=current)
 
     async def schedule(self, timer: Timer) -> None:
         """Set a durable timer; one with the same key stays as it is."""

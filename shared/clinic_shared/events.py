@@ -6,7 +6,7 @@ confirmed yet. Both are written in the transaction of the change itself (see `da
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -101,3 +101,13 @@ class Event:
     @property
     def partition_key(self) -> UUID:
         return self.patient_id or self.subject
+
+
+def wire_instant(moment: datetime | None) -> str | None:
+    """Return an instant as contracts write it: RFC 3339, in UTC, with a Z."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def wire_id(value: UUID | None) -> str | None:
+    """Return an identifier as contracts write it."""
+    return None if value is None else str(value)

@@ -1,0 +1,14 @@
+"""What scheduling is made of."""
+
+from pathlib import Path
+
+from clinic_shared.service import Service
+
+from clinic_scheduling import api, consumers
+
+service = Service(
+    name="scheduling",
+    package_dir=Path(__file__).parent,
+    routers=(api.router,),
+    handlers=consumers.handlers,
+)
