@@ -189,12 +189,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutgoingMessage:
+    """`mandatory`: the broker must say when no queue takes it."""
+
     exchange: str
     routing_key: str
     message_id: str
     body: bytes
     headers: Mapping[str, Any] = field(default_factory=dict)
     content_type: str = "application/json"
+    mandatory: bool = True
 
     def properties(self) -> spec.Basic.Properties:
         return spec.Basic.Properties(
@@ -281,7 +284,7 @@ class _PublishingChannel:
                 exchange=message.exchange,
                 routing_key=message.routing_key,
                 properties=message.properties(),
-                mandatory=True,
+                mandatory=message.mandatory,
                 timeout=CONFIRM_SECONDS,
                 # The window bounds what is buffered; waiting for each drain would serialise.
                 wait=False,
@@ -327,11 +330,3 @@ class Broker:
 
     async def close(self) -> None:
         await asyncio.gather(self.publishing.close(), self.consuming.close())
-
-
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, but not past the moment when the process is told to stop."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

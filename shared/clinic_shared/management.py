@@ -1,7 +1,7 @@
 """RabbitMQ's management API: the only way to set policies and to read back what is in effect."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
@@ -23,30 +23,39 @@ class Management:
 
     def __init__(self, management_url: str, amqp_url: str) -> None:
         self.vhost = vhost_of(amqp_url)
-        self._base = management_url.rstrip("/")
         self._vhost = quote(self.vhost, safe="")
+        self._client = httpx.AsyncClient(
+            base_url=management_url.rstrip("/"),
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
+            # Loading the certificate store takes longer than the request; plain HTTP needs none.
+            verify=management_url.startswith("https:"),
+        )
 
     async def put_policies(self, policies: Iterable[NamedDocument]) -> None:
-        async with self._client() as client:
-            for policy in policies:
-                path = f"/api/policies/{self._vhost}/{policy.name}"
-                (await client.put(path, json=policy.document())).raise_for_status()
+        for policy in policies:
+            path = f"/api/policies/{self._vhost}/{policy.name}"
+            (await self._client.put(path, json=policy.document())).raise_for_status()
 
     async def list(self, kind: str) -> list[dict[str, Any]]:
         """Return all `exchanges`, `queues`, `bindings` or `policies` of the virtual host."""
-        async with self._client() as client:
-            answer = (await client.get(f"/api/{kind}/{self._vhost}")).raise_for_status()
-            return list(answer.json())
+        answer = (await self._client.get(f"/api/{kind}/{self._vhost}")).raise_for_status()
+        return list(answer.json())
 
     async def bindings_from(self, exchange: str) -> set[tuple[str, str]]:
         """Return (queue, routing key) of what an exchange routes now."""
-        async with self._client() as client:
-            path = f"/api/exchanges/{self._vhost}/{exchange}/bindings/source"
-            answer = (await client.get(path)).raise_for_status()
+        path = f"/api/exchanges/{self._vhost}/{exchange}/bindings/source"
+        answer = (await self._client.get(path)).raise_for_status()
         return {(row["destination"], row["routing_key"]) for row in answer.json()}
 
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self._base, timeout=TIMEOUT_SECONDS, trust_env=False)
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 def vhost_of(amqp_url: str) -> str:

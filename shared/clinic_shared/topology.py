@@ -240,7 +240,8 @@ async def declare_all(
     topology = Topology.of(installed_services)
     if management_url is not None:
         # First, so that no queue ever lives without its policy.
-        await Management(management_url, amqp_url).put_policies(topology.policies)
+        async with Management(management_url, amqp_url) as management:
+            await management.put_policies(topology.policies)
     connection = Connection(amqp_url, name="clinic topology")
     try:
         await _declare(connection, topology)
@@ -309,10 +310,10 @@ async def _differences(topology: Topology, amqp_url: str, management_url: str | 
         finally:
             await connection.close()
         return [f"queue {name} is missing" for name in missing]
-    management = Management(management_url, amqp_url)
-    exchanges, queues, bindings, policies = await asyncio.gather(
-        *(management.list(kind) for kind in ("exchanges", "queues", "bindings", "policies"))
-    )
+    async with Management(management_url, amqp_url) as management:
+        exchanges, queues, bindings, policies = await asyncio.gather(
+            *(management.list(kind) for kind in ("exchanges", "queues", "bindings", "policies"))
+        )
     return [
         *_exchange_mismatches(topology, {row["name"]: row for row in exchanges}),
         *_queue_mismatches(topology, {row["name"]: row for row in queues}),

@@ -49,6 +49,7 @@ CREATE TABLE outbox (
     next_attempt_at timestamptz NOT NULL DEFAULT now(),
     last_error text
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+CREATE INDEX outbox_waiting ON outbox (partition_key) WHERE attempts > 0;
 
 CREATE TABLE audit_outbox (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
