@@ -28,7 +28,9 @@ def breaking_changes(old: Schema, new: Schema) -> list[str]:
 
 
 class _Node:
-    """A schema with its references followed. Keywords beside a `$ref` override the referenced ones."""
+    """A schema with its reference followed. Beside a `$ref` only annotations may stand: other keywords
+    there would narrow the referenced schema in ways that are easy to misread.
+    """
 
     def __init__(self, root: Schema, schema: Schema) -> None:
         self.root = root
@@ -47,10 +49,12 @@ class _Node:
         return set(self.get("required", ()))
 
     def values(self) -> list[Any] | None:
-        """Return the values of `enum` or `const`, in an order that doesn't depend on the file."""
+        """Return the values that `enum` and `const` leave, in an order that doesn't depend on the file."""
+        allowed = self.get("enum")
         if "const" in self.schema:
-            return [self.schema["const"]]
-        return sorted(self.schema["enum"], key=repr) if "enum" in self.schema else None
+            const = self.schema["const"]
+            return [const] if allowed is None or const in allowed else []
+        return sorted(allowed, key=repr) if allowed is not None else None
 
     def child(self, schema: Schema) -> "_Node":
         return _Node(self.root, schema)
@@ -60,10 +64,10 @@ def _resolved(root: Schema, schema: Schema) -> dict[str, Any]:
     if "$ref" not in schema:
         return dict(schema)
     prefix, _, name = str(schema["$ref"]).rpartition("/")
-    if prefix != "#/$defs":
-        raise UnjudgeableSchemaError(f"can't follow {schema['$ref']}")
-    beside = {keyword: value for keyword, value in schema.items() if keyword != "$ref"}
-    return {**_resolved(root, root["$defs"][name]), **beside}
+    beside = set(schema) - _ANNOTATIONS - {"$ref"}
+    if prefix != "#/$defs" or beside:
+        raise UnjudgeableSchemaError(f"can't judge {schema['$ref']} beside {sorted(beside)}")
+    return _resolved(root, root["$defs"][name])
 
 
 def _compare(pointer: str, old: _Node, new: _Node) -> Iterator[str]:

@@ -1,0 +1,44 @@
+"""Generated documents equal what would be generated now."""
+
+import yaml
+from clinic_shared.asyncapi import asyncapi_document, asyncapi_yaml
+from clinic_shared.contracts import load
+
+CONTRACTS = load()
+
+
+def test_asyncapi_is_what_the_contracts_say_now():
+    stored = (CONTRACTS.folder / "asyncapi.yaml").read_text(encoding="utf-8")
+    assert stored == asyncapi_yaml(CONTRACTS), "run: python -m clinic_shared.contracts asyncapi"
+
+
+def test_asyncapi_is_read_back_as_the_document():
+    stored = (CONTRACTS.folder / "asyncapi.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(stored) == asyncapi_document(CONTRACTS)
+
+
+def test_every_reference_of_asyncapi_leads_somewhere():
+    document = asyncapi_document(CONTRACTS)
+    for reference in _references(document):
+        if reference.startswith("#/"):
+            node = document
+            for step in reference.removeprefix("#/").split("/"):
+                node = node[step]
+        else:
+            assert (CONTRACTS.folder / reference).is_file()
+
+
+def test_asyncapi_has_one_operation_per_producer_and_consumer_of_each_event():
+    operations = asyncapi_document(CONTRACTS)["operations"]
+    receivers = sum(len(event.consumers) + len(CONTRACTS.listeners) for event in CONTRACTS.events.values())
+    assert len(operations) == len(CONTRACTS.events) + receivers
+
+
+def _references(node):
+    if isinstance(node, dict):
+        yield from ([node["$ref"]] if "$ref" in node else [])
+        for child in node.values():
+            yield from _references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _references(child)
