@@ -8,12 +8,16 @@ from typing import ClassVar
 
 
 class DomainError(Exception):
-    """A rule was broken. `extensions` become members of the problem document."""
+    """A rule was broken. `extensions` become members of the problem document.
+
+    A subclass's docstring and `fix` are what the problem's own page says of its cause and remedy.
+    """
 
     slug: ClassVar[str] = "conflict"
     title: ClassVar[str] = "The request conflicts with the current state"
     status: ClassVar[int] = 409
     retry_after_seconds: ClassVar[int | None] = None
+    fix: ClassVar[str] = ""
 
     def __init__(self, detail: str = "", **extensions: object) -> None:
         super().__init__(detail or self.title)
@@ -45,6 +49,10 @@ class NotFoundError(DomainError):
     slug = "not-found"
     title = "There is no such resource"
     status = 404
+
+
+class ConcealedError(NotFoundError):
+    """A refusal that answers like an absence, so that nobody learns which patients exist."""
 
 
 class PreconditionFailedError(DomainError):

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from clinic_shared.errors import ForbiddenError, NotFoundError
+from clinic_shared.errors import ConcealedError, ForbiddenError
 
-PrincipalKind = Literal["staff", "patient", "client", "system"]
+PrincipalKind = Literal["staff", "patient", "client", "system", "anonymous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,14 @@ class Principal:
     def require_patient(self, patient_id: UUID) -> None:
         """Let a patient reach only their own data; others are judged by scope and place.
 
-        Raises NotFoundError, so that nobody learns which patients exist.
+        Raises ConcealedError (a NotFoundError), so that nobody learns which patients exist.
         """
         if self.kind == "patient" and self.patient_id != patient_id:
-            raise NotFoundError
+            raise ConcealedError
 
 
 SYSTEM = Principal(subject=UUID(int=0), kind="system", network=True)
 """The platform itself: timers, projections, relays."""
+
+ANONYMOUS = Principal(subject=UUID(int=0), kind="anonymous")
+"""Whoever calls a public route: nobody has been told who they are yet."""

@@ -25,3 +25,18 @@ def unseal(private: Mapping[str, Any] | None, seal_name: str | None) -> Mapping[
     if seal_name not in {None, MARKED}:
         raise UnknownSealError(seal_name)
     return private
+
+
+_MARKED_BYTES = b"\x00"
+
+
+def seal_bytes(content: bytes) -> bytes:
+    """Return content as it is stored; its first byte names the seal."""
+    return _MARKED_BYTES + content
+
+
+def unseal_bytes(sealed: bytes) -> bytes:
+    """Return the readable content. Raises UnknownSealError."""
+    if sealed[:1] != _MARKED_BYTES:
+        raise UnknownSealError(sealed[:1].hex())
+    return sealed[1:]

@@ -87,15 +87,14 @@ def exposition() -> tuple[bytes, str]:
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
 
 
-_allowed_keys = set(
-    """
-    action aggregate attempt attempts bindings caller cause channel component connection constraint consumer
-    count disposition duration environment error_class error_frames event event_type exchange host interface
-    kind level logger loop method mismatches missing mode operation outcome pending permission port producer
-    queue queues reason release role route routing_key service settings shard sqlstate state status table
-    template timer_kind timestamp traceparent type types url_host version via worker
-    """.split()
-)
+_ALLOWED_KEYS = """
+action aggregate attempt attempts bindings caller cause channel component connection constraint consumer
+count disposition duration environment error_class error_frames event event_type exchange host interface
+kind level logger loop method mismatches missing mode operation outcome pending permission port producer
+queue queues reason release role route routing_key service settings shard sqlstate state status table
+template timer_kind timestamp traceparent type types url_host version via worker
+"""
+_allowed_keys = set(_ALLOWED_KEYS.split())
 _TYPED_SUFFIXES = (
     "_id",
     "_at",
