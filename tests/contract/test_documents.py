@@ -1,10 +1,15 @@
 """Generated documents equal what would be generated now."""
 
+import json
+
+import pytest
 import yaml
 from clinic_shared.asyncapi import asyncapi_document, asyncapi_yaml
 from clinic_shared.contracts import load
 
 CONTRACTS = load()
+OPENAPI = sorted(CONTRACTS.folder.glob("openapi/*.json"))
+NO_SCOPE = {"public", "authenticated"}
 
 
 def test_asyncapi_is_what_the_contracts_say_now():
@@ -32,6 +37,21 @@ def test_asyncapi_has_one_operation_per_producer_and_consumer_of_each_event():
     operations = asyncapi_document(CONTRACTS)["operations"]
     receivers = sum(len(event.consumers) + len(CONTRACTS.listeners) for event in CONTRACTS.events.values())
     assert len(operations) == len(CONTRACTS.events) + receivers
+
+
+def test_every_service_has_its_openapi():
+    assert {path.stem for path in OPENAPI} >= set(CONTRACTS.services)
+
+
+@pytest.mark.parametrize("path", OPENAPI, ids=lambda path: path.stem)
+def test_every_operation_asks_for_a_scope_of_the_taxonomy(path):
+    document = json.loads(path.read_text(encoding="utf-8"))
+    asked = {
+        (operation["operationId"], operation.get("x-permission"))
+        for methods in document["paths"].values()
+        for operation in methods.values()
+    }
+    assert {(name, scope) for name, scope in asked if scope not in CONTRACTS.scopes() | NO_SCOPE} == set()
 
 
 def _references(node):
