@@ -4,21 +4,17 @@ epmd runs as a process of its own on a private port: the one that Erlang would s
 on all interfaces and stays behind.
 """
 
-import base64
 import json
 import os
 import re
 import secrets
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPResponse
 from pathlib import Path
-from typing import cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from clinic_local import download
+from clinic_local import download, loopback
 from clinic_local.errors import SetupError
 from clinic_local.paths import cache_dir, private_dir, run_dir, server_dir, write_private
 from clinic_local.ports import LOOPBACK, PortBook, is_listening
@@ -68,11 +64,11 @@ class RabbitServer:
         return self.process is None or self.process.is_alive()
 
     def wait_until_ready(self) -> None:
-        request = _request(self.management_url, "/api/health/checks/alarms")
+        health = f"{self.management_url}/api/health/checks/alarms"
         port = urlsplit(self.amqp_url).port or 5672
         deadline = time.monotonic() + _START_SECONDS
         while self.is_alive() and time.monotonic() < deadline:
-            if self.process is None or (is_listening(port) and _answers(request)):
+            if self.process is None or (is_listening(port) and loopback.answers(health)):
                 return
             time.sleep(0.05)
         self.stop()
@@ -157,8 +153,7 @@ def _given(amqp_url: str, management_url: str | None) -> RabbitServer:
         )
     parts = urlsplit(amqp_url)
     try:
-        with _open(_request(management_url, "/api/overview")) as answer:
-            version = json.load(answer)["rabbitmq_version"]
+        version = loopback.get_json(f"{management_url.rstrip('/')}/api/overview")["rabbitmq_version"]
     except (OSError, ValueError, KeyError) as error:
         raise SetupError(
             "rabbitmq",
@@ -202,6 +197,8 @@ def _write_configuration(base: Path, ports: dict[str, int], password: str) -> No
         "management.tcp.port": str(ports["management"]),
         f"loopback_users.{USER}": "true",
         "load_definitions": str(base / "definitions.json"),
+        # Policies and queue depths are shown after so long, and both are waited for.
+        "collect_statistics_interval": "1000",
         "log.console": "true",
         "log.console.level": "warning",
         "log.file": "false",
@@ -267,24 +264,3 @@ def _commands(
             stop_signal="SIGTERM" if durable else "SIGKILL",
         ),
     ]
-
-
-def _answers(request: urllib.request.Request) -> bool:
-    try:
-        with _open(request):
-            return True
-    except OSError:
-        return False
-
-
-def _open(request: urllib.request.Request) -> HTTPResponse:
-    return cast("HTTPResponse", urllib.request.urlopen(request, timeout=5))  # noqa: S310 - built by _request
-
-
-def _request(management_url: str, path: str) -> urllib.request.Request:
-    """Build a request to the management API; urllib doesn't take credentials from the URL."""
-    parts = urlsplit(management_url)
-    credentials, _, host = parts.netloc.rpartition("@")
-    request = urllib.request.Request(f"{parts.scheme}://{quote(host, safe=':[]')}{path}")  # noqa: S310 - operator's URL
-    request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
-    return request

@@ -1,0 +1,181 @@
+"""The environment of each process and the development secrets in it, made at the first start."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from clinic_local.paths import private_dir, run_dir, write_private
+from clinic_local.ports import LOOPBACK, PortBook
+from clinic_local.postgres import PostgresServer
+from clinic_local.rabbitmq import RabbitServer
+
+GATEWAY_PORT = 8080
+# What belongs to this machine's servers and not to a service.
+_NOT_INHERITED = {
+    "CLINIC_POSTGRES_URL",
+    "CLINIC_POSTGRES_SOURCE",
+    "CLINIC_RABBITMQ_SOURCE",
+    "CLINIC_ROLES",
+    "CLINIC_ROOT",
+    "CLINIC_URL",
+}
+# Shared by the fakes of the vendors and the services that speak to them. Each stands under the names of both.
+_VENDOR_SECRETS = {
+    "whatsapp-access-token": ("CLINIC_WHATSAPP_ACCESS_TOKEN", "CLINIC_WHATSAPP_TOKEN"),
+    "whatsapp-app-secret": ("CLINIC_WHATSAPP_APP_SECRET",),
+    "whatsapp-verify-token": ("CLINIC_WHATSAPP_VERIFY_TOKEN",),
+    "twilio-auth-token": ("CLINIC_TWILIO_AUTH_TOKEN",),
+    "postmark-server-token": ("CLINIC_POSTMARK_SERVER_TOKEN",),
+    "stripe-secret-key": ("CLINIC_STRIPE_SECRET_KEY", "CLINIC_STRIPE_API_KEY"),
+    "stripe-webhook-secret": ("CLINIC_STRIPE_WEBHOOK_SECRET",),
+}
+_PREFIXES = {"stripe-secret-key": "sk_test_", "stripe-webhook-secret": "whsec_"}
+
+
+class Secrets:
+    """Random secrets of this checkout, one file each below `.run/secrets/`, readable by the owner only."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = private_dir(run_dir(root) / "secrets")
+
+    def get(self, name: str, prefix: str = "") -> str:
+        file = self.folder / name
+        if not file.exists():
+            write_private(file, prefix + secrets.token_urlsafe(24))
+        return file.read_text()
+
+    def vendor_secrets(self) -> dict[str, str]:
+        values = {name: self.get(f"vendor/{name}", _PREFIXES.get(name, "")) for name in _VENDOR_SECRETS}
+        return {
+            variable: values[name] for name, variables in _VENDOR_SECRETS.items() for variable in variables
+        }
+
+
+class Environments:
+    """Builds the environment of every process of one system."""
+
+    def __init__(
+        self,
+        secrets_: Secrets,
+        ports: PortBook,
+        postgres: PostgresServer,
+        rabbitmq: RabbitServer,
+        services: tuple[str, ...],
+    ) -> None:
+        self._secrets = secrets_
+        self._postgres = postgres
+        self._rabbitmq = rabbitmq
+        self.ports = {name: ports.take(f"http.{name}") for name in (*services, "fakes")}
+        self.gateway_port = ports.take("http.gateway", preferred=GATEWAY_PORT)
+        self._services = services
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.gateway_port}"
+
+    def base_url(self, name: str) -> str:
+        return f"http://{LOOPBACK}:{self.gateway_port if name == 'gateway' else self.ports[name]}"
+
+    def of_service(self, name: str) -> dict[str, str]:
+        return {
+            **self._common(),
+            **self._vendors(),
+            "CLINIC_HTTP_PORT": str(self.ports[name]),
+            "CLINIC_DATABASE_URL": self.database_url(name),
+            "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / name)),
+        }
+
+    def of_gateway(self) -> dict[str, str]:
+        upstreams = ",".join(f"{name}={self.base_url(name)}" for name in self._services)
+        return {
+            **self._common(),
+            "CLINIC_HTTP_PORT": str(self.gateway_port),
+            "CLINIC_UPSTREAMS": upstreams,
+            "CLINIC_FAKES_URL": self.base_url("fakes"),
+        }
+
+    def of_fakes(self) -> dict[str, str]:
+        # Not the broker's and the databases' addresses: outside vendors know nothing of them.
+        return {
+            **_inherited(os.environ),
+            **self._secrets.vendor_secrets(),
+            "CLINIC_HTTP_PORT": str(self.ports["fakes"]),
+            "CLINIC_URL": self.url,
+        }
+
+    def database_url(self, service: str) -> str:
+        name = database_name(service)
+        return self._postgres.url_of(name, user=name, password=self._secrets.get(f"{service}/database"))
+
+    def printed(self) -> dict[str, str]:
+        """Return what `.run/env` tells people and tests."""
+        return {
+            "CLINIC_URL": self.url,
+            "CLINIC_FAKES_URL": self.base_url("fakes"),
+            "CLINIC_AMQP_URL": self._rabbitmq.amqp_url,
+            "CLINIC_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,
+            "CLINIC_POSTGRES_URL": self._postgres.admin_url,
+            **{f"CLINIC_{_upper(name)}_URL": self.base_url(name) for name in self._services},
+            **{f"CLINIC_{_upper(name)}_DATABASE_URL": self.database_url(name) for name in self._services},
+        }
+
+    def _common(self) -> dict[str, str]:
+        jwks = {"CLINIC_JWKS_URL": f"{self.base_url('identity')}/.well-known/jwks.json"}
+        return {
+            "CLINIC_ENVIRONMENT": "development",
+            **_inherited(os.environ),
+            **(jwks if "identity" in self._services else {}),
+            "CLINIC_AMQP_URL": self._rabbitmq.amqp_url,
+            "CLINIC_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,
+            "CLINIC_SUBSCRIBED_SERVICES": ",".join(self._services),
+            "CLINIC_URL": self.url,
+        }
+
+    def _vendors(self) -> dict[str, str]:
+        fakes = self.base_url("fakes")
+        return {
+            **self._secrets.vendor_secrets(),
+            "CLINIC_WHATSAPP_BASE_URL": fakes,
+            "CLINIC_SMS_BASE_URL": fakes,
+            "CLINIC_TWILIO_BASE_URL": fakes,
+            "CLINIC_POSTMARK_BASE_URL": fakes,
+            "CLINIC_STRIPE_BASE_URL": fakes,
+        }
+
+
+def _upper(service: str) -> str:
+    return service.upper().replace("-", "_")
+
+
+def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
+    # A proxy for the world outside must not get what goes from one of our processes to another.
+    for name in ("no_proxy", "NO_PROXY"):
+        kept[name] = ",".join(part for part in (kept.get(name), LOOPBACK, "localhost") if part)
+    return kept
+
+
+def database_name(service: str) -> str:
+    return f"clinic_{service.replace('-', '_')}"
+
+
+def create_databases(postgres: PostgresServer, services: tuple[str, ...], secrets_: Secrets) -> None:
+    """Give each service a database and a role of its own; nobody else may connect to it. Repeatable."""
+    with psycopg.connect(postgres.admin_url, autocommit=True) as admin:
+        roles = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
+        databases = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
+        for service in services:
+            plain = database_name(service)
+            name = sql.Identifier(plain)
+            verb = sql.SQL("ALTER" if plain in roles else "CREATE")
+            password = sql.Literal(secrets_.get(f"{service}/database"))
+            admin.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, name, password))
+            if plain not in databases:
+                # A given server's administrator need not be a superuser, and then must be of the owner's role.
+                admin.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(name))
+                admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
+                admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
