@@ -35,10 +35,14 @@ class KeySource(Protocol):
     def loaded(self) -> bool:
         """Tell whether tokens can be verified at all (readiness)."""
 
-    async def find(self, kid: str) -> ECKey | None: ...
+    async def load(self) -> None:
+        """Try to get the keys. Failing is no error: `loaded` tells."""
+
+    async def find(self, kid: str) -> ECKey | None:
+        """Return the key of this id. Raises TemporarilyUnavailableError while no keys are to be had."""
 
 
-def read_jwks(jwks: Mapping[str, Any]) -> dict[str, ECKey]:
+def read_jwks(jwks: object) -> dict[str, ECKey]:
     """Return the usable keys by id; others (RSA, encryption keys, private parts) are left out.
 
     Raises ValueError when it isn't a JWK Set at all.
@@ -71,7 +75,11 @@ class StaticKeys:
     def loaded(self) -> bool:
         return True
 
+    async def load(self) -> None:
+        pass
+
     def replace(self, jwks: Mapping[str, Any]) -> None:
+        """Take other keys from now on; cached verifications end."""
         self._keys = read_jwks(jwks)
         self.generation += 1
 
@@ -98,7 +106,6 @@ class RemoteKeys:
         return self._loaded_at is not None and self._monotonic() - self._loaded_at < KEEP_SECONDS
 
     async def find(self, kid: str) -> ECKey | None:
-        """Return the key of this id. Raises TemporarilyUnavailableError while no keys are to be had."""
         self._drop_outlived()
         key = self._keys.get(kid)
         if key is None:

@@ -31,10 +31,10 @@ class AnswerAbortedError(Exception):
     """The answer broke off after its first bytes; the server closes the connection."""
 
 
-def correlation_of(scope: Scope) -> tuple[UUID, str | None]:
+def correlation_of(scope: Scope) -> tuple[UUID, str]:
     """Return the request's correlation id and traceparent."""
-    correlation: tuple[UUID, str | None] | None = scope.get(_CORRELATION)
-    return correlation or (uuid7(), None)
+    correlation: tuple[UUID, str] = scope[_CORRELATION]
+    return correlation
 
 
 def _uuid_from(header: bytes | None) -> UUID:

@@ -3,6 +3,7 @@
 Slugs that a service adds speak for themselves: the docstring and `fix` of their DomainError class.
 """
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -131,12 +132,13 @@ PROBLEMS: dict[str, ProblemPage] = {
 }
 
 
-def problem_pages() -> dict[str, ProblemPage]:
-    """Return the pages of all problems that the loaded code can answer with."""
+def problem_pages(*packages: str) -> dict[str, ProblemPage]:
+    """Return the pages of all problems that the loaded code, or these packages of it, can answer with."""
     pages = dict(PROBLEMS)
     for error in _subclasses(DomainError):
-        own = ProblemPage(error.title, error.status, (error.__doc__ or "").strip(), error.fix)
-        pages.setdefault(error.slug, own)
+        if not packages or error.__module__.partition(".")[0] in packages:
+            own = ProblemPage(error.title, error.status, inspect.getdoc(error) or "", error.fix)
+            pages.setdefault(error.slug, own)
     return dict(sorted(pages.items()))
 
 

@@ -21,8 +21,22 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from clinic_shared.errors import DomainError
-from clinic_shared.problem_pages import PROBLEMS
+from clinic_shared.problem_pages import PROBLEMS, ProblemPage, problem_pages
 from clinic_shared.telemetry import UNEXPECTED_ERRORS, class_name, describe_error
+
+__all__ = [
+    "MEDIA_TYPE",
+    "PROBLEMS",
+    "REQUEST_ID",
+    "Problem",
+    "ProblemPage",
+    "constraint_of",
+    "domain_problem",
+    "install",
+    "problem_pages",
+    "problem_response",
+    "unexpected_problem",
+]
 
 log = structlog.get_logger()
 

@@ -4,13 +4,17 @@ No route exists without a declared permission. Everything, the commit included, 
 byte of the answer leaves; whatever raises on the way rolls all of it back.
 """
 
+import functools
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, Unpack
 
 from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
 from clinic_shared import idempotency, limits
@@ -26,10 +30,10 @@ from clinic_shared.errors import (
     UnauthenticatedError,
 )
 from clinic_shared.etags import etag, parse_if_match
-from clinic_shared.idempotency import IdempotencyMode
+from clinic_shared.idempotency import Idempotency
 from clinic_shared.limits import DEFAULT_MAX_BODY_BYTES, JSON_ONLY, CheckedRequest
 from clinic_shared.middleware import correlation_of
-from clinic_shared.paging import Page, PageRequest, page_request
+from clinic_shared.paging import Page, PageQuery, PageRequest, page_of
 from clinic_shared.principal import ANONYMOUS, Principal
 from clinic_shared.telemetry import IDEMPOTENT_REPLAYS, PERMISSION_DENIALS
 
@@ -45,7 +49,7 @@ __all__ = [
     "ClinicRouter",
     "CurrentContext",
     "CurrentRuntime",
-    "IdempotencyMode",
+    "Idempotency",
     "IfMatch",
     "Page",
     "PageQuery",
@@ -54,6 +58,7 @@ __all__ = [
     "RequiredIfMatch",
     "Tx",
     "etag",
+    "page_of",
 ]
 
 
@@ -76,6 +81,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
 _CONTEXT = "clinic.context"
 _TRANSACTION = "clinic.transaction"
 _METHODS_WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
+_version: ContextVar[int | None] = ContextVar("clinic_version", default=None)
 
 
 class ClinicRoute(APIRoute):
@@ -87,7 +93,7 @@ class ClinicRoute(APIRoute):
         endpoint: Callable[..., Any],
         *,
         permission: Permission,
-        idempotency_mode: IdempotencyMode,
+        idempotency_mode: Idempotency,
         transactional: bool,
         max_body_bytes: int,
         media_types: tuple[str, ...],
@@ -98,7 +104,7 @@ class ClinicRoute(APIRoute):
         self.transactional = transactional
         self.max_body_bytes = max_body_bytes
         self.media_types = media_types
-        super().__init__(path, endpoint, **options)
+        super().__init__(path, _telling_version(endpoint), **options)
         self._refuse_contradictions()
 
     @property
@@ -108,7 +114,7 @@ class ClinicRoute(APIRoute):
     def _refuse_contradictions(self) -> None:
         if not self.transactional and _depends_on(self.dependant, _transaction):
             raise TypeError(f"{self.name}: a route without a transaction can't ask for Tx")
-        if self.idempotency_mode is IdempotencyMode.NONE:
+        if self.idempotency_mode is Idempotency.NONE:
             return
         # Keys belong to a caller, and live and die with the transaction of the effect.
         if self.permission is PUBLIC or not self.transactional:
@@ -179,13 +185,21 @@ class ClinicRoute(APIRoute):
         answer: Answer,
     ) -> Response:
         if claim is None:
-            return await answer(request)
+            return await self._with_etag(request, answer)
         replay = await idempotency.take(transaction, claim)
         if replay is not None:
             IDEMPOTENT_REPLAYS.labels(self._metric_name()).inc()
             return replay
-        response = await answer(request)
+        response = await self._with_etag(request, answer)
         await idempotency.keep(transaction, claim, response)
+        return response
+
+    async def _with_etag(self, request: Request, answer: Answer) -> Response:
+        _version.set(None)
+        response = await answer(request)
+        version = _version.get()
+        if version is not None and "etag" not in response.headers:
+            response.headers["ETag"] = etag(version)
         return response
 
     def _metric_name(self) -> str:
@@ -207,6 +221,21 @@ class ClinicRoute(APIRoute):
             )
 
 
+def _telling_version(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Let an endpoint whose answer is one resource with a `version` tell it, for the ETag."""
+    model = inspect.signature(endpoint, eval_str=True).return_annotation
+    if not (isinstance(model, type) and issubclass(model, BaseModel) and "version" in model.model_fields):
+        return endpoint
+
+    @functools.wraps(endpoint)
+    async def tell(*arguments: Any, **options: Any) -> Any:
+        resource = await endpoint(*arguments, **options)
+        _version.set(resource.version)
+        return resource
+
+    return tell
+
+
 def _depends_on(dependant: Any, call: Callable[..., Any]) -> bool:
     return dependant.call is call or any(_depends_on(child, call) for child in dependant.dependencies)
 
@@ -224,7 +253,7 @@ class RouteOptions(TypedDict, total=False):
     """Stable name for clients; the endpoint's own name by default."""
     summary: str
     tags: list[str | Enum]
-    idempotency: IdempotencyMode
+    idempotency: Idempotency
     """ACCEPTED for POST by default; never for public routes and those without a transaction."""
     transactional: bool
     """False for what does slow work or has its own transactions (password hashing, intake)."""
@@ -273,7 +302,7 @@ class ClinicRouter:
     def _route(
         self, method: str, path: str, permission: Permission, options: RouteOptions
     ) -> Callable[[Endpoint], Endpoint]:
-        if not isinstance(permission, (str, Access)) or not permission:
+        if not permission:
             raise TypeError(f"{method} {path}: declare a scope, PUBLIC or AUTHENTICATED")
 
         def register(endpoint: Endpoint) -> Endpoint:
@@ -292,7 +321,7 @@ class ClinicRouter:
     ) -> ClinicRoute:
         transactional = options.pop("transactional", True)
         keyed = method == "POST" and permission is not PUBLIC and transactional
-        mode = options.pop("idempotency", IdempotencyMode.ACCEPTED if keyed else IdempotencyMode.NONE)
+        mode = options.pop("idempotency", Idempotency.ACCEPTED if keyed else Idempotency.NONE)
         permission_name = permission.value if isinstance(permission, Access) else permission
         return ClinicRoute(
             self.prefix + path,
@@ -356,7 +385,6 @@ RawBody = Annotated[bytes, Depends(_raw_body)]
 IfMatch = Annotated[int | None, Depends(_if_match)]
 """The version in If-Match; None without a condition."""
 RequiredIfMatch = Annotated[int, Depends(_required_if_match)]
-PageQuery = Annotated[PageRequest, Depends(page_request)]
 if TYPE_CHECKING:
     CurrentRuntime = Annotated[Runtime, Depends(_runtime)]
 else:

@@ -1,0 +1,139 @@
+"""The HTTP side of a service, made of its routers: middleware, problems, health, API description."""
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import lru_cache, partial
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from clinic_shared import contracts, openapi, problems, telemetry
+from clinic_shared.errors import NotFoundError
+from clinic_shared.middleware import EdgeMiddleware
+from clinic_shared.readiness import Readiness
+from clinic_shared.routing import ClinicRoute, ClinicRouter
+from clinic_shared.service import Runtime, Service
+
+OPERATIONAL_PATHS = frozenset(
+    {"/healthz", "/readyz", "/metrics", "/version", "/openapi.json", "/problems/{slug}"}
+)
+"""The only paths without a declared permission; they tell nothing about anybody."""
+
+
+def create_app(service: Service, runtime: Runtime | None = None) -> FastAPI:
+    """Make a service's application. Without a runtime it can only describe itself."""
+    app = FastAPI(
+        title=f"Polyclinic {service.name}",
+        version=version("clinic-shared"),
+        docs_url=None,
+        redoc_url=None,
+        # Its spans and log records would carry query strings and exception messages.
+        telemetry={"logs": False, "operation_spans": False},
+        middleware=[Middleware(EdgeMiddleware, service=service.name)],
+        lifespan=_lifespan,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.state.runtime = runtime
+    app.state.readiness = Readiness(runtime) if runtime else None
+    problems.install(app)
+    # Appended as they are: `include_router` would match every request twice.
+    for router in (*service.routers, *_ops_routers()):
+        app.router.routes.extend(router.routes)
+    for path, endpoint in (
+        ("/healthz", _healthz),
+        ("/readyz", _readyz),
+        ("/metrics", _metrics),
+        ("/version", _version),
+        ("/problems/{slug}", _problem),
+    ):
+        app.router.routes.append(Route(path, endpoint, include_in_schema=False))
+    package = service.package_dir.name
+    app.openapi = lru_cache(maxsize=1)(partial(openapi.describe, app, package=package))  # type: ignore[method-assign]  # FastAPI's way to extend it
+    return app
+
+
+def _ops_routers() -> tuple[ClinicRouter, ...]:
+    if importlib.util.find_spec("clinic_shared.ops") is None:
+        return ()
+    return (importlib.import_module("clinic_shared.ops").router,)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    warming = asyncio.create_task(app.state.readiness.warm_up())
+    yield
+    warming.cancel()
+
+
+def undeclared_routes(app: FastAPI) -> list[str]:
+    """Return the paths that anybody could call because nobody declared who may. Must be empty."""
+    return [
+        path
+        for route in app.routes
+        if not isinstance(route, ClinicRoute)
+        and (path := getattr(route, "path", str(route))) not in OPERATIONAL_PATHS
+    ]
+
+
+async def _healthz(_: Request) -> Response:
+    """The process answers; nothing else is asked, so that an outage elsewhere restarts nobody."""
+    return JSONResponse({"status": "ok"})
+
+
+async def _readyz(request: Request) -> Response:
+    report = await request.app.state.readiness.report()
+    return JSONResponse(report.as_document(), status_code=200 if report.ready else 503)
+
+
+async def _metrics(_: Request) -> Response:
+    content, media_type = telemetry.exposition()
+    return Response(content, headers={"content-type": media_type})
+
+
+async def _version(request: Request) -> Response:
+    return JSONResponse(
+        {
+            "service": request.app.state.service.name,
+            "version": request.app.version,
+            "release": os.environ.get("CLINIC_RELEASE", "unreleased"),
+            "python": platform.python_version(),
+        }
+    )
+
+
+async def _problem(request: Request) -> Response:
+    """What stands behind a problem's `type`."""
+    page = problems.problem_pages().get(request.path_params["slug"])
+    if page is None:
+        raise NotFoundError
+    text = f"{page.title} (HTTP status {page.status})\n\n{page.cause}\n\n{page.fix}".strip()
+    return PlainTextResponse(text + "\n", headers={"Cache-Control": "max-age=3600"})
+
+
+def write_openapi() -> None:
+    """Write `contracts/openapi/<service>.json` of every service that is installed here."""
+    known = contracts.load()
+    folder = known.folder / "openapi"
+    folder.mkdir(exist_ok=True)
+    for entry in known.services.values():
+        if importlib.util.find_spec(f"{entry.package}.app") is not None:
+            document = create_app(importlib.import_module(f"{entry.package}.app").service).openapi()
+            text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
+            (folder / f"{entry.name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["openapi"]:
+        sys.exit("usage: python -m clinic_shared.app openapi")
+    write_openapi()
