@@ -17,6 +17,7 @@ from clinic_shared.context import Context
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope, decode_body
+from clinic_shared.held import KeyIsWaitingError, is_waiting
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
@@ -92,16 +93,26 @@ def _payload_model(handler: Callable[..., Awaitable[None]]) -> type[BaseModel]:
     return model
 
 
-async def apply(runtime: "Runtime", envelope: Envelope, body: bytes) -> Disposition:
-    """Let one event take effect, once, in one transaction. Raises what the handler raises."""
-    subscription = runtime.service.handlers.subscription(envelope.type)
-    payload = subscription.payload_model.model_validate(decode_body(body, envelope.seal))
+async def apply(runtime: "Runtime", envelope: Envelope, body: bytes, *, in_turn: bool = False) -> Disposition:
+    """Let one event take effect, once, in one transaction. Raises what the handler raises.
+
+    With `in_turn`, raises KeyIsWaitingError when earlier messages of the key are held.
+    """
     async with runtime.database.transaction(context_of(envelope)) as tx:
-        fresh = await inbox.claim(tx, consumer=runtime.service.name, event_id=envelope.id)
-        if not fresh and not mutated("inbox-off"):
-            return Disposition.DUPLICATE
-        crash_point("consumer.effect.before")
-        await subscription.handler(tx, envelope, payload)
+        if in_turn and await is_waiting(tx, envelope.partition_key):
+            raise KeyIsWaitingError
+        return await take_effect(tx, runtime.service.handlers, envelope, body)
+
+
+async def take_effect(tx: Transaction, handlers: Handlers, envelope: Envelope, body: bytes) -> Disposition:
+    """Let one event take effect in a transaction that the caller commits."""
+    subscription = handlers.subscription(envelope.type)
+    payload = subscription.payload_model.model_validate(decode_body(body, envelope.seal))
+    fresh = await inbox.claim(tx, consumer=tx.service, event_id=envelope.id)
+    if not fresh and not mutated("inbox-off"):
+        return Disposition.DUPLICATE
+    crash_point("consumer.effect.before")
+    await subscription.handler(tx, envelope, payload)
     return Disposition.APPLIED
 
 

@@ -1,0 +1,268 @@
+"""From a queue into handlers: one message at a time per partition key, acknowledged after commit.
+
+What a message can't do now goes to the `held` table and is acknowledged: the broker is never asked
+to redeliver, since every redelivery counts towards the limit that dead-letters healthy messages too.
+"""
+
+import asyncio
+import random
+import zlib
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import aiormq
+import structlog
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
+from sqlalchemy import text
+
+from clinic_shared import held
+from clinic_shared.broker import Broker, BrokerUnavailableError, broker_errors
+from clinic_shared.consumer import Disposition, apply
+from clinic_shared.crash import crash_point, mutated
+from clinic_shared.database import Database, Transaction
+from clinic_shared.envelope import Envelope
+from clinic_shared.failures import Failure, Verdict, is_disconnect, judge
+from clinic_shared.health import Health
+from clinic_shared.held import KeyIsWaitingError, RawMessage
+from clinic_shared.loops import keep_running, pause
+from clinic_shared.telemetry import HANDLER_SECONDS, INBOX_DUPLICATES
+
+if TYPE_CHECKING:
+    from clinic_shared.service import Runtime
+
+log = structlog.get_logger()
+
+PREFETCH = 64
+LANES = 8
+TRIES = 3
+TRY_AGAIN_SECONDS = (0.02, 0.2)
+DRAIN_SECONDS = 15
+WATCH_SECONDS = 0.5
+
+Work = Callable[[DeliveredMessage, asyncio.Event], Awaitable[None]]
+
+
+class Subscriber:
+    """Takes messages off one queue and hands each to `work`, in order per partition key.
+
+    `work` gets the delivery and an event that is set when the session is over; it returns once the
+    message is durable elsewhere, and only then is it acknowledged.
+    """
+
+    def __init__(
+        self, runtime: "Runtime", queue: str, work: Work, *, lanes: int = LANES, prefetch: int = PREFETCH
+    ) -> None:
+        self.queue = queue
+        self._name = f"consumer:{queue}"
+        self._work = work
+        self._lanes = lanes
+        self._prefetch = prefetch
+        self._database = runtime.database
+        self._connection = Broker.of(runtime).consuming
+        self._health = Health.of(runtime)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until told to stop; what was delivered by then is finished first."""
+        await keep_running(self._name, stop, partial(self._session, stop), self._health)
+
+    async def _session(self, stop: asyncio.Event) -> None:
+        # Without its database a consumer has nowhere to put a message: the queue keeps it.
+        await until_it_answers(self._database, stop, partial(self._health.report, self._name))
+        if stop.is_set():
+            return
+        session = _Session(self._work, lanes=self._lanes)
+        channel = await self._connection.channel(prefetch=self._prefetch)
+        try:
+            underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
+            with broker_errors():
+                consuming = await underlay.basic_consume(self.queue, session.receive)
+            self._health.report(self._name, None)
+            tag = cast("str", consuming.consumer_tag)
+            await self._watch(stop, underlay, tag, session)
+            if not underlay.is_closed and tag in underlay.consumers:
+                with broker_errors():
+                    await underlay.basic_cancel(tag, timeout=DRAIN_SECONDS)
+                await session.drain()
+        finally:
+            await session.close()
+            self._connection.discard(channel)
+
+    async def _watch(
+        self, stop: asyncio.Event, channel: aiormq.Channel, tag: str, session: "_Session"
+    ) -> None:
+        """Return when told to stop; raise when the channel, the consumer or a lane is gone."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                if channel.is_closed or tag not in channel.consumers or session.over.is_set():
+                    raise BrokerUnavailableError
+                await asyncio.wait({stopping}, timeout=WATCH_SECONDS)
+        finally:
+            stopping.cancel()
+
+
+class _Session:
+    """The lanes of one channel. Messages of one partition key share a lane, so they keep their order."""
+
+    def __init__(self, work: Work, *, lanes: int) -> None:
+        self._work = work
+        self.over = asyncio.Event()
+        self._queues: list[asyncio.Queue[DeliveredMessage]] = [asyncio.Queue() for _ in range(lanes)]
+        self._tasks = [asyncio.create_task(self._lane(queue)) for queue in self._queues]
+
+    async def receive(self, delivery: DeliveredMessage) -> None:
+        # Nothing may be awaited here: aiormq runs this as a task of its own per delivery.
+        key = str(raw_message(delivery, "").partition_key)
+        self._queues[zlib.crc32(key.encode()) % len(self._queues)].put_nowait(delivery)
+
+    async def _lane(self, queue: asyncio.Queue[DeliveredMessage]) -> None:
+        while True:
+            delivery = await queue.get()
+            try:
+                if not self.over.is_set():
+                    await self._handle(delivery)
+            except Exception:  # not even kept: unacknowledged, it comes again on the next channel
+                log.exception("delivery_failed")
+                self.over.set()
+            finally:
+                queue.task_done()
+
+    async def _handle(self, delivery: DeliveredMessage) -> None:
+        crash_point("consumer.deliver")
+        if mutated("ack-before-commit"):
+            await _acknowledge(delivery)
+            await self._work(delivery, self.over)
+            return
+        await self._work(delivery, self.over)
+        if self.over.is_set():
+            return
+        crash_point("consumer.commit.after")
+        await _acknowledge(delivery)
+        crash_point("consumer.ack.after")
+
+    async def drain(self) -> None:
+        """Finish what was delivered: closing the channel instead would count against each message."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await asyncio.gather(*(queue.join() for queue in self._queues))
+        except TimeoutError:
+            log.warning("deliveries_not_drained")
+
+    async def close(self) -> None:
+        """End the lanes, letting the messages in hand finish: a transaction isn't cut in the middle."""
+        self.over.set()
+        await self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _acknowledge(delivery: DeliveredMessage) -> None:
+    # When the channel is gone the message is delivered again, and the inbox knows it.
+    try:
+        channel = cast("aiormq.Channel", delivery.channel)
+        deliver = cast("spec.Basic.Deliver", delivery.delivery)
+        with broker_errors():
+            await channel.basic_ack(cast("int", deliver.delivery_tag), wait=False)
+    except BrokerUnavailableError:
+        log.info("acknowledgement_lost")
+
+
+def raw_message(delivery: DeliveredMessage, queue: str) -> RawMessage:
+    properties = delivery.header.properties
+    headers: dict[str, Any] = properties.headers or {}
+    return RawMessage(queue=queue, headers=headers, body=delivery.body, message_id=properties.message_id)
+
+
+class Consumer:
+    """Applies the events of one queue: applied or duplicate, else held, else parked."""
+
+    def __init__(self, runtime: "Runtime", queue: str) -> None:
+        self._runtime = runtime
+        self._queue = queue
+        self._subscriber = Subscriber(runtime, queue, self._settle)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await self._subscriber.run(stop)
+
+    async def _settle(self, delivery: DeliveredMessage, over: asyncio.Event) -> None:
+        """Bring one message to a disposition that is committed, or return when the session is over."""
+        message = raw_message(delivery, self._queue)
+        tries = 0
+        while not over.is_set():
+            tries += 1
+            try:
+                await self._apply(message)
+            except Exception as error:  # noqa: BLE001  # judged, logged, and kept if it isn't tried again
+                verdict = judge(error)
+                if verdict is Verdict.DISCONNECTED:
+                    await until_it_answers(self._runtime.database, over)
+                if verdict in {Verdict.TRANSIENT, Verdict.DISCONNECTED} and tries < TRIES:
+                    await pause(over, random.uniform(*TRY_AGAIN_SECONDS))  # noqa: S311  # jitter
+                    continue
+                await self._keep(message, error, verdict, over)
+            return
+
+    async def _apply(self, message: RawMessage) -> None:
+        envelope = Envelope.from_headers(message.headers)
+        known = envelope.type in self._runtime.service.handlers.subscriptions
+        with HANDLER_SECONDS.labels(type=envelope.type if known else "unknown").time():
+            disposition = await apply(self._runtime, envelope, message.body, in_turn=True)
+        if disposition is Disposition.DUPLICATE:
+            INBOX_DUPLICATES.inc()
+
+    async def _keep(
+        self, message: RawMessage, error: Exception, verdict: Verdict, over: asyncio.Event
+    ) -> None:
+        async def write(tx: Transaction) -> None:
+            if isinstance(error, KeyIsWaitingError):
+                await held.hold_behind(tx, message)
+                return
+            failure = Failure.of(message.type, error)
+            keep = held.park if verdict is Verdict.HOPELESS else held.hold
+            await keep(tx, message, cause=failure.cause, error=failure.error)
+
+        await durably(self._runtime.database, write, over)
+        log.warning(
+            "message_kept",
+            event_id=message.event_id,
+            queue=self._queue,
+            disposition="parked" if verdict is Verdict.HOPELESS else "held",
+            exc_info=error,
+        )
+
+
+async def durably(
+    database: Database, write: Callable[[Transaction], Awaitable[None]], over: asyncio.Event
+) -> None:
+    """Commit `write`, waiting out an outage of the database. Returns unwritten only when `over`."""
+    while not over.is_set():
+        try:
+            async with database.transaction() as tx:
+                await write(tx)
+        except Exception as error:
+            if not is_disconnect(error):
+                raise
+            await until_it_answers(database, over)
+        else:
+            return
+
+
+async def until_it_answers(
+    database: Database, over: asyncio.Event, report: Callable[[str], None] | None = None
+) -> None:
+    """Wait until the database answers (or `over`). Messages in hand stay unacknowledged meanwhile."""
+    while not over.is_set():
+        try:
+            async with database.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except Exception as error:
+            if not is_disconnect(error):
+                raise
+            if report is not None:
+                report("the database is unavailable")
+            await pause(over, random.uniform(0.2, 1.0))  # noqa: S311  # jitter
+        else:
+            return
