@@ -41,7 +41,7 @@ idempotency_key = Table(
 )
 
 
-class IdempotencyMode(StrEnum):
+class Idempotency(StrEnum):
     """What a route does with the header: ignores it, honours it, insists on it."""
 
     NONE = "none"
@@ -90,13 +90,13 @@ class Claim:
         )
 
 
-def read_key(request: Request, mode: IdempotencyMode) -> str | None:
+def read_key(request: Request, mode: Idempotency) -> str | None:
     """Return the request's key. Raises KeyRequiredError, KeyInvalidError."""
-    if mode is IdempotencyMode.NONE:
+    if mode is Idempotency.NONE:
         return None
     keys = request.headers.getlist("idempotency-key")
     if not keys:
-        if mode is IdempotencyMode.REQUIRED:
+        if mode is Idempotency.REQUIRED:
             raise KeyRequiredError
         return None
     if len(keys) > 1 or not _KEY.fullmatch(keys[0]):

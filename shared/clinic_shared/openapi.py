@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from clinic_shared import problems
-from clinic_shared.idempotency import IdempotencyMode
+from clinic_shared.idempotency import Idempotency
 from clinic_shared.problem_pages import problem_pages
 from clinic_shared.routing import PUBLIC, ClinicRoute
 
@@ -41,18 +41,18 @@ def describe(app: FastAPI, *, package: str) -> dict[str, Any]:
 
 def _complete(operation: dict[str, Any], route: ClinicRoute) -> None:
     operation["security"] = [] if route.permission is PUBLIC else [{"bearer": []}]
-    if route.idempotency_mode is not IdempotencyMode.NONE:
+    if route.idempotency_mode is not Idempotency.NONE:
         operation.setdefault("parameters", []).append(_idempotency_parameter(route.idempotency_mode))
     responses = operation["responses"]
     responses.pop("422", None)
     responses["default"] = {"description": "A problem (RFC 9457)", "content": _PROBLEM_CONTENT}
 
 
-def _idempotency_parameter(mode: IdempotencyMode) -> dict[str, Any]:
+def _idempotency_parameter(mode: Idempotency) -> dict[str, Any]:
     return {
         "name": "Idempotency-Key",
         "in": "header",
-        "required": mode is IdempotencyMode.REQUIRED,
+        "required": mode is Idempotency.REQUIRED,
         "description": "The same key and body within 24 hours: the same answer, one effect.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["a fresh UUID"]},
     }

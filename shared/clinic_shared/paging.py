@@ -8,7 +8,8 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -21,7 +22,6 @@ MAX_LIMIT = 200
 MAX_CURSOR_LENGTH = 512
 
 Item = TypeVar("Item")
-Source = TypeVar("Source")
 
 
 class InvalidCursorError(InvalidRequestError):
@@ -49,18 +49,19 @@ def decode_cursor(cursor: str, *types: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """Which page a caller asks for. Fetch `fetch_limit` rows and hand them to `Page.of`."""
+    """Which page a caller asks for. Fetch `limit + 1` rows after it and hand them to `page_of`."""
 
     limit: int = DEFAULT_LIMIT
     cursor: str | None = None
 
     @property
-    def fetch_limit(self) -> int:
-        """One more than is shown: its presence says that there is a next page."""
-        return self.limit + 1
+    def after(self) -> UUID | None:
+        """The id of the last row the caller saw, of a list in id order; None for the first page."""
+        key = self.after_key(UUID)
+        return key[0] if key else None
 
-    def after(self, *types: Any) -> tuple[Any, ...] | None:
-        """Return the sort key of the last row the caller saw; None for the first page."""
+    def after_key(self, *types: Any) -> tuple[Any, ...] | None:
+        """Return the composite sort key of the last row the caller saw, one value for each type."""
         return decode_cursor(self.cursor, *types) if self.cursor else None
 
 
@@ -72,7 +73,6 @@ async def _page_request(
 
 
 PageQuery = Annotated[PageRequest, Depends(_page_request)]
-"""`?limit=&cursor=` of a list."""
 
 
 class Page(BaseModel, Generic[Item]):
@@ -81,19 +81,14 @@ class Page(BaseModel, Generic[Item]):
     items: list[Item]
     next_cursor: str | None
 
-    @classmethod
-    def of(
-        cls,
-        rows: Sequence[Source],
-        request: PageRequest,
-        *,
-        item: Callable[[Source], Item],
-        sort_key: Callable[[Source], tuple[object, ...]],
-    ) -> Self:
-        """Make a page of at most `limit` items from up to `fetch_limit` rows."""
-        shown = rows[: request.limit]
-        more = len(rows) > request.limit
-        return cls(
-            items=[item(row) for row in shown],
-            next_cursor=encode_cursor(*sort_key(shown[-1])) if more else None,
-        )
+
+def page_of(items: Sequence[Item], page: PageRequest, *, key: Callable[[Item], object]) -> Page[Item]:
+    """Make a page of up to `limit` of the items; one item more says that there is a next page.
+
+    `key` returns what the list is sorted by: an id, or a tuple that ends with one.
+    """
+    shown = list(items[: page.limit])
+    if len(items) <= page.limit:
+        return Page[Item](items=shown, next_cursor=None)
+    last = key(shown[-1])
+    return Page[Item](items=shown, next_cursor=encode_cursor(*(last if isinstance(last, tuple) else (last,))))

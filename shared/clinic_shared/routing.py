@@ -30,10 +30,10 @@ from clinic_shared.errors import (
     UnauthenticatedError,
 )
 from clinic_shared.etags import etag, parse_if_match
-from clinic_shared.idempotency import IdempotencyMode
+from clinic_shared.idempotency import Idempotency
 from clinic_shared.limits import DEFAULT_MAX_BODY_BYTES, JSON_ONLY, CheckedRequest
 from clinic_shared.middleware import correlation_of
-from clinic_shared.paging import Page, PageQuery, PageRequest
+from clinic_shared.paging import Page, PageQuery, PageRequest, page_of
 from clinic_shared.principal import ANONYMOUS, Principal
 from clinic_shared.telemetry import IDEMPOTENT_REPLAYS, PERMISSION_DENIALS
 
@@ -49,6 +49,7 @@ __all__ = [
     "ClinicRouter",
     "CurrentContext",
     "CurrentRuntime",
+    "Idempotency",
     "IdempotencyMode",
     "IfMatch",
     "Page",
@@ -58,6 +59,7 @@ __all__ = [
     "RequiredIfMatch",
     "Tx",
     "etag",
+    "page_of",
 ]
 
 
@@ -74,6 +76,7 @@ AUTHENTICATED = Access.AUTHENTICATED
 """Any verified caller, whatever their scopes."""
 
 Permission = str | Access
+IdempotencyMode = Idempotency
 Answer = Callable[[Request], Coroutine[Any, Any, Response]]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
 
@@ -92,7 +95,7 @@ class ClinicRoute(APIRoute):
         endpoint: Callable[..., Any],
         *,
         permission: Permission,
-        idempotency_mode: IdempotencyMode,
+        idempotency_mode: Idempotency,
         transactional: bool,
         max_body_bytes: int,
         media_types: tuple[str, ...],
@@ -113,7 +116,7 @@ class ClinicRoute(APIRoute):
     def _refuse_contradictions(self) -> None:
         if not self.transactional and _depends_on(self.dependant, _transaction):
             raise TypeError(f"{self.name}: a route without a transaction can't ask for Tx")
-        if self.idempotency_mode is IdempotencyMode.NONE:
+        if self.idempotency_mode is Idempotency.NONE:
             return
         # Keys belong to a caller, and live and die with the transaction of the effect.
         if self.permission is PUBLIC or not self.transactional:
@@ -252,7 +255,7 @@ class RouteOptions(TypedDict, total=False):
     """Stable name for clients; the endpoint's own name by default."""
     summary: str
     tags: list[str | Enum]
-    idempotency: IdempotencyMode
+    idempotency: Idempotency
     """ACCEPTED for POST by default; never for public routes and those without a transaction."""
     transactional: bool
     """False for what does slow work or has its own transactions (password hashing, intake)."""
@@ -320,7 +323,7 @@ class ClinicRouter:
     ) -> ClinicRoute:
         transactional = options.pop("transactional", True)
         keyed = method == "POST" and permission is not PUBLIC and transactional
-        mode = options.pop("idempotency", IdempotencyMode.ACCEPTED if keyed else IdempotencyMode.NONE)
+        mode = options.pop("idempotency", Idempotency.ACCEPTED if keyed else Idempotency.NONE)
         permission_name = permission.value if isinstance(permission, Access) else permission
         return ClinicRoute(
             self.prefix + path,
