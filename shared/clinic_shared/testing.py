@@ -27,6 +27,8 @@ import psycopg
 import pytest
 import pytest_asyncio
 from psycopg import sql
+from sqlalchemy import Inspector, MetaData, Table
+from sqlalchemy import inspect as inspect_database
 
 from clinic_shared import contracts
 from clinic_shared.app import create_app
@@ -72,7 +74,7 @@ class Servers:
         return f"{base}/{database}"
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     # Workers inherit it: servers live as long as the process that the user started.
     os.environ.setdefault("CLINIC_TEST_CONTROLLER", str(os.getpid()))
     os.environ.setdefault("CLINIC_ENVIRONMENT", "test")
@@ -127,7 +129,9 @@ def database_of(servers: Servers) -> Iterator[Callable[[Service], str]]:
             _ensure_template(admin, servers, service, template)
             name = f"test_{uuid7().hex}"
             admin.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
             )
             made.append(name)
             return servers.database_url(name)
@@ -278,9 +282,7 @@ async def harness(
         token_issuer=ISSUER,
         **settings,
     )
-    verifier = TokenVerifier.static(
-        signer.public_jwks(), issuer=ISSUER, audience="clinic-api", clock=clock
-    )
+    verifier = TokenVerifier.static(signer.public_jwks(), issuer=ISSUER, audience="clinic-api", clock=clock)
     async with running(service, configured, clock=clock, verifier=verifier) as runtime:
         transport = httpx.ASGITransport(app=create_app(service, runtime), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as http:
@@ -333,3 +335,33 @@ async def eventually(check: Callable[[], Any], *, within_seconds: float = 10, ev
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_seconds} s: {getattr(check, '__name__', check)}")
         await asyncio.sleep(every)
+
+
+async def assert_tables_match(metadata: MetaData, harness: ServiceHarness) -> None:
+    """Compare a service's tables with what its migrations made: names, columns, nullability, keys."""
+    async with harness.runtime.database.engine.connect() as connection:
+        differences = await connection.run_sync(
+            lambda sync: [
+                difference
+                for table in metadata.tables.values()
+                for difference in _differences(table, inspect_database(sync))
+            ]
+        )
+    if differences:
+        pytest.fail("\n".join(differences))
+
+
+def _differences(table: Table, database: Inspector) -> Iterator[str]:
+    if not database.has_table(table.name):
+        yield f"{table.name}: no such table in the database"
+        return
+    there = {column["name"]: column["nullable"] for column in database.get_columns(table.name)}
+    here = {column.name: bool(column.nullable) for column in table.columns}
+    for name in there.keys() ^ here.keys():
+        yield f"{table.name}.{name}: only in the {'code' if name in here else 'database'}"
+    for name in there.keys() & here.keys():
+        if there[name] != here[name]:
+            yield f"{table.name}.{name}: nullable is {here[name]} in the code"
+    key = database.get_pk_constraint(table.name)["constrained_columns"]
+    if set(key) != {column.name for column in table.primary_key.columns}:
+        yield f"{table.name}: another primary key"

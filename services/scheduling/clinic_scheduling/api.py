@@ -1,82 +1,42 @@
 """HTTP in: the catalogue, availability, free slots and appointments."""
 
-from datetime import date, datetime, time, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
-from clinic_shared.paging import Page, PageQuery, page_of
-from clinic_shared.routing import Caller, ClinicRouter, Idempotency, IfMatch, RequiredIfMatch, Tx
-from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from clinic_shared.routing import (
+    Caller,
+    ClinicRouter,
+    Idempotency,
+    IfMatch,
+    Page,
+    PageQuery,
+    RequiredIfMatch,
+    Tx,
+    etag,
+    page_of,
+)
+from fastapi import Query, Response
+from pydantic import AwareDatetime
 
 from clinic_scheduling import availability, booking, catalogue, store
-from clinic_scheduling.domain import (
-    Appointment,
-    AppointmentStatus,
-    AvailabilityException,
-    CatalogueService,
-    Interval,
-    Resource,
-    ResourceKind,
-    WeeklyHours,
+from clinic_scheduling.domain import AppointmentStatus, AvailabilityException, Interval, ResourceKind
+from clinic_scheduling.models import (
+    AppointmentResponse,
+    AvailabilityBody,
+    BookRequest,
+    CancelRequest,
+    ExceptionRequest,
+    ExceptionResponse,
+    RescheduleRequest,
+    ResourceResponse,
+    RoomRequest,
+    ServiceRequest,
+    ServiceResponse,
+    SlotResponse,
+    WeeklyHoursBody,
 )
 
 router = ClinicRouter(tags=["scheduling"])
-
-Code = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-# -- catalogue
-
-
-class ServiceRequest(Request):
-    code: Code
-    name: Label
-    duration_seconds: Annotated[int, Field(ge=300, le=86_400)]
-    department_ids: Annotated[list[UUID], Field(min_length=1, max_length=200)]
-    needs: list[ResourceKind] = [ResourceKind.PRACTITIONER]
-    online_bookable: bool = True
-
-    def command(self) -> catalogue.DefineService:
-        return catalogue.DefineService(
-            code=self.code,
-            name=self.name,
-            duration=timedelta(seconds=self.duration_seconds),
-            department_ids=tuple(self.department_ids),
-            needs=tuple(dict.fromkeys(self.needs)),
-            online_bookable=self.online_bookable,
-        )
-
-
-class ServiceResponse(BaseModel):
-    service_id: UUID
-    version: int
-    code: str
-    name: str
-    status: Literal["active", "withdrawn"]
-    duration_seconds: int
-    department_ids: list[UUID]
-    needs: list[ResourceKind]
-    online_bookable: bool
-
-    @classmethod
-    def of(cls, service: CatalogueService) -> "ServiceResponse":
-        return cls(
-            service_id=service.service_id,
-            version=service.version,
-            code=service.code,
-            name=service.name,
-            status="active" if service.active else "withdrawn",
-            duration_seconds=int(service.duration.total_seconds()),
-            department_ids=list(service.department_ids),
-            needs=list(service.needs),
-            online_bookable=service.online_bookable,
-        )
 
 
 @router.post("/v1/services", permission="catalogue.manage", status_code=201, operation_id="defineService")
@@ -109,34 +69,6 @@ async def withdraw_service(tx: Tx, service_id: UUID, expected: IfMatch) -> Servi
     return ServiceResponse.of(await catalogue.withdraw_service(tx, service_id, expected_version=expected))
 
 
-# -- practitioners, rooms, devices
-
-
-class ResourceResponse(BaseModel):
-    resource_id: UUID
-    kind: ResourceKind
-    name: str | None
-    centre_id: UUID | None
-    department_ids: list[UUID]
-
-    @classmethod
-    def of(cls, resource: Resource) -> "ResourceResponse":
-        return cls(
-            resource_id=resource.resource_id,
-            kind=resource.kind,
-            name=resource.name,
-            centre_id=resource.centre_id,
-            department_ids=list(resource.department_ids),
-        )
-
-
-class RoomRequest(Request):
-    kind: Literal[ResourceKind.ROOM, ResourceKind.DEVICE] = ResourceKind.ROOM
-    name: Label
-    centre_id: UUID
-    department_ids: Annotated[list[UUID], Field(max_length=200)] = []
-
-
 @router.get("/v1/practitioners", permission="slots.read", operation_id="listPractitioners")
 async def list_practitioners(tx: Tx, department_id: UUID | None = None) -> list[ResourceResponse]:
     """List practitioners who receive patients, of one department or all; at most 500."""
@@ -163,46 +95,6 @@ async def list_rooms(tx: Tx, centre_id: UUID) -> list[ResourceResponse]:
     """List a centre's rooms and devices; at most 500."""
     kinds = [ResourceKind.ROOM, ResourceKind.DEVICE]
     return [ResourceResponse.of(r) for r in await store.list_resources(tx, kinds=kinds, centre_id=centre_id)]
-
-
-# -- availability and slots
-
-
-class WeeklyHoursBody(Request):
-    weekday: Annotated[int, Field(ge=0, le=6, description="0 is Monday")]
-    starts_local: Annotated[time, Field(description="Wall-clock time of the centre")]
-    ends_local: time
-    valid_from: date = date(2000, 1, 1)
-    valid_until: Annotated[date | None, Field(description="Exclusive")] = None
-
-    def hours(self) -> WeeklyHours:
-        return WeeklyHours(**self.model_dump())
-
-
-class AvailabilityBody(Request):
-    practitioner_id: UUID
-    centre_id: UUID
-    weekly: Annotated[list[WeeklyHoursBody], Field(max_length=200)]
-
-
-class ExceptionRequest(Request):
-    practitioner_id: UUID
-    centre_id: UUID
-    opens: Annotated[bool, Field(description="true adds hours, false takes them away")]
-    starts_at: AwareDatetime
-    ends_at: AwareDatetime
-    reason_code: Code | None = None
-
-
-class ExceptionResponse(BaseModel):
-    exception_id: UUID
-
-
-class SlotResponse(BaseModel):
-    starts_at: datetime
-    ends_at: datetime
-    practitioner_id: UUID
-    room_id: UUID | None
 
 
 @router.put("/v1/availability", permission="availability.manage", operation_id="setAvailability")
@@ -277,79 +169,6 @@ async def find_slots(
     ]
 
 
-# -- appointments
-
-
-class BookRequest(Request):
-    patient_id: UUID
-    service_id: UUID
-    centre_id: UUID
-    department_id: UUID
-    starts_at: AwareDatetime
-    practitioner_id: UUID | None = None
-    room_id: UUID | None = None
-    device_ids: Annotated[list[UUID], Field(max_length=20)] = []
-    referral_id: UUID | None = None
-    reason: Annotated[str | None, Field(max_length=1000)] = None
-    booked_through: Code = "registry"
-
-    def command(self) -> booking.BookAppointment:
-        values = self.model_dump()
-        return booking.BookAppointment(**{**values, "device_ids": tuple(self.device_ids)})
-
-
-class RescheduleRequest(Request):
-    starts_at: AwareDatetime
-    practitioner_id: Annotated[UUID | None, Field(description="Absent: the same as before")] = None
-    room_id: UUID | None = None
-
-
-class CancelRequest(Request):
-    reason_code: Code = "patient"
-
-
-class AppointmentResponse(BaseModel):
-    appointment_id: UUID
-    version: int
-    status: AppointmentStatus
-    patient_id: UUID
-    practitioner_id: UUID | None
-    room_id: UUID | None
-    device_ids: list[UUID]
-    service_id: UUID
-    service_code: str
-    centre_id: UUID
-    department_id: UUID
-    starts_at: datetime
-    ends_at: datetime
-    referral_id: UUID | None
-    reason: str | None
-    booked_at: datetime
-    cancellation_reason_code: str | None
-
-    @classmethod
-    def of(cls, appointment: Appointment) -> "AppointmentResponse":
-        return cls(
-            appointment_id=appointment.appointment_id,
-            version=appointment.version,
-            status=appointment.status,
-            patient_id=appointment.patient_id,
-            practitioner_id=appointment.practitioner_id,
-            room_id=appointment.room_id,
-            device_ids=list(appointment.device_ids),
-            service_id=appointment.service_id,
-            service_code=appointment.service_code,
-            centre_id=appointment.centre_id,
-            department_id=appointment.department_id,
-            starts_at=appointment.time.starts_at,
-            ends_at=appointment.time.ends_at,
-            referral_id=appointment.referral_id,
-            reason=appointment.reason,
-            booked_at=appointment.booked_at,
-            cancellation_reason_code=appointment.cancellation_reason_code,
-        )
-
-
 @router.post(
     "/v1/appointments",
     permission="appointments.book",
@@ -390,10 +209,16 @@ async def list_appointments(
     return page_of([AppointmentResponse.of(a) for a in found], page, key=lambda a: a.appointment_id)
 
 
-@router.get("/v1/appointments/{appointment_id}", permission="appointments.read", operation_id="getAppointment")
-async def get_appointment(tx: Tx, caller: Caller, appointment_id: UUID) -> AppointmentResponse:
-    """Return one appointment; the ETag is its version."""
-    return AppointmentResponse.of(await booking.read_appointment(tx, appointment_id, caller=caller))
+@router.get(
+    "/v1/appointments/{appointment_id}", permission="appointments.read", operation_id="getAppointment"
+)
+async def get_appointment(
+    tx: Tx, caller: Caller, appointment_id: UUID, response: Response
+) -> AppointmentResponse:
+    """Return one appointment; the ETag is its version, for If-Match."""
+    appointment = await booking.read_appointment(tx, appointment_id, caller=caller)
+    response.headers["ETag"] = etag(appointment.version)
+    return AppointmentResponse.of(appointment)
 
 
 @router.post(
@@ -418,7 +243,9 @@ async def reschedule_appointment(
 
 
 @router.post(
-    "/v1/appointments/{appointment_id}/cancel", permission="appointments.book", operation_id="cancelAppointment"
+    "/v1/appointments/{appointment_id}/cancel",
+    permission="appointments.book",
+    operation_id="cancelAppointment",
 )
 async def cancel_appointment(
     tx: Tx, caller: Caller, appointment_id: UUID, body: CancelRequest, expected: IfMatch
@@ -431,7 +258,9 @@ async def cancel_appointment(
 
 
 @router.post(
-    "/v1/appointments/{appointment_id}/confirm", permission="appointments.book", operation_id="confirmAppointment"
+    "/v1/appointments/{appointment_id}/confirm",
+    permission="appointments.book",
+    operation_id="confirmAppointment",
 )
 async def confirm_appointment(
     tx: Tx, caller: Caller, appointment_id: UUID, expected: IfMatch

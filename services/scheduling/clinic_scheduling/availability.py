@@ -156,4 +156,6 @@ async def _check_practitioner(tx: Transaction, practitioner_id: UUID, centre_id:
     if await store.time_zone_of(tx, centre_id) is None:
         raise ReferenceNotYetKnownError("The centre is not known here yet.", reference="centre_id")
     if not await store.lock_resources(tx, [ResourceId(practitioner_id)]):
-        raise ReferenceNotYetKnownError("The practitioner is not known here yet.", reference="practitioner_id")
+        raise ReferenceNotYetKnownError(
+            "The practitioner is not known here yet.", reference="practitioner_id"
+        )

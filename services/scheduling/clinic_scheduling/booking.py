@@ -16,7 +16,7 @@ from clinic_shared.principal import Principal
 from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
-from clinic_scheduling import store
+from clinic_scheduling import store, tables
 from clinic_scheduling.domain import (
     Appointment,
     AppointmentId,
@@ -159,7 +159,9 @@ async def list_appointments(
     """Return what the caller may see: a patient their own, staff those of their places."""
     if caller.kind == "patient":
         patient_id = caller.patient_id
-    within = None if caller.network or caller.kind == "patient" else (caller.centre_ids, caller.department_ids)
+    within = (
+        None if caller.network or caller.kind == "patient" else (caller.centre_ids, caller.department_ids)
+    )
     found = await store.list_appointments(
         tx,
         limit=limit,
@@ -291,7 +293,7 @@ async def _allocate(tx: Transaction, appointment: Appointment) -> None:
         await store.allocate(tx, appointment)
     except IntegrityError as error:
         # Unreachable while everyone locks first; the constraint is what makes that a proof.
-        if constraint_of(error) == store.NO_OVERLAP:
+        if constraint_of(error) == tables.NO_OVERLAP:
             raise _slot_taken([]) from error
         raise
 

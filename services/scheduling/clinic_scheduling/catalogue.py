@@ -12,7 +12,7 @@ from clinic_shared.principal import Principal
 from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
-from clinic_scheduling import store
+from clinic_scheduling import store, tables
 from clinic_scheduling.domain import CatalogueService, Resource, ResourceId, ResourceKind, ServiceId
 from clinic_scheduling.events import service_event
 
@@ -48,7 +48,7 @@ async def define_service(tx: Transaction, command: DefineService) -> CatalogueSe
     try:
         await store.add_service(tx, service)
     except IntegrityError as error:
-        if constraint_of(error) == store.SERVICE_CODE_ONCE:
+        if constraint_of(error) == tables.SERVICE_CODE_ONCE:
             raise ServiceCodeTakenError(code=command.code) from error
         raise
     _record(tx, "service-defined", service, Action.CREATE)
@@ -118,6 +118,4 @@ async def _lock(tx: Transaction, service_id: UUID, expected_version: int | None)
 
 def _record(tx: Transaction, event_name: str, service: CatalogueService, action: Action) -> None:
     tx.emit(service_event(event_name, service))
-    tx.audit(
-        AuditEntry(action=action, resource_type="HealthcareService", resource_id=service.service_id)
-    )
+    tx.audit(AuditEntry(action=action, resource_type="HealthcareService", resource_id=service.service_id))

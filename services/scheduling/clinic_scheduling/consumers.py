@@ -9,7 +9,7 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_scheduling import store
+from clinic_scheduling import tables
 from clinic_scheduling.domain import ResourceKind
 
 handlers = Handlers("scheduling")
@@ -67,7 +67,7 @@ class Referral(BaseModel):
 async def keep_centre(tx: Transaction, _: Envelope, centre: Centre) -> None:
     await keep_newer(
         tx,
-        store.centre,
+        tables.centre,
         {
             "centre_id": centre.centre_id,
             "version": centre.version,
@@ -77,11 +77,13 @@ async def keep_centre(tx: Transaction, _: Envelope, centre: Centre) -> None:
     )
 
 
-@handlers.on("identity.department-opened.v1", "identity.department-changed.v1", "identity.department-closed.v1")
+@handlers.on(
+    "identity.department-opened.v1", "identity.department-changed.v1", "identity.department-closed.v1"
+)
 async def keep_department(tx: Transaction, _: Envelope, department: Department) -> None:
     await keep_newer(
         tx,
-        store.department,
+        tables.department,
         {
             "department_id": department.department_id,
             "version": department.version,
@@ -98,7 +100,7 @@ async def keep_practitioner(tx: Transaction, _: Envelope, staff: StaffMember) ->
     """Only those who see patients have a calendar; one who no longer does keeps what is booked."""
     await keep_newer(
         tx,
-        store.resource,
+        tables.resource,
         {
             "resource_id": staff.staff_id,
             "version": staff.version,
@@ -114,7 +116,7 @@ async def keep_practitioner(tx: Transaction, _: Envelope, staff: StaffMember) ->
 async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
     await keep_newer(
         tx,
-        store.patient,
+        tables.patient,
         {
             "patient_id": patient.patient_id,
             "version": patient.version,
@@ -128,7 +130,7 @@ async def keep_referral(tx: Transaction, _: Envelope, referral: Referral) -> Non
     """An accepted referral may be booked."""
     await keep_newer(
         tx,
-        store.referral,
+        tables.referral,
         {
             "referral_id": referral.referral_id,
             "version": referral.version,

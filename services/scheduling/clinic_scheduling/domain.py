@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -165,7 +165,7 @@ class Appointment:
         """Return the appointment in its next status. Raises IllegalMoveError."""
         if self.status not in _MOVES.get(status, ()):
             raise IllegalMoveError(f"From {self.status} there is no way to {status}.", status=self.status)
-        stamped = {f"{status.value}_at": now}
+        stamped: dict[str, Any] = {f"{status.value}_at": now}
         return replace(self, status=status, version=self.version + 1, **stamped)
 
     def cancelled(self, *, reason_code: str, now: datetime) -> "Appointment":
@@ -239,7 +239,9 @@ class Availability:
         while day <= last:
             for hours in self.weekly:
                 if hours.applies_on(day):
-                    yield Interval(self._instant(day, hours.starts_local), self._instant(day, hours.ends_local))
+                    yield Interval(
+                        self._instant(day, hours.starts_local), self._instant(day, hours.ends_local)
+                    )
             day += timedelta(days=1)
 
     def _instant(self, day: date, local: time) -> datetime:
@@ -276,7 +278,9 @@ def _without(interval: Interval, cut: Interval) -> Iterator[Interval]:
         yield Interval(cut.ends_at, interval.ends_at)
 
 
-def starts_within(free: Iterable[Interval], *, duration: timedelta, not_before: datetime) -> Iterator[datetime]:
+def starts_within(
+    free: Iterable[Interval], *, duration: timedelta, not_before: datetime
+) -> Iterator[datetime]:
     """Yield each start on the grid at which an appointment of this length fits."""
     for interval in free:
         start = _on_grid(max(interval.starts_at, not_before), origin=interval.starts_at)

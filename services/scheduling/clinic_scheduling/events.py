@@ -72,4 +72,3 @@ def appointment_event(
             "reason": a.reason,
         },
     )
-

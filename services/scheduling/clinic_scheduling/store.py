@@ -1,39 +1,16 @@
-"""Scheduling's tables and queries. Practitioners, centres, departments, patients
-and referrals are projections of their owners' events."""
+"""Scheduling's queries, each on the open transaction it is given."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ReferenceNotYetKnownError
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Boolean,
-    Column,
-    Date,
-    DateTime,
-    MetaData,
-    Row,
-    SmallInteger,
-    Table,
-    Text,
-    Time,
-    Uuid,
-    and_,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy import Interval as SqlInterval
-from sqlalchemy.dialects.postgresql import TSTZRANGE, Range
+from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import Range
 
 from clinic_scheduling.domain import (
     Appointment,
@@ -49,126 +26,18 @@ from clinic_scheduling.domain import (
     ServiceId,
     WeeklyHours,
 )
-
-metadata = MetaData()
-
-centre = Table(
-    "centre",
-    metadata,
-    Column("centre_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("time_zone", Text, nullable=False),
-    Column("active", Boolean, nullable=False),
+from clinic_scheduling.tables import (
+    allocation,
+    appointment,
+    availability_exception,
+    centre,
+    department,
+    patient,
+    referral,
+    resource,
+    service,
+    weekly_hours,
 )
-department = Table(
-    "department",
-    metadata,
-    Column("department_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("centre_id", Uuid, nullable=False),
-    Column("active", Boolean, nullable=False),
-)
-patient = Table(
-    "patient",
-    metadata,
-    Column("patient_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("active", Boolean, nullable=False),
-)
-referral = Table(
-    "referral",
-    metadata,
-    Column("referral_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("patient_id", Uuid, nullable=False),
-    Column("to_department_id", Uuid, nullable=False),
-)
-service = Table(
-    "service",
-    metadata,
-    Column("service_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("code", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("duration", SqlInterval, nullable=False),
-    Column("department_ids", ARRAY(Uuid), nullable=False),
-    Column("needs", ARRAY(Text), nullable=False),
-    Column("online_bookable", Boolean, nullable=False),
-    Column("active", Boolean, nullable=False),
-    Column("defined_at", DateTime(timezone=True), nullable=False),
-)
-resource = Table(
-    "resource",
-    metadata,
-    Column("resource_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("name", Text),
-    Column("centre_id", Uuid),
-    Column("department_ids", ARRAY(Uuid), nullable=False),
-    Column("active", Boolean, nullable=False),
-)
-weekly_hours = Table(
-    "weekly_hours",
-    metadata,
-    Column("weekly_hours_id", Uuid, primary_key=True),
-    Column("practitioner_id", Uuid, nullable=False),
-    Column("centre_id", Uuid, nullable=False),
-    Column("weekday", SmallInteger, nullable=False),
-    Column("starts_local", Time, nullable=False),
-    Column("ends_local", Time, nullable=False),
-    Column("valid_from", Date, nullable=False),
-    Column("valid_until", Date),
-)
-availability_exception = Table(
-    "availability_exception",
-    metadata,
-    Column("exception_id", Uuid, primary_key=True),
-    Column("practitioner_id", Uuid, nullable=False),
-    Column("centre_id", Uuid, nullable=False),
-    Column("opens", Boolean, nullable=False),
-    Column("during", TSTZRANGE, nullable=False),
-    Column("reason_code", Text),
-)
-appointment = Table(
-    "appointment",
-    metadata,
-    Column("appointment_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("patient_id", Uuid, nullable=False),
-    Column("practitioner_id", Uuid),
-    Column("room_id", Uuid),
-    Column("device_ids", ARRAY(Uuid), nullable=False),
-    Column("service_id", Uuid, nullable=False),
-    Column("service_code", Text, nullable=False),
-    Column("centre_id", Uuid, nullable=False),
-    Column("department_id", Uuid, nullable=False),
-    Column("starts_at", DateTime(timezone=True), nullable=False),
-    Column("ends_at", DateTime(timezone=True), nullable=False),
-    Column("referral_id", Uuid),
-    Column("booked_through", Text, nullable=False),
-    Column("reason", Text),
-    Column("booked_at", DateTime(timezone=True), nullable=False),
-    Column("confirmed_at", DateTime(timezone=True)),
-    Column("arrived_at", DateTime(timezone=True)),
-    Column("completed_at", DateTime(timezone=True)),
-    Column("cancelled_at", DateTime(timezone=True)),
-    Column("missed_at", DateTime(timezone=True)),
-    Column("cancellation_reason_code", Text),
-)
-allocation = Table(
-    "allocation",
-    metadata,
-    Column("appointment_id", Uuid, primary_key=True),
-    Column("resource_id", Uuid, primary_key=True),
-    Column("during", TSTZRANGE, nullable=False),
-)
-
-NO_OVERLAP = "allocation_no_overlap"
-SERVICE_CODE_ONCE = "service_code_once"
-
 
 # -- catalogue and resources
 
@@ -226,7 +95,9 @@ async def list_resources(
         statement = statement.where(resource.c.department_ids.contains([department_id]))
     if centre_id is not None:
         statement = statement.where(resource.c.centre_id == centre_id)
-    return [_resource(row) for row in await tx.fetch_all(statement.order_by(resource.c.resource_id).limit(500))]
+    return [
+        _resource(row) for row in await tx.fetch_all(statement.order_by(resource.c.resource_id).limit(500))
+    ]
 
 
 async def lock_resources(tx: Transaction, resource_ids: Sequence[ResourceId]) -> list[Resource]:
@@ -547,7 +418,5 @@ def _range(interval: Interval) -> Range[datetime]:
 
 
 def _interval(during: Range[datetime]) -> Interval:
-    assert during.lower is not None  # the columns hold bounded ranges only
-    assert during.upper is not None
-    return Interval(during.lower, during.upper)
-
+    # The columns hold bounded ranges only.
+    return Interval(cast("datetime", during.lower), cast("datetime", during.upper))
