@@ -50,7 +50,7 @@ class CallbackSender:
         self.delay_seconds = settings.fakes_callback_delay_seconds
         self._base_seconds = settings.fakes_retry_base_seconds
         self._attempts = settings.fakes_retry_attempts
-        self._client = httpx.AsyncClient(timeout=ATTEMPT_TIMEOUT_SECONDS)
+        self._client = httpx.AsyncClient(timeout=ATTEMPT_TIMEOUT_SECONDS, trust_env=False)
         self._tasks: set[asyncio.Task[None]] = set()
         self.log: deque[Attempt] = deque(maxlen=10_000)
 

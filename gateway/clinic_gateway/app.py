@@ -1,0 +1,233 @@
+"""Composition of the gateway: an ASGI application around the proxy, and the process that serves it."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from ipaddress import IPv6Address, ip_address
+
+import structlog
+import uvicorn
+from clinic_shared.auth import RemoteKeys, StaticKeys, TokenVerifier
+from clinic_shared.errors import DomainError, UnauthenticatedError
+from clinic_shared.problems import domain_problem, unexpected_problem
+from clinic_shared.telemetry import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, configure_logging
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clinic_gateway import operations
+from clinic_gateway.errors import UnknownPathError
+from clinic_gateway.exchange import Exchange
+from clinic_gateway.limits import RateLimit
+from clinic_gateway.openapi import ApiDescription
+from clinic_gateway.pages import Pages
+from clinic_gateway.proxy import Proxy, request_headers
+from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route, RouteTable
+from clinic_gateway.settings import GatewaySettings
+from clinic_gateway.status import Status
+from clinic_gateway.tokens import Revocations, TokenCheck, Verifier
+from clinic_gateway.upstream import Upstreams
+
+log = structlog.get_logger()
+
+SERVICE = "gateway"
+GRACE_SECONDS = 8
+SERVER_ERROR = 500
+"""HTTP statuses from here on are ours to look into."""
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""Others are counted as one: labels come from closed sets."""
+OWN_PATHS = "(own)"
+UNROUTED = "(none)"
+
+
+class Gateway:
+    """The order of refusals: malformed, too many from an address, unknown, unauthenticated, too many
+    from an account, too large or of the wrong type. What passes goes to its service.
+    """
+
+    def __init__(self, settings: GatewaySettings, verifier: Verifier, revocations: Revocations) -> None:
+        self._settings = settings
+        self._table = RouteTable()
+        self._tokens = TokenCheck(verifier, revocations)
+        self._upstreams = Upstreams(settings)
+        self._proxy = Proxy(self._upstreams, settings)
+        self._own = self._own_pages()
+        burst = settings.rate_burst_seconds
+        self._per_address = RateLimit(
+            settings.rate_address_per_second, settings.rate_address_per_second * burst
+        )
+        self._per_subject = RateLimit(
+            settings.rate_subject_per_second, settings.rate_subject_per_second * burst
+        )
+        self._sign_ins = RateLimit(settings.rate_sign_in_per_second, settings.rate_sign_in_burst)
+
+    def _own_pages(self) -> Starlette:
+        description = ApiDescription(
+            self._upstreams, self._settings.contracts_dir, self._table, self._settings.url
+        )
+        pages = Pages(description, self._upstreams, self._settings.url)
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
+            self._upstreams.open()
+            yield
+            await self._upstreams.close()
+
+        return Starlette(
+            routes=[*Status(self._upstreams).routes(), *pages.routes()],
+            exception_handlers={DomainError: _refuse, HTTPException: _refuse},
+            lifespan=lifespan,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._answer(Exchange(scope, receive, send))
+        elif scope["type"] == "lifespan":
+            await self._own(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, exchange: Exchange) -> None:
+        exchange.identify()
+        route = self._table.match(exchange.path)
+        try:
+            await self._handle(exchange, route)
+        except DomainError as error:
+            if exchange.status:
+                log.warning("answer_cut_off", route=_label(exchange, route), reason=error.slug)
+            else:
+                await exchange.refuse(error)
+        except Exception as error:  # noqa: BLE001  # the 500 handler: logged and counted inside
+            if not exchange.status:
+                await exchange.respond(unexpected_problem(exchange.scope, error))
+        self._record(exchange, _label(exchange, route))
+
+    async def _handle(self, exchange: Exchange, route: Route | None) -> None:
+        exchange.read_headers()
+        address = self._address_of(exchange)
+        now = time.monotonic()
+        self._per_address.check(address, now)
+        if route is None and operations.is_operations_path(exchange.path):
+            await self._operate(exchange, address)
+        elif route is None:
+            await self._own(exchange.scope, exchange.receive, _observed(exchange))
+        else:
+            if route.sign_in:
+                self._sign_ins.check(address, now)
+            await self._authenticate(exchange, route.credentials)
+            await self._proxy.pass_on(exchange, route, address)
+
+    async def _operate(self, exchange: Exchange, address: str) -> None:
+        await self._authenticate(exchange, Credentials.TOKEN)
+        route = operations.route_to_one(exchange.path, self._upstreams)
+        if route is not None:
+            await self._proxy.pass_on(exchange, route, address)
+            return
+        headers = request_headers(exchange, address)
+        await exchange.respond(await operations.ask_all(self._upstreams, exchange.target, headers))
+
+    async def _authenticate(self, exchange: Exchange, needed: Credentials) -> None:
+        if needed is Credentials.PUBLIC:
+            return
+        scheme, _, value = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() == "basic" and needed is Credentials.TOKEN_OR_BASIC:
+            return
+        if scheme.lower() != "bearer":
+            raise UnauthenticatedError
+        principal = await self._tokens.principal_of(value.strip())
+        self._per_subject.check(str(principal.subject), time.monotonic())
+
+    def _address_of(self, exchange: Exchange) -> str:
+        """Return the caller's address as the nearest trusted proxy saw it; of IPv6 the /64."""
+        client = exchange.scope.get("client")
+        address = client[0] if client else ""
+        hops = self._settings.trusted_hops
+        forwarded = exchange.headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+        if hops and len(forwarded) >= hops:
+            address = forwarded[-hops].strip()
+        return _network_of(address)
+
+    def _record(self, exchange: Exchange, route: str) -> None:
+        method = exchange.method if exchange.method in METHODS else "other"
+        HTTP_REQUESTS.labels(SERVICE, route, method, str(exchange.status)).inc()
+        HTTP_REQUEST_SECONDS.labels(SERVICE, route, method).observe(exchange.seconds)
+        if exchange.status >= SERVER_ERROR or self._settings.access_log:
+            log.log(
+                30 if exchange.status >= SERVER_ERROR else 20,
+                "request",
+                method=method,
+                route=route,
+                status=exchange.status,
+                duration_ms=round(exchange.seconds * 1000, 2),
+                traceparent=exchange.traceparent,
+            )
+
+
+def _observed(exchange: Exchange) -> Send:
+    """Note the status of what the own pages answer, and put the request's id in."""
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            await exchange.start(message["status"], list(message["headers"]))  # type: ignore[call-overload,arg-type]
+        else:
+            await exchange.send(message)
+
+    return send  # type: ignore[return-value]
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if not isinstance(error, DomainError):
+        error = UnknownPathError()
+    return domain_problem(request.scope, error)
+
+
+def _label(exchange: Exchange, route: Route | None) -> str:
+    if route is not None:
+        return route.prefix
+    if operations.is_operations_path(exchange.path):
+        return OPERATIONS_PREFIX
+    return OWN_PATHS
+
+
+def _network_of(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Address(int(parsed) >> 64 << 64))
+    return address
+
+
+def create_app(
+    settings: GatewaySettings, *, verifier: Verifier | None = None, revocations: Revocations | None = None
+) -> ASGIApp:
+    verifier = _verifier(settings) if verifier is None else verifier
+    return Gateway(settings, verifier, Revocations() if revocations is None else revocations)
+
+
+def _verifier(settings: GatewaySettings) -> Verifier:
+    url = settings.effective_jwks_url
+    source = RemoteKeys(url) if url else StaticKeys({"keys": []})
+    return TokenVerifier(source, issuer=settings.token_issuer, audience=settings.token_audience)
+
+
+def main(environ: Mapping[str, str]) -> None:
+    settings = GatewaySettings.from_environ(environ)
+    configure_logging(SERVICE, settings.log_level)
+    log.info("service_starting", settings=settings.model_dump(mode="json"))
+    uvicorn.run(
+        create_app(settings),
+        host=settings.http_host,
+        port=settings.http_port,
+        loop="uvloop",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Only the configured number of hops is believed, which uvicorn's own rule can't say.
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )

@@ -1,0 +1,95 @@
+"""What the gateway itself refuses; the docstring and `fix` are what the problem's page says."""
+
+from clinic_shared.errors import DomainError
+
+
+class MalformedRequestError(DomainError):
+    """The HTTP message is ambiguous: a header came twice, Host is missing, or the path could be read
+    in two ways.
+    """
+
+    slug = "malformed-request"
+    title = "The request can't be understood"
+    status = 400
+    fix = "Send one Host header and a plain path without empty or dot segments."
+
+
+class UnknownPathError(DomainError):
+    """No service is responsible for this path."""
+
+    slug = "unknown-path"
+    title = "There is nothing under this path"
+    status = 404
+    fix = "The paths that exist are listed at /docs."
+
+
+class NotInstalledError(DomainError):
+    """The operator of this network left out the service that answers here. Everything else works."""
+
+    slug = "not-installed"
+    title = "The service for this path is not installed here"
+    status = 404
+    fix = "Ask the operator; `clinic status` lists what is installed."
+
+
+class BodyTooLargeError(DomainError):
+    slug = "body-too-large"
+    title = "The body is too large"
+    status = 413
+
+
+class UnsupportedMediaTypeError(DomainError):
+    slug = "unsupported-media-type"
+    title = "The body's media type is not supported"
+    status = 415
+
+
+class HeadersTooLargeError(DomainError):
+    """The headers together are larger than `max_bytes`."""
+
+    slug = "headers-too-large"
+    title = "The request's headers are too large"
+    status = 431
+    fix = "Leave out what isn't needed, cookies first."
+
+
+class TooManyRequestsError(DomainError):
+    """More requests came from this address or this account than the network's limits allow."""
+
+    slug = "too-many-requests"
+    title = "Too many requests"
+    status = 429
+    fix = "Wait as many seconds as `Retry-After` says, then go on more slowly."
+
+    def __init__(self, wait_seconds: float) -> None:
+        super().__init__()
+        self.wait_seconds = wait_seconds
+
+
+class BadGatewayError(DomainError):
+    """The service closed the connection before its answer was complete. It may have done its work."""
+
+    slug = "bad-gateway"
+    title = "The service broke off its answer"
+    status = 502
+    fix = "Repeat a write with the same Idempotency-Key: it takes effect once."
+
+
+class ServiceDownError(DomainError):
+    """The service can't be reached. The request had no effect."""
+
+    slug = "service-down"
+    title = "The service is down"
+    status = 503
+    retry_after_seconds = 2
+    fix = "Try again after `Retry-After` seconds."
+
+
+class ServiceTimeoutError(DomainError):
+    """The service took too long. It may have done its work."""
+
+    slug = "service-timeout"
+    title = "The service didn't answer in time"
+    status = 504
+    retry_after_seconds = 2
+    fix = "Repeat a write with the same Idempotency-Key: it takes effect once."

@@ -1,0 +1,63 @@
+"""What the gateway reads from its environment (`CLINIC_*`). It has no database and no broker to know of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PREFIX = "CLINIC_"
+MEBIBYTE = 1024 * 1024
+
+
+class GatewaySettings(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    environment: Literal["development", "test", "production"] = "development"
+    http_host: str = "127.0.0.1"
+    http_port: int = 8080
+    url: str = Field(default="", description="the address clients use; only shown in documentation")
+    upstreams: str = Field(
+        default="", description="installed services: `identity=http://host:port,patients=http://host:port`"
+    )
+    jwks_url: str | None = Field(default=None, description="by default identity's own")
+    token_issuer: str = "https://clinic.invalid"  # noqa: S105  # who it is, not a secret
+    token_audience: str = "clinic-api"  # noqa: S105
+    contracts_dir: Path = Path(__file__).resolve().parents[2] / "contracts"
+    log_level: str = "INFO"
+    access_log: bool = False
+
+    trusted_hops: int = Field(
+        default=0, ge=0, description="proxies in front that append to X-Forwarded-For; 0 trusts nobody's"
+    )
+    rate_address_per_second: float = Field(default=1000, ge=0, description="0 switches a limit off")
+    rate_subject_per_second: float = Field(default=500, ge=0)
+    rate_sign_in_per_second: float = Field(default=10, ge=0)
+    rate_burst_seconds: float = Field(default=2, gt=0, description="how much of a limit may come at once")
+    rate_sign_in_burst: int = Field(default=60, ge=1)
+
+    body_limit_bytes: int = MEBIBYTE
+    lab_body_limit_bytes: int = 10 * MEBIBYTE
+    document_body_limit_bytes: int = 50 * MEBIBYTE
+    connections_per_upstream: int = Field(default=100, ge=1)
+    connect_timeout_seconds: float = 2
+    answer_timeout_seconds: float = 30
+    reference_retry_seconds: float = Field(
+        default=2, description="design rule 8: register-then-book just works"
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read exactly `environ`: the supervisor forks, so the process's own environment is not the truth."""
+        names = {PREFIX + name.upper(): name for name in cls.model_fields}
+        return cls.model_validate({names[key]: value for key, value in environ.items() if key in names})
+
+    @property
+    def upstream_urls(self) -> dict[str, str]:
+        pairs = [pair.split("=", 1) for pair in self.upstreams.split(",") if pair.strip()]
+        return {name.strip(): url.strip().rstrip("/") for name, url in pairs}
+
+    @property
+    def effective_jwks_url(self) -> str | None:
+        identity = self.upstream_urls.get("identity")
+        return self.jwks_url or (f"{identity}/.well-known/jwks.json" if identity else None)

@@ -1,0 +1,65 @@
+import pytest
+
+EVENTS = "/v1/ops/events?subject=1"
+
+
+@pytest.fixture
+async def three(start_clinic):
+    async with start_clinic("patients", "scheduling", down=("billing",)) as clinic:
+        yield clinic
+
+
+async def test_what_happened_is_joined_from_all_services_in_order(three, bearer, reply):
+    three["patients"].replies = [reply(document={"items": [{"time": "2026-03-02T06:00:00Z", "type": "a"}]})]
+    three["scheduling"].replies = [
+        reply(document={"items": [{"time": "2026-03-02T07:00:00Z"}, {"time": "2026-03-02T05:00:00Z"}]})
+    ]
+    answer = (await three.http.get(EVENTS, headers=bearer())).json()
+    assert [item["service"] for item in answer["items"]] == ["scheduling", "patients", "scheduling"]
+    assert three["patients"].seen[0].target == EVENTS
+
+
+async def test_a_service_that_cant_be_reached_is_named(three, bearer):
+    answer = (await three.http.get("/v1/ops/ledger", headers=bearer())).json()
+    assert answer["unreachable"] == [{"service": "billing", "reason": "service-down"}]
+    assert set(answer["services"]) == {"patients", "scheduling"}
+
+
+async def test_a_service_that_answers_nonsense_or_an_error_is_named(three, bearer, reply):
+    three["patients"].replies = [reply(body=b"<html>")]
+    three["scheduling"].replies = [reply(500, {"title": "x"})]
+    answer = (await three.http.get("/v1/ops/ledger", headers=bearer())).json()
+    assert {part["service"]: part["reason"] for part in answer["unreachable"]} == {
+        "billing": "service-down",
+        "patients": "not-json",
+        "scheduling": "answered 500",
+    }
+
+
+async def test_who_may_not_is_told_so(three, bearer, reply):
+    problem = {"type": "/problems/forbidden", "status": 403}
+    three["patients"].replies = [reply(403, problem)]
+    three["scheduling"].replies = [reply(403, problem)]
+    answer = await three.http.get("/v1/ops/ledger", headers=bearer())
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/forbidden")
+
+
+async def test_operations_need_a_token(three):
+    assert (await three.http.get("/v1/ops/ledger")).status_code == 401
+    assert three["patients"].seen == []
+
+
+async def test_one_services_dead_letters_are_its_own(three, bearer):
+    path = "/v1/ops/dead-letters/scheduling/0199/redrive"
+    answer = await three.http.post(path, json={"dry_run": True}, headers=bearer())
+    assert answer.json() == {"service": "scheduling"}
+    assert three["scheduling"].seen[0].target == path
+    assert three["patients"].seen == []
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/v1/ops/dead-letters/audit/1", "not-installed"), ("/v1/ops/nothing", "unknown-path")]
+)
+async def test_other_operations_dont_exist(three, bearer, path, kind):
+    answer = await three.http.get(path, headers=bearer())
+    assert (answer.status_code, answer.json()["type"]) == (404, f"/problems/{kind}")

@@ -1,0 +1,147 @@
+import json
+import re
+
+import pytest
+from clinic_gateway.openapi import join
+from clinic_gateway.pages import markdown
+from clinic_gateway.routes import RouteTable
+
+
+def described(
+    path: str, operation_id: str, schema: dict[str, object], **operation: object
+) -> dict[str, object]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Item"}}}
+    return {
+        "openapi": "3.1.0",
+        "paths": {
+            path: {
+                "get": {
+                    "operationId": operation_id,
+                    "summary": f"Read {operation_id}",
+                    "responses": {"200": {"description": "ok", "content": content}},
+                    **operation,
+                }
+            },
+            "/healthz": {"get": {"operationId": "health", "responses": {}}},
+        },
+        "components": {"schemas": {"Item": schema}},
+    }
+
+
+PATIENTS = described("/v1/patients/{patient_id}", "read_patient", {"type": "object"})
+SLOTS = described("/v1/slots", "list_slots", {"type": "string"})
+
+
+def test_descriptions_are_joined_without_collisions():
+    joined = join({"patients": PATIENTS, "scheduling": SLOTS}, RouteTable(), "http://x")
+    assert list(joined["paths"]) == ["/v1/patients/{patient_id}", "/v1/slots"]
+    schemas = joined["components"]["schemas"]
+    slots = joined["paths"]["/v1/slots"]["get"]
+    reference = slots["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    assert schemas[reference.rpartition("/")[2]] == {"type": "string"}
+    assert schemas["Item"] == {"type": "object"}
+    assert slots["tags"] == ["scheduling"]
+
+
+def test_the_same_schema_of_two_services_stays_one():
+    other = described("/v1/slots", "list_slots", {"type": "object"})
+    joined = join({"patients": PATIENTS, "scheduling": other}, RouteTable(), "")
+    assert list(joined["components"]["schemas"]) == ["Item"]
+
+
+def test_a_service_cant_describe_anothers_paths():
+    joined = join({"scheduling": PATIENTS}, RouteTable(), "")
+    assert joined["paths"] == {}
+
+
+def test_public_operations_say_that_they_need_no_token():
+    login = described("/v1/auth/login", "login", {})
+    joined = join({"identity": login}, RouteTable(), "")
+    assert joined["paths"]["/v1/auth/login"]["get"]["security"] == []
+
+
+async def test_the_description_comes_from_contracts_or_from_the_service(start_clinic, reply, tmp_path):
+    (tmp_path / "openapi").mkdir()
+    (tmp_path / "openapi" / "patients.json").write_text(json.dumps(PATIENTS))
+    async with start_clinic("patients", "scheduling", contracts_dir=str(tmp_path)) as clinic:
+        clinic["scheduling"].pages["/openapi.json"] = reply(document=SLOTS)
+        document = (await clinic.http.get("/openapi.json")).json()
+        assert sorted(document["paths"]) == ["/v1/patients/{patient_id}", "/v1/slots"]
+
+
+async def test_the_docs_open_offline(start_clinic, reply):
+    async with start_clinic("scheduling") as clinic:
+        clinic["scheduling"].pages["/openapi.json"] = reply(document=SLOTS)
+        answer = await clinic.http.get("/docs")
+        assert answer.status_code == 200
+        assert "/v1/slots" in answer.text
+        assert "curl" in answer.text
+        assert not re.search(r"<script|(?:src|href)=['\"]?(?:https?:)?//", answer.text)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_the_docs_open_while_a_service_is_down(clinic):
+    assert (await clinic.http.get("/docs")).status_code == 200
+
+
+async def test_the_root_leads_to_the_docs(clinic):
+    answer = await clinic.http.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
+async def test_descriptions_are_escaped(start_clinic, reply):
+    async with start_clinic("scheduling") as clinic:
+        evil = described("/v1/slots", "x", {}, description="<script>alert(1)</script>")
+        clinic["scheduling"].pages["/openapi.json"] = reply(document=evil)
+        assert "<script" not in (await clinic.http.get("/docs")).text
+
+
+@pytest.mark.parametrize(
+    "slug", ["service-down", "reference-not-yet-known", "too-many-requests", "unauthenticated"]
+)
+async def test_a_problems_type_leads_to_cause_and_fix(clinic, slug):
+    answer = await clinic.http.get(f"/problems/{slug}")
+    assert answer.status_code == 200
+    assert "Cause" in answer.text
+    assert "What to do" in answer.text
+
+
+async def test_a_services_own_problem_is_explained_by_it(clinic, reply):
+    page = reply(body=b"<h1>taken</h1>", headers=[("content-type", "text/html")])
+    clinic["scheduling"].pages["/problems/slot-taken"] = page
+    for name in ("identity", "patients", "notifications", "billing", "lab-integration"):
+        clinic[name].pages["/problems/slot-taken"] = reply(404, {})
+    assert (await clinic.http.get("/problems/slot-taken")).text == "<h1>taken</h1>"
+
+
+async def test_health_metrics_and_version_are_answered(clinic):
+    assert (await clinic.http.get("/healthz")).json() == {"status": "ok"}
+    assert (await clinic.http.get("/version")).json()["name"] == "clinic-gateway"
+    await clinic.http.get("/.well-known/jwks.json")
+    metrics = (await clinic.http.get("/metrics")).text
+    assert (
+        'clinic_http_requests_total{method="GET",route="/.well-known",service="gateway",status="200"}'
+        in metrics
+    )
+
+
+async def test_readiness_names_what_is_down(clinic):
+    answer = await clinic.http.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["services"]["referrals"] == "service-down"
+    assert answer.json()["reasons"] == ["referrals: service-down"]
+
+
+async def test_a_gateway_without_any_service_isnt_ready(start_clinic):
+    async with start_clinic(down=("identity",)) as clinic:
+        assert (await clinic.http.get("/readyz")).status_code == 503
+    async with start_clinic() as clinic:
+        assert (await clinic.http.get("/readyz")).status_code == 503
+
+
+def test_our_markdown_is_rendered():
+    html = markdown('# A `b`\n\nText <x>.\n\n```sh\ncurl "$A" | jq\n```\n\nEnd.')
+    assert html == (
+        "<h2>A <code>b</code></h2><p>Text &lt;x&gt;.</p>"
+        "<pre><code>curl &quot;$A&quot; | jq\n</code></pre><p>\nEnd.</p>"
+    )
