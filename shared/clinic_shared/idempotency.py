@@ -140,9 +140,9 @@ async def take(transaction: Transaction, claim: Claim) -> Response | None:
                 "created_at": func.now(),
             },
             where=idempotency_key.c.created_at < func.now() - KEEP,
-        )
+        ).returning(idempotency_key.c.key)
     )
-    if claimed.rowcount == 1:
+    if claimed.one_or_none() is not None:
         return None
     return await _replay(transaction, claim)
 

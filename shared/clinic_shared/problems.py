@@ -5,8 +5,7 @@ the place and the rule; unexpected errors say nothing at all.
 """
 
 import http
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -206,20 +205,27 @@ def _pointer(path: list[str | int], names: frozenset[str]) -> str:
     return "".join(f"/{step}" if isinstance(step, int) or step in names else "/*" for step in path)
 
 
-@lru_cache(maxsize=1024)
 def _declared_names(route: APIRoute) -> frozenset[str]:
     """Return the names of a route's parameters and of all members that its body may have."""
-    names: set[str] = set()
+    known = _names_by_endpoint.get(route.endpoint)
+    if known is None:
+        known = _names_by_endpoint[route.endpoint] = frozenset(_names(route))
+    return known
+
+
+_names_by_endpoint: dict[Callable[..., Any], frozenset[str]] = {}
+
+
+def _names(route: APIRoute) -> Iterator[str]:
     pending = [route.dependant]
     while pending:
         dependant = pending.pop()
         pending.extend(dependant.dependencies)
         for parameters in (dependant.path_params, dependant.query_params, dependant.header_params):
-            names.update(parameter.alias for parameter in parameters)
+            yield from (parameter.alias for parameter in parameters)
     if route.body_field is not None:
         body: Any = route.body_field.field_info.annotation
-        names.update(_members(TypeAdapter(body).json_schema()))
-    return frozenset(names)
+        yield from _members(TypeAdapter(body).json_schema())
 
 
 def _members(schema: Any) -> Iterator[str]:
