@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clinic_shared.auth import TokenVerifier
+from clinic_shared.broker import Broker
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Database
@@ -86,6 +87,7 @@ async def running(
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
+        stack.push_async_callback(Broker.of(runtime).close)
         for start in service.startup:
             await stack.enter_async_context(start(runtime))
         yield runtime

@@ -109,7 +109,7 @@ class Topology:
         )
         buffers = (
             *(Queue(name=parking_queue(service)) for service in services),
-            *(Queue(name=intake_queue(service), single_active_consumer=True) for service in services),
+            *(Queue(name=intake_queue(service)) for service in services),
             Queue(name=AUDIT_QUEUE, single_active_consumer=True, bindings=((AUDIT_EXCHANGE, "#"),)),
         )
         unrouted = Queue(name=UNROUTED, bindings=((UNROUTED, "#"),))

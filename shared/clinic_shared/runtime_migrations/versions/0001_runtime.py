@@ -148,6 +148,7 @@ CREATE TABLE intake (
     via text NOT NULL CHECK (via IN ('database', 'queue')),
     state text NOT NULL DEFAULT 'received' CHECK (state IN ('received', 'processed', 'parked')),
     attempts integer NOT NULL DEFAULT 0,
+    duplicates integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL DEFAULT now(),
     processed_at timestamptz,
     last_error text

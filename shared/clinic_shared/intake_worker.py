@@ -1,0 +1,233 @@
+"""Working off what was taken in: the buffer queue first, then the rows, oldest first.
+
+An item that fails steps aside and is tried again by the schedule, then parked: one bad message of a
+lab doesn't stop its others.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from sqlalchemy import Row, func, select, update
+
+from clinic_shared import held
+from clinic_shared.broker import Broker, BrokerUnavailableError, EntityMissingError, broker_errors
+from clinic_shared.context import Context
+from clinic_shared.crash import crash_point
+from clinic_shared.database import Transaction
+from clinic_shared.errors import NotFoundError
+from clinic_shared.failures import Failure, Verdict, judge
+from clinic_shared.health import Health
+from clinic_shared.held import SCHEDULE, RawMessage
+from clinic_shared.intake import Item, decode, intake_table, store_queued
+from clinic_shared.loops import keep_running, pause
+from clinic_shared.topology import intake_queue
+
+if TYPE_CHECKING:
+    from clinic_shared.service import Runtime
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.2
+DRAIN_BATCH = 50
+DRAIN_SECONDS = 1.0
+TRIES = 3
+_LOCK = 0x0C11_71C2
+
+Process = Callable[[Transaction, Item], Awaitable[None]]
+
+
+class IntakeWorker:
+    """Hands items to their interface's function, each in one transaction with its new state."""
+
+    def __init__(self, runtime: "Runtime", interfaces: Mapping[str, Process]) -> None:
+        self._runtime = runtime
+        self._database = runtime.database
+        self._connection = Broker.of(runtime).consuming
+        self._queue_name = intake_queue(runtime.service.name)
+        self._queue: AbstractQueue | None = None
+        self._interfaces = interfaces
+
+    async def run(self, stop: asyncio.Event) -> None:
+        health = Health.of(self._runtime)
+        await keep_running("intake", stop, partial(self._work, stop, health), health)
+        if self._queue is not None:
+            await self._queue.channel.close()
+
+    async def _work(self, stop: asyncio.Event, health: Health) -> None:
+        drained_at = 0.0
+        while not stop.is_set():
+            if time.monotonic() - drained_at > DRAIN_SECONDS:
+                await self._drain_if_possible(stop)
+                drained_at = time.monotonic()
+            if not await self.process_next():
+                health.report("intake", None)
+                await pause(stop, POLL_SECONDS)
+
+    async def _drain_if_possible(self, stop: asyncio.Event) -> None:
+        """Empty the buffer queue. With the broker down, the rows don't wait for it."""
+        try:
+            while not stop.is_set() and await self.drain_batch():
+                continue
+        except (BrokerUnavailableError, EntityMissingError):
+            log.info("intake_queue_unreachable", queue=self._queue_name)
+
+    async def drain_batch(self) -> int:
+        """Move up to a batch of items from the queue into the table; returns how many."""
+        try:
+            return await self._drain_batch()
+        except Exception:
+            # What was fetched and not stored must go back, or a later acknowledgement would cover it.
+            if self._queue is not None:
+                self._connection.discard(self._queue.channel)
+                self._queue = None
+            raise
+
+    async def _drain_batch(self) -> int:
+        messages = await self._fetch()
+        if not messages:
+            return 0
+        async with self._database.transaction() as tx:
+            for message in messages:
+                await self._store(tx, message)
+        crash_point("intake.drain.after")
+        with broker_errors():
+            # The last one's tag stands for all: they were fetched on this channel and all stored.
+            await messages[-1].ack(multiple=True)
+        return len(messages)
+
+    async def _store(self, tx: Transaction, message: AbstractIncomingMessage) -> None:
+        try:
+            item, record = decode(message.body)
+        except (ValueError, KeyError, TypeError) as error:
+            raw = RawMessage(
+                queue=self._queue_name, headers={}, body=message.body, message_id=message.message_id
+            )
+            failure = Failure.of("intake", error)
+            await held.park(tx, raw, cause=failure.cause, error=failure.error)
+        else:
+            await store_queued(tx, item, record)
+
+    async def _fetch(self) -> list[AbstractIncomingMessage]:
+        if self._queue is None or self._queue.channel.is_closed:
+            channel = await self._connection.channel()
+            with broker_errors():
+                self._queue = await channel.get_queue(self._queue_name, ensure=False)
+        messages: list[AbstractIncomingMessage] = []
+        with broker_errors():
+            while len(messages) < DRAIN_BATCH:
+                message = await self._queue.get(fail=False)
+                if message is None:
+                    break
+                messages.append(message)
+        return messages
+
+    async def process_next(self) -> bool:
+        """Process the oldest item that is due. Returns False when none is."""
+        for attempt in range(1, TRIES + 1):
+            seen: list[Row[Any]] = []
+            try:
+                return await self._process(seen)
+            except Exception as error:  # judged and noted, or raised again
+                verdict = judge(error)
+                if verdict is Verdict.DISCONNECTED or not seen:
+                    raise
+                if verdict is not Verdict.TRANSIENT or attempt == TRIES:
+                    await self._failed(seen[0], error, verdict)
+                    return True
+        return True
+
+    async def _process(self, seen: list[Row[Any]]) -> bool:
+        async with self._database.transaction() as tx:
+            row = await self._claim_next(tx)
+            if row is None:
+                return False
+            seen.append(row)
+            item = _item(row)
+            tx.context = Context(correlation_id=item.correlation_id)
+            crash_point("intake.process.before")
+            await self._interfaces[row.interface](tx, item)
+            done = update(intake_table).where(intake_table.c.id == row.id)
+            await tx.execute(done.values(state="processed", processed_at=tx.now, last_error=None))
+        crash_point("intake.process.commit")
+        return True
+
+    async def _claim_next(self, tx: Transaction) -> Row[Any] | None:
+        # One worker at a time: two of them would overtake each other within a sender's messages.
+        mine = await tx.fetch_one(select(func.pg_try_advisory_xact_lock(_LOCK)))
+        if mine is None or not mine[0]:
+            return None
+        return await tx.fetch_one(
+            select(intake_table)
+            .where(
+                intake_table.c.state == "received",
+                intake_table.c.next_attempt_at <= tx.now,
+                intake_table.c.interface.in_(self._interfaces),
+            )
+            .order_by(intake_table.c.id)
+            .limit(1)
+            .with_for_update()
+        )
+
+    async def _failed(self, row: Row[Any], error: Exception, verdict: Verdict) -> None:
+        parked = verdict is Verdict.HOPELESS or row.attempts >= len(SCHEDULE)
+        failure = Failure.of(row.interface, error)
+        async with self._database.transaction() as tx:
+            await tx.execute(
+                update(intake_table)
+                .where(intake_table.c.id == row.id)
+                .values(
+                    state="parked" if parked else "received",
+                    attempts=row.attempts + 1,
+                    next_attempt_at=tx.now + SCHEDULE[min(row.attempts, len(SCHEDULE) - 1)],
+                    last_error=failure.error,
+                )
+            )
+        log.warning(
+            "intake_item_failed",
+            item_id=row.id,
+            interface=row.interface,
+            disposition="parked" if parked else "received",
+            exc_info=error,
+        )
+
+
+async def waiting(tx: Transaction) -> dict[str, int]:
+    """Return how many items stand in which state, those processed left out."""
+    statement = select(intake_table.c.state, func.count().label("items")).where(
+        intake_table.c.state != "processed"
+    )
+    return {row.state: row.items for row in await tx.fetch_all(statement.group_by(intake_table.c.state))}
+
+
+async def redrive_item(tx: Transaction, item_id: UUID) -> None:
+    """Let a parked item be processed again. Raises NotFoundError."""
+    result = await tx.execute(
+        update(intake_table)
+        .where(intake_table.c.id == item_id, intake_table.c.state == "parked")
+        .values(state="received", attempts=0, next_attempt_at=tx.now)
+    )
+    if result.rowcount == 0:
+        raise NotFoundError
+
+
+def _item(row: Row[Any]) -> Item:
+    attributes = dict(row.attributes)
+    correlation_id = UUID(attributes.pop("correlation_id"))
+    return Item(
+        id=row.id,
+        interface=row.interface,
+        sender=row.sender,
+        content_type=row.content_type,
+        body=row.body,
+        received_at=row.received_at,
+        answer=row.answer,
+        answer_type=row.answer_type,
+        attributes=attributes,
+        correlation_id=correlation_id,
+    )
