@@ -36,7 +36,7 @@ def up() -> None:
         log = run_dir(root) / "log" / "supervisor.log"
         raise SetupError("supervisor", "it ended unexpectedly", "Try: clinic doctor", log=log)
     if last.what == "failed":
-        console.print(last.detail, style="red", markup=False)
+        console.print(last.detail, style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1)
     console.print(f"\nPolyclinic answers at {last.detail} after {time.monotonic() - started:.1f} s")
     console.print(_logins(root), end="", markup=False)

@@ -37,9 +37,10 @@ ADVICE = (
 
 def rabbitmq_root(cache: Path) -> Path:
     """Return a folder that holds `usr/lib/rabbitmq` and `usr/lib/erlang`, downloading it at the first call."""
+    here = unpacked(cache)
+    if here is not None:
+        return here
     target = cache / f"rabbitmq-{_key()}"
-    if (target / "complete").exists():
-        return target
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise SetupError("rabbitmq", "there is none here, and no apt to download it with", ADVICE)
     draft = cache / f"rabbitmq-{_key()}.{os.getpid()}"
@@ -51,6 +52,12 @@ def rabbitmq_root(cache: Path) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+def unpacked(cache: Path) -> Path | None:
+    """Return the folder if it was downloaded before."""
+    target = cache / f"rabbitmq-{_key()}"
+    return target if (target / "complete").exists() else None
 
 
 def _key() -> str:

@@ -124,11 +124,13 @@ class Environments:
         }
 
     def _common(self) -> dict[str, str]:
-        jwks = {"CLINIC_JWKS_URL": f"{self.base_url('identity')}/.well-known/jwks.json"}
+        jwks = {}
+        if "identity" in self._services:
+            jwks = {"CLINIC_JWKS_URL": f"{self.base_url('identity')}/.well-known/jwks.json"}
         return {
             "CLINIC_ENVIRONMENT": "development",
             **_inherited(os.environ),
-            **(jwks if "identity" in self._services else {}),
+            **jwks,
             "CLINIC_AMQP_URL": self._rabbitmq.amqp_url,
             "CLINIC_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,
             "CLINIC_SUBSCRIBED_SERVICES": ",".join(self._services),

