@@ -23,7 +23,11 @@ inbox = Table(
 
 async def claim(transaction: Transaction, *, consumer: str, event_id: UUID) -> bool:
     """Return False when the event has taken effect here before."""
-    result = await transaction.execute(
-        insert(inbox).values(consumer=consumer, event_id=event_id).on_conflict_do_nothing()
+    # RETURNING, since SQLAlchemy doesn't promise a row count for an INSERT.
+    row = await transaction.fetch_one(
+        insert(inbox)
+        .values(consumer=consumer, event_id=event_id)
+        .on_conflict_do_nothing()
+        .returning(inbox.c.event_id)
     )
-    return result.rowcount == 1
+    return row is not None

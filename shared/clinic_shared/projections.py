@@ -16,11 +16,11 @@ async def keep_newer(transaction: Transaction, table: Table, values: dict[str, A
     """Store the row unless a newer or the same `version` of it is there; returns whether it was stored."""
     keys = [column.name for column in table.primary_key.columns]
     statement = insert(table).values(values)
-    result = await transaction.execute(
+    row = await transaction.fetch_one(
         statement.on_conflict_do_update(
             index_elements=keys,
             set_={name: statement.excluded[name] for name in values if name not in keys},
             where=table.c.version < statement.excluded.version,
-        )
+        ).returning(table.c.version)
     )
-    return result.rowcount == 1
+    return row is not None

@@ -242,7 +242,8 @@ class ServiceHarness:
         Returns the flattened payload that was delivered.
         """
         example = contracts.examples(event_type)[0]
-        data, private = dict(example["data"]), dict(example.get("private", {}))
+        data, private = dict(example["data"]), dict(example.get("private") or {})
+        data |= {"version": version} if "version" in data else {}
         for name, value in changes.items():
             (private if name in private else data)[name] = value
         await self.deliver(event_type, data, private or None, version=version)

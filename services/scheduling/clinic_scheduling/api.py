@@ -45,7 +45,7 @@ async def define_service(tx: Tx, body: ServiceRequest) -> ServiceResponse:
     return ServiceResponse.of(await catalogue.define_service(tx, body.command()))
 
 
-@router.get("/v1/services", permission="slots.read", operation_id="listServices")
+@router.get("/v1/services", permission="catalogue.read", operation_id="listServices")
 async def list_services(tx: Tx, page: PageQuery) -> Page[ServiceResponse]:
     """List the catalogue, withdrawn services included."""
     found = await store.list_services(tx, after=page.after, limit=page.limit + 1)
@@ -69,7 +69,7 @@ async def withdraw_service(tx: Tx, service_id: UUID, expected: IfMatch) -> Servi
     return ServiceResponse.of(await catalogue.withdraw_service(tx, service_id, expected_version=expected))
 
 
-@router.get("/v1/practitioners", permission="slots.read", operation_id="listPractitioners")
+@router.get("/v1/practitioners", permission="catalogue.read", operation_id="listPractitioners")
 async def list_practitioners(tx: Tx, department_id: UUID | None = None) -> list[ResourceResponse]:
     """List practitioners who receive patients, of one department or all; at most 500."""
     found = await store.list_resources(tx, kinds=[ResourceKind.PRACTITIONER], department_id=department_id)
@@ -90,7 +90,7 @@ async def add_room(tx: Tx, caller: Caller, body: RoomRequest) -> ResourceRespons
     return ResourceResponse.of(added)
 
 
-@router.get("/v1/rooms", permission="slots.read", operation_id="listRooms")
+@router.get("/v1/rooms", permission="catalogue.read", operation_id="listRooms")
 async def list_rooms(tx: Tx, centre_id: UUID) -> list[ResourceResponse]:
     """List a centre's rooms and devices; at most 500."""
     kinds = [ResourceKind.ROOM, ResourceKind.DEVICE]
@@ -105,7 +105,7 @@ async def set_availability(tx: Tx, caller: Caller, body: AvailabilityBody) -> Av
     return body
 
 
-@router.get("/v1/availability", permission="slots.read", operation_id="getAvailability")
+@router.get("/v1/availability", permission="availability.read", operation_id="getAvailability")
 async def get_availability(tx: Tx, practitioner_id: UUID, centre_id: UUID) -> AvailabilityBody:
     """Return a practitioner's weekly hours at a centre."""
     hours = await store.list_weekly_hours(tx, practitioner_id, centre_id)

@@ -91,7 +91,15 @@ async def reschedule_appointment(
     await _check_free(tx, moved, resources)
     await store.save_appointment(tx, moved)
     await _allocate(tx, moved)
-    await _publish(tx, "appointment-rescheduled", moved, Action.UPDATE)
+    await _publish(
+        tx,
+        "appointment-rescheduled",
+        moved,
+        Action.UPDATE,
+        previous_starts_at=old.time.starts_at,
+        previous_ends_at=old.time.ends_at,
+        rescheduled_at=tx.now,
+    )
     return moved
 
 
@@ -312,7 +320,9 @@ def _slot_taken(conflicts: list[tuple[ResourceKind, ResourceId, Interval]]) -> S
     )
 
 
-async def _publish(tx: Transaction, event_name: str, appointment: Appointment, action: Action) -> None:
+async def _publish(
+    tx: Transaction, event_name: str, appointment: Appointment, action: Action, **stamps: datetime
+) -> None:
     names = await store.names_for(tx, appointment)
     tx.emit(
         appointment_event(
@@ -321,6 +331,7 @@ async def _publish(tx: Transaction, event_name: str, appointment: Appointment, a
             time_zone=names.time_zone,
             service_name=names.service_name,
             practitioner_name=names.practitioner_name,
+            **stamps,
         )
     )
     _audit(tx, action, appointment)

@@ -1,7 +1,7 @@
 """What the clinic offers, and the rooms and devices it offers it with."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
@@ -70,7 +70,7 @@ async def change_service(
         online_bookable=command.online_bookable,
     )
     await store.save_service(tx, changed)
-    _record(tx, "service-changed", changed, Action.UPDATE)
+    _record(tx, "service-changed", changed, Action.UPDATE, changed_at=tx.now)
     return changed
 
 
@@ -81,7 +81,7 @@ async def withdraw_service(
     old = await _lock(tx, service_id, expected_version)
     withdrawn = replace(old, version=old.version + 1, active=False)
     await store.save_service(tx, withdrawn)
-    _record(tx, "service-withdrawn", withdrawn, Action.UPDATE)
+    _record(tx, "service-withdrawn", withdrawn, Action.UPDATE, withdrawn_at=tx.now)
     return withdrawn
 
 
@@ -116,6 +116,8 @@ async def _lock(tx: Transaction, service_id: UUID, expected_version: int | None)
     return service
 
 
-def _record(tx: Transaction, event_name: str, service: CatalogueService, action: Action) -> None:
-    tx.emit(service_event(event_name, service))
+def _record(
+    tx: Transaction, event_name: str, service: CatalogueService, action: Action, **stamps: datetime
+) -> None:
+    tx.emit(service_event(event_name, service, **stamps))
     tx.audit(AuditEntry(action=action, resource_type="HealthcareService", resource_id=service.service_id))

@@ -1,12 +1,14 @@
 """Events out: each carries the aggregate's resulting state (contracts/events/scheduling)."""
 
+from datetime import datetime
+
 from clinic_shared.events import Event, wire_id, wire_instant
 
 from clinic_scheduling.domain import Appointment, CatalogueService
 
 
-def service_event(name: str, service: CatalogueService) -> Event:
-    """`name` is service-defined, service-changed or service-withdrawn."""
+def service_event(name: str, service: CatalogueService, **stamps: datetime) -> Event:
+    """`name` is service-defined, service-changed or service-withdrawn; `stamps` are its own instants."""
     return Event(
         type=f"scheduling.{name}.v1",
         subject=service.service_id,
@@ -22,6 +24,7 @@ def service_event(name: str, service: CatalogueService) -> Event:
             "needs": [need.value for need in service.needs],
             "online_bookable": service.online_bookable,
             "defined_at": wire_instant(service.defined_at),
+            **{stamp: wire_instant(moment) for stamp, moment in stamps.items()},
         },
     )
 
@@ -33,8 +36,9 @@ def appointment_event(
     time_zone: str,
     service_name: str | None = None,
     practitioner_name: str | None = None,
+    **stamps: datetime,
 ) -> Event:
-    """`name` is the event's own, such as appointment-booked or patient-arrived."""
+    """`name` is the event's own, such as appointment-booked; `stamps` are instants that only it carries."""
     a = appointment
     return Event(
         type=f"scheduling.{name}.v1",
@@ -65,6 +69,7 @@ def appointment_event(
             "cancelled_at": wire_instant(a.cancelled_at),
             "missed_at": wire_instant(a.missed_at),
             "cancellation_reason_code": a.cancellation_reason_code,
+            **{stamp: wire_instant(moment) for stamp, moment in stamps.items()},
         },
         private={
             "service_name": service_name,

@@ -77,7 +77,7 @@ class Clinic:
 
     async def add_room(self) -> UUID:
         body = {"name": "Room 1", "centre_id": str(self.centre_id)}
-        answer = await self.post("/v1/rooms", body, "management")
+        answer = await self.post("/v1/rooms", body, "system-administrator")
         assert answer.status_code == 201, answer.text
         return UUID(answer.json()["resource_id"])
 
@@ -89,7 +89,7 @@ class Clinic:
             "department_ids": [str(self.department_id)],
             "needs": ["practitioner", "room"],
         }
-        answer = await self.post("/v1/services", body, "management")
+        answer = await self.post("/v1/services", body, "system-administrator")
         assert answer.status_code == 201, answer.text
         return UUID(answer.json()["service_id"])
 
