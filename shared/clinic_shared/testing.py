@@ -74,6 +74,9 @@ class Servers:
         return f"{base}/{database}"
 
 
+_keepers: list[subprocess.Popen[bytes]] = []
+
+
 def pytest_configure() -> None:
     # Workers inherit it: servers live as long as the process that the user started.
     os.environ.setdefault("CLINIC_TEST_CONTROLLER", str(os.getpid()))
@@ -96,12 +99,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Servers:
         pass
     else:
         with (root / "keeper.log").open("wb") as keeper_log:
-            subprocess.Popen(  # noqa: S603  # our own module
+            keeper = subprocess.Popen(  # noqa: S603  # our own module
                 [sys.executable, "-m", "clinic_local.test_servers", str(root), controller],
                 stdout=keeper_log,
                 stderr=keeper_log,
                 start_new_session=True,
             )
+        # It outlives the tests on purpose; a Popen thrown away while its process runs is a ResourceWarning.
+        _keepers.append(keeper)
     deadline = time.monotonic() + 180
     while not urls.exists():
         if (root / "failed").exists() or time.monotonic() > deadline:
