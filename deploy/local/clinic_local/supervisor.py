@@ -4,38 +4,39 @@ It imports all services once and forks them, so it must stay free of threads and
 Run by `clinic up` as `python -m clinic_local.supervisor FD`, where FD takes the progress.
 """
 
-import asyncio
 import gc
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
+from typing import TYPE_CHECKING
 
-from clinic_local import discovery, loopback
-from clinic_local.children import Child
+from clinic_local import loopback
 from clinic_local.environment import Environments, Secrets, create_databases
 from clinic_local.errors import SetupError
-from clinic_local.fork import fork
 from clinic_local.paths import CHECKOUT, run_dir
 from clinic_local.ports import PortBook
 from clinic_local.postgres import Postgres, PostgresServer
 from clinic_local.progress import Reporter, Step
 from clinic_local.rabbitmq import Rabbit, RabbitServer
 from clinic_local.state import ProcessState, RunState, root, supervisor_lock, write_env
+from clinic_local.tasks import Background, run_tasks
+
+if TYPE_CHECKING:
+    from clinic_local.children import Child
+    from clinic_local.discovery import Code
 
 _READY_SECONDS = 60.0
-_TASK_SECONDS = 120.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.1
-_LONGEST_LOG_BYTES = 10_000_000
 _WATCH_SECONDS = 0.25
-SEEDED = "seeded"
+# Both servers start slowly, so trying more often than this would only keep them from it.
+_SERVER_PAUSE_SECONDS = 5.0
+_LONGEST_LOG_BYTES = 10_000_000
 
 
 class StopRequestedError(Exception):
@@ -64,36 +65,13 @@ class Supervisor:
         self._is_ready = False
         self._url = ""
 
-    # -- start
-
     def start(self) -> None:
-        self._reporter.tell(Step("begun", "servers"))
-        started = time.monotonic()
-        download = _Background(self._rabbit_of.prepare)
-        postgres = self._postgres = self._postgres_of.launch(self._run / "postgres", durable=True)
-        download.wait()
-        rabbitmq = self._rabbitmq = self._rabbit_of.launch(self._run / "rabbitmq", durable=True)
-        self._reporter.tell(Step("done", "servers", "launched", time.monotonic() - started))
-        with self._reporter.gate("code") as detail:
-            code = discovery.load(self._logs / "import-error.log")
-            detail.append(f"{len(code.services)} services")
-        services = tuple(code.services)
-        environments = Environments(self._secrets, self._ports, postgres, rabbitmq, services)
+        """Go through the gates in order. Raises SetupError at the first that stays shut."""
+        postgres, rabbitmq = self._launch_servers()
+        code = self._load_code()
+        environments = Environments(self._secrets, self._ports, postgres, rabbitmq, tuple(code.services))
         self._url = environments.url
-        gc.collect()
-        gc.freeze()
-        with self._reporter.gate("postgres") as detail:
-            postgres.wait_until_ready()
-            detail.append(postgres.source)
-        with self._reporter.gate("databases"):
-            create_databases(postgres, services, self._secrets)
-            self._migrate(code, environments)
-        with self._reporter.gate("rabbitmq") as detail:
-            rabbitmq.wait_until_ready()
-            detail.append(rabbitmq.source)
-        with self._reporter.gate("topology"):
-            declare = partial(_declare_topology, rabbitmq.amqp_url, rabbitmq.management_url, services)
-            self._run_tasks({"topology": (declare, dict(os.environ))})
+        self._prepare(postgres, rabbitmq, code, environments)
         self._start_children(code, environments)
         write_env(self._root, environments.printed())
         self._seed()
@@ -102,77 +80,60 @@ class Supervisor:
         self._reporter.tell(Step("ready", "", self._url))
         self._reporter.close()
 
-    def _migrate(self, code: discovery.Code, environments: Environments) -> None:
-        tasks = {
-            f"migrate-{name}": (partial(_run_service, name, code, "migrate"), environments.of_service(name))
-            for name in code.services
-        }
-        self._run_tasks(tasks)
+    def _launch_servers(self) -> tuple[PostgresServer, RabbitServer]:
+        with self._reporter.gate("servers") as detail:
+            download = Background(self._rabbit_of.prepare)
+            self._postgres = self._postgres_of.launch(self._run / "postgres", durable=True)
+            download.wait()
+            self._rabbitmq = self._rabbit_of.launch(self._run / "rabbitmq", durable=True)
+            detail.append("launched")
+        return self._postgres, self._rabbitmq
 
-    def _run_tasks(self, tasks: Mapping[str, tuple[Callable[[], object], dict[str, str]]]) -> None:
-        """Run short-lived children side by side until all have ended well."""
-        running = {}
-        for name, (target, environment) in tasks.items():
-            log = self._logs / f"{name}.log"
-            log.unlink(missing_ok=True)
-            running[fork(name, target, environment=environment, log=log)] = name
-        deadline = time.monotonic() + _TASK_SECONDS
-        while running:
-            for pid, name in list(running.items()):
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if not ended:
-                    continue
-                del running[pid]
-                if status:
-                    raise SetupError(
-                        name, "it failed", "Read the log, then try: make up", log=self._logs / f"{name}.log"
-                    )
-            if time.monotonic() > deadline:
-                name = next(iter(running.values()))
-                raise SetupError(
-                    name, f"it took longer than {_TASK_SECONDS:.0f} s", log=self._logs / f"{name}.log"
-                )
-            time.sleep(_POLL_SECONDS)
+    def _load_code(self) -> "Code":
+        with self._reporter.gate("code") as detail:
+            # While the servers boot, which is why it isn't imported above.
+            from clinic_local import composition, discovery  # noqa: F401, PLC0415
 
-    def _start_children(self, code: discovery.Code, environments: Environments) -> None:
-        self._children = list(self._compose(code, environments))
-        first = [child for child in self._children if child.kind != "gateway"]
-        with self._reporter.gate("services") as detail:
-            for child in first:
-                child.start()
-            self._wait_until_ready(first)
-            detail.append(f"{sum(child.kind == 'service' for child in first)} processes")
-        for gateway in (child for child in self._children if child.kind == "gateway"):
-            with self._reporter.gate("gateway") as detail:
-                gateway.start()
-                self._wait_until_ready([gateway])
-                detail.append(self._url)
+            code = discovery.load(self._logs / "import-error.log")
+            # What is here now is shared with all children; the collector must not touch, thus copy, it.
+            gc.collect()
+            gc.freeze()
+            detail.append(f"{len(code.services)} services")
+        return code
 
-    def _compose(self, code: discovery.Code, environments: Environments) -> list[Child]:
-        split = os.environ.get("CLINIC_ROLES") == "split"
-        children = []
-        for name in code.services:
-            environment = environments.of_service(name)
-            for role in ("api", "worker") if split else ("all",):
-                label = name if role == "all" else f"{name}-{role}"
-                target = partial(_run_service, name, code, role)
-                port = None if role == "worker" else environments.ports[name]
-                children.append(Child(label, "service", target, environment, self._log(label), port))
-        if code.fakes is not None:
-            fakes = environments.of_fakes()
-            target = partial(code.fakes, fakes)
-            children.append(Child("fakes", "fakes", target, fakes, self._log("fakes"), None))
-        if code.gateway is not None:
-            gateway = environments.of_gateway()
-            target = partial(code.gateway, gateway)
-            port = environments.gateway_port
-            children.append(Child("gateway", "gateway", target, gateway, self._log("gateway"), port))
-        return children
+    def _prepare(
+        self, postgres: PostgresServer, rabbitmq: RabbitServer, code: "Code", environments: Environments
+    ) -> None:
+        from clinic_local import composition  # noqa: PLC0415
 
-    def _log(self, name: str) -> Path:
-        return self._logs / f"{name}.log"
+        with self._reporter.gate("postgres") as detail:
+            postgres.wait_until_ready()
+            detail.append(postgres.source)
+        with self._reporter.gate("databases") as detail:
+            create_databases(postgres, tuple(code.services), self._secrets)
+            run_tasks(composition.migrations(code, environments, self._logs))
+            detail.append("migrated")
+        with self._reporter.gate("rabbitmq") as detail:
+            rabbitmq.wait_until_ready()
+            detail.append(rabbitmq.source)
+        with self._reporter.gate("topology") as detail:
+            run_tasks(composition.topology_declaration(code, rabbitmq, self._logs))
+            detail.append("declared and verified")
 
-    def _wait_until_ready(self, children: Sequence[Child]) -> None:
+    def _start_children(self, code: "Code", environments: Environments) -> None:
+        from clinic_local import composition  # noqa: PLC0415
+
+        self._children = composition.children(code, environments, self._logs)
+        gateways = [child for child in self._children if child.kind == "gateway"]
+        others = [child for child in self._children if child.kind != "gateway"]
+        for gate, children in (("services", others), ("gateway", gateways)):
+            with self._reporter.gate(gate) as detail:
+                for child in children:
+                    child.start()
+                self._wait_until_ready(children)
+                detail.append(self._url if gate == "gateway" else f"{len(children)} processes")
+
+    def _wait_until_ready(self, children: Sequence["Child"]) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         self._write_state()
         while not all(child.check() for child in children):
@@ -192,36 +153,29 @@ class Supervisor:
 
     def _seed(self) -> None:
         """Fill a new system with the demo network, once."""
-        marker = self._run / "state" / SEEDED
-        if (
-            marker.exists()
-            or os.environ.get("CLINIC_SEED") == "no"
-            or find_spec("clinic_local.commands_seed") is None
-        ):
+        marker = self._run / "state" / "seeded"
+        can_seed = find_spec("clinic_local.commands_seed") is not None
+        if marker.exists() or not can_seed or os.environ.get("CLINIC_SEED") == "no":
             return
-        log = self._log("seed")
+        log = self._logs / "seed.log"
         with self._reporter.gate("demo data"), log.open("wb") as output:
             command = [sys.executable, "-m", "clinic_local.cli", "seed"]
             environment = {**os.environ, "CLINIC_URL": self._url}
             result = subprocess.run(command, stdout=output, stderr=output, env=environment, check=False)
             if result.returncode != 0:
-                raise SetupError(
-                    "seed", "the demo data couldn't be made", "Read the log, then: make reset up", log=log
-                )
+                raise SetupError("seed", "it failed", "Read the log, then try: make reset up", log=log)
         marker.touch()
 
-    # -- run
-
     def watch(self) -> None:
+        """Start again what ends, until a signal comes."""
         while True:
-            changed = False
+            changed = self._revive_servers()
             for child in self._children:
                 status = child.reap()
                 if status is not None:
                     _tell(f"{child.name} ended with status {status}")
                 changed |= status is not None or child.restart_when_due()
                 changed |= not child.is_ready and child.check()
-            changed |= self._revive_servers()
             if changed:
                 self._write_state()
             time.sleep(_WATCH_SECONDS)
@@ -241,8 +195,7 @@ class Supervisor:
         if now < self._server_restart_at[server]:
             return False
         self._server_restarts[server] += 1
-        # Both start slowly, so trying more often than this would only keep them from it.
-        self._server_restart_at[server] = now + 5.0
+        self._server_restart_at[server] = now + _SERVER_PAUSE_SECONDS
         _tell(f"{server} ended and is started again")
         return True
 
@@ -251,32 +204,19 @@ class Supervisor:
         for name, server in (("postgres", self._postgres), ("rabbitmq", self._rabbitmq)):
             if server is not None and server.process is not None:
                 state = "running" if server.is_alive() else "restarting"
-                servers.append(
-                    ProcessState(
-                        name,
-                        "server",
-                        state,
-                        server.pid,
-                        self._server_restarts[name],
-                        log=str(self._log(name)),
-                    )
-                )
+                restarts, log = self._server_restarts[name], str(self._logs / f"{name}.log")
+                servers.append(ProcessState(name, "server", state, server.pid, restarts, log=log))
         management = "" if self._rabbitmq is None else self._rabbitmq.management_url
         processes = [*servers, *(child.as_state() for child in self._children)]
         RunState(os.getpid(), self._url, self._is_ready, management, processes).write(self._root)
 
-    # -- stop
-
     def stop(self) -> None:
-        """Stop the services, then the servers under them."""
-        for child in self._children:
-            child.signal(signal.SIGTERM)
+        """Stop the services, then the servers under them. A second call does nothing."""
+        self._signal_children(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
-        while any(self._still_runs(child) for child in self._children):
+        while any(_still_runs(child) for child in self._children):
             if time.monotonic() > deadline:
-                for child in self._children:
-                    child.signal(signal.SIGKILL)
-                deadline += _STOP_SECONDS
+                self._signal_children(signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
         servers = [server for server in (self._postgres, self._rabbitmq) if server is not None]
         for server in servers:
@@ -285,57 +225,14 @@ class Supervisor:
         for server in servers:
             server.stop()
 
-    def _still_runs(self, child: Child) -> bool:
-        child.reap()
-        return child.pid is not None
+    def _signal_children(self, number: signal.Signals) -> None:
+        for child in self._children:
+            child.signal(number)
 
 
-class _Background:
-    """A thread that must have ended before anything is forked."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._error: SetupError | None = None
-        self._work = work
-        self._thread = Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except SetupError as error:
-            self._error = error
-
-    def wait(self) -> None:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-
-def _run_service(name: str, code: discovery.Code, role: str) -> None:
-    from clinic_shared.main import run  # noqa: PLC0415 - discovery has imported it by now
-
-    run(code.services[name], role)  # type: ignore[arg-type]  # one of the four that main knows
-
-
-def _declare_topology(amqp_url: str, management_url: str, services: tuple[str, ...]) -> None:
-    from clinic_shared import topology  # noqa: PLC0415 - discovery has imported it by now
-
-    async def declare() -> list[str]:
-        await topology.declare_all(amqp_url, management_url, services)
-        return await topology.verify_all(amqp_url, management_url, services)
-
-    try:
-        differences = asyncio.run(declare())
-    except* topology.TopologyError as errors:
-        # Queues can't be changed, only made anew; in development that is the cheaper way out.
-        sys.exit(
-            "\n".join(
-                [*map(str, errors.exceptions), "to begin with empty queues and databases: make reset up"]
-            )
-        )
-    else:
-        if differences:
-            sys.exit("\n".join(differences))
+def _still_runs(child: "Child") -> bool:
+    child.reap()
+    return child.pid is not None
 
 
 def _put_long_logs_aside(folder: Path) -> None:
@@ -344,7 +241,7 @@ def _put_long_logs_aside(folder: Path) -> None:
             log.rename(log.with_suffix(".log.1"))
 
 
-def _reasons(child: Child) -> str:
+def _reasons(child: "Child") -> str:
     try:
         _, body = loopback.get(f"http://127.0.0.1:{child.port}/readyz")
     except OSError as error:
@@ -363,18 +260,6 @@ def _request_stop(_number: int, _frame: object) -> None:
     raise StopRequestedError
 
 
-def main() -> int:
-    folder = root()
-    os.chdir(CHECKOUT)
-    reporter = Reporter(int(sys.argv[1]) if len(sys.argv) > 1 else None)
-    try:
-        with supervisor_lock(folder):
-            return _supervise(Supervisor(folder, reporter), reporter)
-    except SetupError as error:
-        reporter.tell(Step("failed", error.component, error.report()))
-        return 1
-
-
 def _supervise(supervisor: Supervisor, reporter: Reporter) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _request_stop)
@@ -385,14 +270,27 @@ def _supervise(supervisor: Supervisor, reporter: Reporter) -> int:
     except StopRequestedError:
         _tell("stopping")
     except SetupError as error:
-        _tell(error.report())
+        report = error.report()
+        _tell(report)
         supervisor.stop()
-        reporter.tell(Step("failed", error.component, error.report()))
+        reporter.tell(Step("failed", error.component, report))
         return 1
     finally:
         supervisor.stop()
     _tell("stopped")
     return 0
+
+
+def main() -> int:
+    folder = root()
+    os.chdir(CHECKOUT)
+    reporter = Reporter(int(sys.argv[1]) if len(sys.argv) > 1 else None)
+    try:
+        with supervisor_lock(folder):
+            return _supervise(Supervisor(folder, reporter), reporter)
+    except SetupError as error:
+        reporter.tell(Step("failed", error.component, error.report()))
+        return 1
 
 
 if __name__ == "__main__":
