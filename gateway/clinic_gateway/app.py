@@ -1,14 +1,17 @@
 """Composition of the gateway: an ASGI application around the proxy, and the process that serves it."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 import structlog
 import uvicorn
 from clinic_shared.auth import RemoteKeys, StaticKeys, TokenVerifier
 from clinic_shared.errors import DomainError, UnauthenticatedError
+from clinic_shared.health import Health
 from clinic_shared.problems import domain_problem, unexpected_problem
 from clinic_shared.telemetry import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, configure_logging
 from starlette.applications import Starlette
@@ -24,6 +27,7 @@ from clinic_gateway.limits import RateLimit
 from clinic_gateway.openapi import ApiDescription
 from clinic_gateway.pages import Pages
 from clinic_gateway.proxy import Proxy, request_headers
+from clinic_gateway.revocation_feed import RevocationFeed
 from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route, RouteTable
 from clinic_gateway.settings import GatewaySettings
 from clinic_gateway.status import Status
@@ -51,6 +55,8 @@ class Gateway:
         self._settings = settings
         self._table = RouteTable()
         self._tokens = TokenCheck(verifier, revocations)
+        self._revocations = revocations
+        self._health = Health()
         self._upstreams = Upstreams(settings)
         self._proxy = Proxy(self._upstreams, settings)
         self._own = self._own_pages()
@@ -72,14 +78,27 @@ class Gateway:
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
             self._upstreams.open()
-            yield
+            async with self._listening():
+                yield
             await self._upstreams.close()
 
         return Starlette(
-            routes=[*Status(self._upstreams).routes(), *pages.routes()],
+            routes=[*Status(self._upstreams, self._health).routes(), *pages.routes()],
             exception_handlers={DomainError: _refuse, HTTPException: _refuse},
             lifespan=lifespan,
         )
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        if self._settings.amqp_url is None:
+            yield
+            return
+        stop = asyncio.Event()
+        feed = RevocationFeed(self._settings.amqp_url.get_secret_value(), self._revocations, self._health)
+        listening = asyncio.create_task(feed.run(stop))
+        yield
+        stop.set()
+        await listening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -191,6 +210,7 @@ def _label(exchange: Exchange, route: Route | None) -> str:
     return OWN_PATHS
 
 
+@lru_cache(maxsize=4096)
 def _network_of(address: str) -> str:
     try:
         parsed = ip_address(address)

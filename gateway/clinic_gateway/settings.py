@@ -1,10 +1,10 @@
-"""What the gateway reads from its environment (`CLINIC_*`). It has no database and no broker to know of."""
+"""What the gateway reads from its environment (`CLINIC_*`). It has no database."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 PREFIX = "CLINIC_"
 MEBIBYTE = 1024 * 1024
@@ -19,6 +19,9 @@ class GatewaySettings(BaseModel):
     url: str = Field(default="", description="the address clients use; only shown in documentation")
     upstreams: str = Field(
         default="", description="installed services: `identity=http://host:port,patients=http://host:port`"
+    )
+    amqp_url: SecretStr | None = Field(
+        default=None, description="for SessionRevoked; without it tokens live until they expire"
     )
     jwks_url: str | None = Field(default=None, description="by default identity's own")
     token_issuer: str = "https://clinic.invalid"  # noqa: S105  # who it is, not a secret

@@ -4,6 +4,7 @@ import asyncio
 from importlib.metadata import version
 
 from clinic_shared.errors import DomainError
+from clinic_shared.health import Health
 from clinic_shared.telemetry import exposition
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,8 +16,9 @@ PROBE_SECONDS = 1.0
 
 
 class Status:
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, health: Health) -> None:
         self._upstreams = upstreams
+        self._health = health
 
     def routes(self) -> list[Route]:
         return [
@@ -34,9 +36,10 @@ class Status:
         names = list(self._upstreams.urls)
         states = dict(zip(names, await asyncio.gather(*map(self._probe, names)), strict=True))
         reasons = [f"{name}: {state}" for name, state in states.items() if state != "up"]
+        reasons += [f"{loop}: {reason}" for loop, reason in self._health.reasons.items()]
         ready = "up" in states.values()
         if not names:
-            reasons = ["no service is installed (CLINIC_UPSTREAMS)"]
+            reasons += ["no service is installed (CLINIC_UPSTREAMS)"]
         document = {"status": "ready" if ready else "not ready", "services": states, "reasons": reasons}
         return JSONResponse(document, 200 if ready else 503)
 

@@ -1,14 +1,14 @@
-"""Who is calling: the shared verifier (which remembers verified tokens), and sessions that ended early."""
+"""Who is calling: the shared verifier (which remembers verified tokens), and what was revoked since."""
 
+import base64
 import time
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+import orjson
 from clinic_shared.errors import UnauthenticatedError
 from clinic_shared.principal import Principal
-
-REVOCATION_KEPT_SECONDS = 310
-"""A token lives 300 s, with 10 s leeway for clocks; after that its expiry refuses it."""
 
 
 class Verifier(Protocol):
@@ -18,21 +18,42 @@ class Verifier(Protocol):
 
 
 class Revocations:
-    """Sessions that ended before their tokens did. Every replica learns of each by itself."""
+    """Sessions and accounts whose tokens ended before their time, each until those tokens expire.
+
+    Every replica learns of each by itself (`revocation_feed.py`). One that misses it, because it or the
+    broker was away, goes on accepting the token for the rest of its five minutes at most.
+    """
 
     def __init__(self) -> None:
-        self._until: dict[UUID, float] = {}
+        self._sessions: dict[UUID, float] = {}
+        self._accounts: dict[UUID, tuple[float, float]] = {}
 
-    def __len__(self) -> int:
-        return len(self._until)
+    def revoke_session(self, session_id: UUID, *, until: datetime) -> None:
+        self._forget_outlived()
+        self._sessions[session_id] = until.timestamp()
 
-    def revoke_session(self, session_id: UUID) -> None:
-        now = time.monotonic()
-        self._until = {known: until for known, until in self._until.items() if until > now}
-        self._until[session_id] = now + REVOCATION_KEPT_SECONDS
+    def revoke_account(self, subject: UUID, *, issued_before: datetime, until: datetime) -> None:
+        """Refuse the account's tokens issued before; one issued in the same second counts as before."""
+        self._forget_outlived()
+        self._accounts[subject] = (issued_before.timestamp(), until.timestamp())
 
-    def covers(self, principal: Principal) -> bool:
-        return principal.session_id is not None and principal.session_id in self._until
+    def cover(self, principal: Principal, token: str) -> bool:
+        if principal.session_id in self._sessions:
+            return True
+        account = self._accounts.get(principal.subject)
+        return account is not None and _issued_at(token) < account[0]
+
+    def _forget_outlived(self) -> None:
+        now = time.time()
+        self._sessions = {known: until for known, until in self._sessions.items() if until > now}
+        self._accounts = {known: entry for known, entry in self._accounts.items() if entry[1] > now}
+
+
+def _issued_at(token: str) -> float:
+    """Read `iat` of a token that has just been verified."""
+    payload = token.split(".")[1]
+    claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return float(claims["iat"])
 
 
 class TokenCheck:
@@ -43,6 +64,6 @@ class TokenCheck:
     async def principal_of(self, token: str) -> Principal:
         """Raises UnauthenticatedError; TemporarilyUnavailableError while the issuer's keys are unknown."""
         principal = await self._verifier.verify(token)
-        if self._revocations.covers(principal):
+        if self._revocations.cover(principal, token):
             raise UnauthenticatedError("The session has ended.")
         return principal

@@ -173,7 +173,7 @@ async def running_clinic(
         yield Clinic(http, services, revocations)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def shared_clinic() -> AsyncIterator[Clinic]:
     names = ("identity", "patients", "scheduling", "notifications", "billing", "lab-integration")
     async with running_clinic(*names, down=("referrals",)) as clinic:
@@ -182,7 +182,7 @@ async def shared_clinic() -> AsyncIterator[Clinic]:
 
 @pytest.fixture
 def clinic(shared_clinic: Clinic) -> Clinic:
-    """One running clinic for all tests of a module that need no settings of their own."""
+    """One running clinic for all tests that need no settings of their own."""
     for service in shared_clinic.services.values():
         service.seen.clear()
         service.replies.clear()

@@ -1,6 +1,12 @@
+import json
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import aio_pika
 import pytest
+from clinic_gateway.tokens import Revocations
+from clinic_shared.principal import Principal
+from clinic_shared.testing import eventually
 
 
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer x.y.z", "Basic bGFiOng=", "Digest x"])
@@ -61,9 +67,93 @@ async def test_a_revoked_session_ends_at_once(clinic, bearer):
     session = uuid4()
     headers = bearer(session_id=session)
     assert (await clinic.http.get("/v1/me", headers=headers)).status_code == 200
-    clinic.revocations.revoke_session(session)
+    clinic.revocations.revoke_session(session, until=in_five_minutes())
     assert (await clinic.http.get("/v1/me", headers=headers)).status_code == 401
     assert (await clinic.http.get("/v1/me", headers=bearer(session_id=uuid4()))).status_code == 200
+
+
+async def test_a_revoked_account_keeps_only_the_tokens_that_come_after(clinic, bearer):
+    subject = uuid4()
+    before = bearer(subject=subject)
+    clinic.revocations.revoke_account(
+        subject, issued_before=datetime.now(UTC) + timedelta(seconds=2), until=in_five_minutes()
+    )
+    assert (await clinic.http.get("/v1/me", headers=before)).status_code == 401
+    assert (await clinic.http.get("/v1/me", headers=bearer())).status_code == 200
+    clinic.revocations.revoke_account(
+        subject, issued_before=datetime.now(UTC) - timedelta(seconds=2), until=in_five_minutes()
+    )
+    assert (await clinic.http.get("/v1/me", headers=bearer(subject=subject))).status_code == 200
+
+
+def test_revocations_are_forgotten_when_their_tokens_have_expired():
+    revocations, session = Revocations(), uuid4()
+    revocations.revoke_session(session, until=datetime.now(UTC) - timedelta(seconds=1))
+    revocations.revoke_session(uuid4(), until=in_five_minutes())
+    assert not revocations.cover(Principal(subject=uuid4(), kind="staff", session_id=session), "")
+
+
+@pytest.mark.servers
+async def test_a_session_ended_at_identity_ends_here(start_clinic, bearer, vhost, identity_exchange):
+    async with start_clinic("identity", amqp_url=vhost.amqp_url) as clinic:
+        session, subject = uuid4(), uuid4()
+        headers = [bearer(session_id=session), bearer(subject=subject), bearer()]
+        await eventually(lambda: says(clinic, []))
+        later = datetime.now(UTC) + timedelta(seconds=2)
+        await identity_exchange(b"{}")
+        await identity_exchange(revocation(uuid4(), session, later))
+        await identity_exchange(revocation(subject, None, later))
+        await eventually(lambda: statuses(clinic, headers, [401, 401, 200]))
+
+
+@pytest.mark.servers
+async def test_without_a_broker_the_gateway_works_and_says_so(start_clinic, bearer):
+    async with start_clinic("identity", amqp_url="amqp://127.0.0.1:1") as clinic:
+        assert (await clinic.http.get("/v1/me", headers=bearer())).status_code == 200
+        answer = await clinic.http.get("/readyz")
+        assert (answer.status_code, answer.json()["reasons"]) == (
+            200,
+            ["revocations: the broker is unavailable"],
+        )
+
+
+def in_five_minutes() -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=5)
+
+
+def revocation(principal_id, session_id, issued_before) -> bytes:
+    data = {
+        "principal_id": str(principal_id),
+        "principal_kind": "staff",
+        "session_id": str(session_id) if session_id else None,
+        "issued_before": issued_before.isoformat(),
+        "expires_at": in_five_minutes().isoformat(),
+        "reason_code": "logout",
+    }
+    return json.dumps({"data": data}).encode()
+
+
+async def says(clinic, reasons) -> bool:
+    answer = await clinic.http.get("/readyz")
+    return (answer.status_code, answer.json()["reasons"]) == (200, reasons)
+
+
+async def statuses(clinic, headers, expected) -> bool:
+    answers = [await clinic.http.get("/v1/me", headers=one) for one in headers]
+    return [answer.status_code for answer in answers] == expected
+
+
+@pytest.fixture
+async def identity_exchange(vhost):
+    connection = await aio_pika.connect(vhost.amqp_url)
+    async with connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange("identity.events", "topic", durable=True)
+
+        async def publish(body: bytes) -> None:
+            await exchange.publish(aio_pika.Message(body), "identity.session-revoked.v1", mandatory=True)
+
+        yield publish
 
 
 async def test_keys_are_read_from_identity_and_outlive_it(start_clinic, bearer, reply, jwks):
