@@ -1,0 +1,101 @@
+"""Lab results: filed once per version, beside each other, whatever order they arrive in."""
+
+from collections import defaultdict
+from dataclasses import replace
+from uuid import UUID
+
+import structlog
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.database import Transaction
+from clinic_shared.errors import NotFoundError
+from clinic_shared.principal import Principal
+
+from clinic_patients import chart_store, store
+from clinic_patients.domain import (
+    RELEASED_STATUSES,
+    RETRACTED,
+    EntryKind,
+    ResultVersion,
+    ResultVersionConflictError,
+    TimelineEntry,
+)
+from clinic_patients.events import result_filed_event
+
+log = structlog.get_logger()
+
+
+async def file_result(tx: Transaction, result: ResultVersion) -> None:
+    """Put a version of a result into the chart and say so to whoever sent it.
+
+    Raises ResultVersionConflictError when the version stands there with other content: neither is
+    dropped then, the message is parked for a person.
+    """
+    if await store.keep_stub(tx, result.patient_id):
+        log.warning("result_for_unregistered_patient", patient_id=result.patient_id)
+    if await chart_store.add_result_version(tx, result):
+        await chart_store.keep_entry(tx, _entry(result))
+        tx.audit(
+            AuditEntry(
+                action=Action.CREATE,
+                resource_type="DiagnosticReport",
+                resource_id=result.result_id,
+                patient_id=result.patient_id,
+                details={"version": str(result.version), "status": result.status},
+            )
+        )
+    elif await _is_settled(tx, result):
+        return
+    tx.emit(result_filed_event(result))
+
+
+async def _is_settled(tx: Transaction, result: ResultVersion) -> bool:
+    """Tell whether the version was filed from this very line, whose sender has had its answer."""
+    filed = await chart_store.find_result_version(tx, result.result_id, result.version)
+    if filed is None or filed.contradicts(result):
+        raise ResultVersionConflictError(result_id=str(result.result_id), version=result.version)
+    return filed.line == result.line
+
+
+async def list_results(
+    tx: Transaction, patient_id: UUID, *, caller: Principal, after: UUID | None, limit: int
+) -> list[list[ResultVersion]]:
+    """Return results, newest first, each with its versions, newest first.
+
+    Staff see all that was ever filed. Patients see the newest released version of each: what was
+    posted to the wrong chart must not be read there by the wrong person.
+    """
+    caller.require_patient(patient_id)
+    if not await store.has_chart(tx, patient_id):
+        raise NotFoundError
+    tx.audit(AuditEntry(action=Action.READ, resource_type="DiagnosticReport", patient_id=patient_id))
+    statuses = RELEASED_STATUSES if caller.kind == "patient" else None
+    result_ids = await chart_store.list_result_ids(
+        tx, patient_id, statuses=statuses, after=after, limit=limit
+    )
+    versions: defaultdict[UUID, list[ResultVersion]] = defaultdict(list)
+    for version in await chart_store.list_result_versions(tx, patient_id, result_ids, statuses=statuses):
+        versions[version.result_id].append(version)
+    shown = [versions[result_id] for result_id in result_ids]
+    return [[_for_the_patient(of_one[0])] for of_one in shown] if caller.kind == "patient" else shown
+
+
+def _for_the_patient(newest: ResultVersion) -> ResultVersion:
+    """A retracted report says that it is retracted, and nothing that may be about somebody else."""
+    if newest.status != RETRACTED:
+        return newest
+    return replace(newest, observations=(), conclusion=None, notes=())
+
+
+def _entry(result: ResultVersion) -> TimelineEntry:
+    return TimelineEntry(
+        kind=EntryKind.LAB_RESULT,
+        source_id=result.result_id,
+        version=result.version,
+        patient_id=result.patient_id,
+        status=result.status,
+        occurred_at=result.reported_at or result.received_at,
+        centre_id=result.centre_id,
+        department_id=result.department_id,
+        practitioner_id=result.practitioner_id,
+        code=result.report_code,
+    )

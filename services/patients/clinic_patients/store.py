@@ -1,0 +1,277 @@
+"""Queries of the registry: patients, their identifiers and search terms; what is known of identity."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from clinic_shared.database import Transaction
+from sqlalchemy import ColumnElement, Row, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.sql.expression import FromClause
+
+from clinic_patients.domain import Identifier, Patient, PatientId, PatientStatus, PersonName, Sex
+from clinic_patients.tables import (
+    centre,
+    department,
+    patient,
+    patient_identifier,
+    record_number,
+    search_term,
+    staff,
+)
+
+_AFTER_EVERY_LETTER = "\U0010ffff"
+
+
+# -- patients
+
+
+async def find_patient(tx: Transaction, patient_id: UUID) -> Patient | None:
+    """Return a registered patient; None for an unknown one and for a stub."""
+    found = await _patients(tx, [patient_id])
+    return found[0] if found else None
+
+
+async def lock_patient(tx: Transaction, patient_id: UUID) -> Patient | None:
+    """Return a registered patient, locked against other changes of the record."""
+    await tx.execute(select(patient.c.patient_id).where(patient.c.patient_id == patient_id).with_for_update())
+    return await find_patient(tx, patient_id)
+
+
+async def has_chart(tx: Transaction, patient_id: UUID) -> bool:
+    """Tell whether there can be something in this chart; a stub has one too."""
+    return (
+        await tx.fetch_one(select(patient.c.patient_id).where(patient.c.patient_id == patient_id)) is not None
+    )
+
+
+async def keep_stub(tx: Transaction, patient_id: UUID) -> bool:
+    """Open a chart for an id that the registry doesn't have; returns whether it was needed."""
+    stub = upsert(patient).values(
+        patient_id=patient_id, version=0, status=PatientStatus.ACTIVE.value, sex=Sex.UNKNOWN.value
+    )
+    return (await tx.execute(stub.on_conflict_do_nothing())).rowcount == 1
+
+
+async def next_record_number(tx: Transaction) -> int:
+    """Return a serial number that nobody had or will have; rolled back, it leaves a gap."""
+    row = await tx.fetch_one(select(record_number.next_value()))
+    assert row is not None  # noqa: S101  # a sequence always answers
+    return int(row[0])
+
+
+async def add_patient(tx: Transaction, new: Patient) -> list[Identifier]:
+    """Store a patient; returns the identifiers that another one has, so that none of it may stand."""
+    await tx.execute(insert(patient).values(_patient_values(new)))
+    await _replace_search_terms(tx, new)
+    return await _replace_identifiers(tx, new)
+
+
+async def save_patient(tx: Transaction, changed: Patient) -> list[Identifier]:
+    """Store a change; returns the identifiers that another patient has, so that none of it may stand."""
+    await tx.execute(
+        update(patient).where(patient.c.patient_id == changed.patient_id).values(_patient_values(changed))
+    )
+    await _replace_search_terms(tx, changed)
+    return await _replace_identifiers(tx, changed)
+
+
+async def _replace_identifiers(tx: Transaction, owner: Patient) -> list[Identifier]:
+    await tx.execute(delete(patient_identifier).where(patient_identifier.c.patient_id == owner.patient_id))
+    # In one order for everybody, so that two registrations with the same two identifiers don't deadlock.
+    rows = sorted(_identifier_rows(owner), key=lambda row: (row["authority"], row["value"]))
+    if not rows:
+        return []
+    # A concurrent holder is waited for here; then all conflicts can be told, not only the first.
+    stored = await tx.fetch_all(
+        upsert(patient_identifier)
+        .values(rows)
+        .on_conflict_do_nothing(
+            index_elements=[patient_identifier.c.authority, patient_identifier.c.value],
+            index_where=patient_identifier.c.in_force,
+        )
+        .returning(patient_identifier.c.authority, patient_identifier.c.value)
+    )
+    kept = {(row.authority, row.value) for row in stored}
+    return [identifier for identifier in owner.identifiers if identifier.key not in kept]
+
+
+def _identifier_rows(owner: Patient) -> list[dict[str, Any]]:
+    return [
+        {
+            "patient_id": owner.patient_id,
+            "authority": identifier.authority,
+            "value": identifier.value,
+            "type": identifier.type,
+            "position": position,
+            "in_force": owner.identifiers_in_force,
+        }
+        for position, identifier in enumerate(owner.identifiers)
+    ]
+
+
+async def _replace_search_terms(tx: Transaction, owner: Patient) -> None:
+    await tx.execute(delete(search_term).where(search_term.c.patient_id == owner.patient_id))
+    rows = [{"term": term, "patient_id": owner.patient_id} for term in sorted(owner.search_terms())]
+    await tx.execute(insert(search_term), rows)
+
+
+async def _patients(tx: Transaction, patient_ids: Sequence[UUID]) -> list[Patient]:
+    """Return the registered ones of these patients, in the order asked for."""
+    if not patient_ids:
+        return []
+    rows = await tx.fetch_all(
+        select(patient).where(patient.c.patient_id.in_(patient_ids), patient.c.registered_at.is_not(None))
+    )
+    identifiers = await tx.fetch_all(
+        select(patient_identifier)
+        .where(patient_identifier.c.patient_id.in_(patient_ids))
+        .order_by(patient_identifier.c.patient_id, patient_identifier.c.position)
+    )
+    found = {
+        row.patient_id: _patient(row, [i for i in identifiers if i.patient_id == row.patient_id])
+        for row in rows
+    }
+    return [found[patient_id] for patient_id in patient_ids if patient_id in found]
+
+
+def _patient(row: Row[Any], identifiers: Iterable[Row[Any]]) -> Patient:
+    return Patient(
+        patient_id=PatientId(row.patient_id),
+        version=row.version,
+        status=PatientStatus(row.status),
+        centre_id=row.centre_id,
+        name=PersonName(family=row.family, given=row.given, patronymic=row.patronymic),
+        birth_on=row.birth_on,
+        sex=Sex(row.sex),
+        phones=tuple(row.phones),
+        emails=tuple(row.emails),
+        language=row.language,
+        identifiers=tuple(Identifier(authority=i.authority, type=i.type, value=i.value) for i in identifiers),
+        registered_at=row.registered_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _patient_values(value: Patient) -> dict[str, Any]:
+    return {
+        "patient_id": value.patient_id,
+        "version": value.version,
+        "status": value.status.value,
+        "centre_id": value.centre_id,
+        "family": value.name.family,
+        "given": value.name.given,
+        "patronymic": value.name.patronymic,
+        "birth_on": value.birth_on,
+        "sex": value.sex.value,
+        "phones": list(value.phones),
+        "emails": list(value.emails),
+        "language": value.language,
+        "registered_at": value.registered_at,
+        "updated_at": value.updated_at,
+    }
+
+
+# -- search
+
+
+class TermRange:
+    """A term (exact) or all terms that begin with one (prefix), with how many of them must match."""
+
+    def __init__(self, term: str, *, prefix: bool = False, at_least: int = 1) -> None:
+        self.low = term
+        self.high = term + _AFTER_EVERY_LETTER if prefix else term
+        self.at_least = at_least
+
+    def contains(self, terms: FromClause) -> ColumnElement[bool]:
+        return terms.c.term.between(self.low, self.high)
+
+
+async def search_patients(
+    tx: Transaction, ranges: Sequence[TermRange], *, after: UUID | None, limit: int
+) -> list[Patient] | None:
+    """Return patients who match every range, by the term of the first one and then by id.
+
+    The first range drives the search, so it should be the rarest; the others are looked up per hit.
+    `after` is the last patient seen; None comes back when that one no longer matches.
+    """
+    driving, *others = ranges
+    hit = search_term.alias("hit")
+    statement = (
+        select(hit.c.patient_id)
+        .join(patient, patient.c.patient_id == hit.c.patient_id)
+        .where(
+            driving.contains(hit),
+            # Whoever matches by two words is listed once, at the first.
+            ~_term_of(hit, driving, before=hit.c.term),
+            *(_matches(hit, other) for other in ([driving] if driving.at_least > 1 else []) + others),
+            patient.c.registered_at.is_not(None),
+            patient.c.status != PatientStatus.MERGED.value,
+        )
+        .order_by(hit.c.term, hit.c.patient_id)
+        .limit(limit)
+    )
+    if after is not None:
+        position = await _position(tx, driving, after)
+        if position is None:
+            return None
+        statement = statement.where(tuple_(hit.c.term, hit.c.patient_id) > tuple_(position, after))
+    return await _patients(tx, [row.patient_id for row in await tx.fetch_all(statement)])
+
+
+def _term_of(hit: FromClause, wanted: TermRange, *, before: ColumnElement[str]) -> ColumnElement[bool]:
+    earlier = search_term.alias("earlier")
+    return exists().where(
+        earlier.c.patient_id == hit.c.patient_id, wanted.contains(earlier), earlier.c.term < before
+    )
+
+
+def _matches(hit: FromClause, wanted: TermRange) -> ColumnElement[bool]:
+    other = search_term.alias()
+    matching = select(func.count()).where(other.c.patient_id == hit.c.patient_id, wanted.contains(other))
+    return matching.scalar_subquery() >= wanted.at_least
+
+
+async def _position(tx: Transaction, driving: TermRange, patient_id: UUID) -> str | None:
+    """Return where a patient stands in the order of a search: a cursor holds no name, only the id."""
+    row = await tx.fetch_one(
+        select(func.min(search_term.c.term)).where(
+            search_term.c.patient_id == patient_id, driving.contains(search_term)
+        )
+    )
+    return None if row is None else row[0]
+
+
+# -- what is known of identity
+
+
+async def is_centre_known(tx: Transaction, centre_id: UUID) -> bool:
+    return await tx.fetch_one(select(centre.c.centre_id).where(centre.c.centre_id == centre_id)) is not None
+
+
+async def centre_of(tx: Transaction, department_id: UUID) -> UUID | None:
+    """Return the centre that a department belongs to; None when the department isn't known here."""
+    row = await tx.fetch_one(
+        select(department.c.centre_id).where(department.c.department_id == department_id)
+    )
+    return None if row is None else row.centre_id
+
+
+async def has_department(tx: Transaction, centre_id: UUID, department_ids: Collection[UUID]) -> bool:
+    """Tell whether one of the departments belongs to the centre."""
+    row = await tx.fetch_one(
+        select(department.c.department_id)
+        .where(department.c.centre_id == centre_id, department.c.department_id.in_(department_ids))
+        .limit(1)
+    )
+    return row is not None
+
+
+async def staff_names(tx: Transaction, staff_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the names that are known of these people."""
+    rows = await tx.fetch_all(
+        select(staff.c.staff_id, staff.c.name).where(
+            staff.c.staff_id.in_(staff_ids), staff.c.name.is_not(None)
+        )
+    )
+    return {row.staff_id: row.name for row in rows}
