@@ -1,0 +1,30 @@
+"""What audit is made of."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from clinic_shared.service import Runtime, Service
+
+from clinic_audit import api, consumers
+from clinic_audit.intake import take_records
+from clinic_audit.settings import AuditSettings
+from clinic_audit.signing import load_signer, sign_checkpoints
+
+
+@asynccontextmanager
+async def signing_key(runtime: Runtime) -> AsyncIterator[None]:
+    runtime.provide(load_signer(cast("AuditSettings", runtime.settings)))
+    yield
+
+
+service = Service(
+    name="audit",
+    package_dir=Path(__file__).parent,
+    settings=AuditSettings,
+    routers=(api.router,),
+    handlers=consumers.handlers,
+    startup=(signing_key,),
+    workers=(take_records, sign_checkpoints),
+)

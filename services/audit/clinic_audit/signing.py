@@ -1,0 +1,102 @@
+"""Checkpoints: a signed statement of the log's size and root, every few seconds while it grows.
+
+The key is one that whoever administers the database doesn't have. In development it is made at the
+first start; in production it must be given.
+"""
+
+import asyncio
+from pathlib import Path
+
+from clinic_shared.database import Transaction
+from clinic_shared.health import Health
+from clinic_shared.ids import uuid7
+from clinic_shared.loops import keep_running, pause
+from clinic_shared.service import Runtime
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from clinic_audit import store
+from clinic_audit.domain import Checkpoint, signed_text
+from clinic_audit.events import checkpoint_signed
+from clinic_audit.settings import AuditSettings
+
+ALGORITHM = "Ed25519"
+INTERVAL_SECONDS = 10
+
+
+class SigningKeyMissingError(RuntimeError):
+    """Production doesn't make keys by itself."""
+
+
+class Signer:
+    def __init__(self, key: Ed25519PrivateKey, *, log_origin: str) -> None:
+        self._key = key
+        self.log_origin = log_origin
+        public = self.public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self.key_id = public.hex()[:16]
+
+    @property
+    def public_key(self) -> Ed25519PublicKey:
+        return self._key.public_key()
+
+    def sign(self, text: bytes) -> bytes:
+        return self._key.sign(text)
+
+
+def load_signer(settings: AuditSettings) -> Signer:
+    """Read the key, or make one in development. Raises SigningKeyMissingError."""
+    path = settings.audit_signing_key_file
+    if path is None or not path.exists():
+        if settings.environment == "production":
+            raise SigningKeyMissingError("CLINIC_AUDIT_SIGNING_KEY_FILE must name a PEM file")
+        key = Ed25519PrivateKey.generate()
+        if path is not None:
+            _write_private(path, key)
+        return Signer(key, log_origin=settings.audit_log_origin)
+    loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(loaded, Ed25519PrivateKey):
+        raise SigningKeyMissingError("the audit signing key must be an Ed25519 key")
+    return Signer(loaded, log_origin=settings.audit_log_origin)
+
+
+def _write_private(path: Path, key: Ed25519PrivateKey) -> None:
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(pem)
+
+
+async def sign_checkpoints(runtime: Runtime, stop: asyncio.Event) -> None:
+    """Sign a checkpoint whenever the log has grown, at most every ten seconds."""
+
+    async def work() -> None:
+        while not stop.is_set():
+            async with runtime.database.transaction() as tx:
+                await sign_checkpoint(tx, runtime.get(Signer))
+            await pause(stop, INTERVAL_SECONDS)
+
+    await keep_running("checkpoints", stop, work, Health.of(runtime))
+
+
+async def sign_checkpoint(tx: Transaction, signer: Signer) -> Checkpoint | None:
+    """Sign the log as it is now; None when the last checkpoint says it already."""
+    tree = await store.lock_tree(tx)
+    if tree.size == await store.last_checkpoint_size(tx):
+        return None
+    checkpoint = Checkpoint(
+        checkpoint_id=uuid7(),
+        log_origin=signer.log_origin,
+        tree_size=tree.size,
+        root_hash=tree.root,
+        signed_at=tx.now,
+        key_id=signer.key_id,
+        algorithm=ALGORITHM,
+        signature=signer.sign(signed_text(signer.log_origin, tree.size, tree.root)),
+    )
+    await store.add_checkpoint(tx, checkpoint)
+    tx.emit(checkpoint_signed(checkpoint))
+    return checkpoint

@@ -1,0 +1,120 @@
+"""Audit's queries, each on the open transaction it is given."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from clinic_shared.database import Transaction
+from clinic_shared.ids import uuid7
+from sqlalchemy import Row, func, insert, select, tuple_, update
+
+from clinic_audit.domain import Checkpoint, Tree
+from clinic_audit.tables import audit_record, checkpoint, incident, tree
+
+CHUNK = 1000
+
+
+async def lock_tree(tx: Transaction) -> Tree:
+    """Lock the log for appending: indexes are given out one batch after the other."""
+    row = await tx.fetch_one(select(tree).with_for_update())
+    return Tree() if row is None else Tree(row.size, tuple(row.subtrees))
+
+
+async def read_tree(tx: Transaction) -> Tree:
+    row = await tx.fetch_one(select(tree))
+    return Tree() if row is None else Tree(row.size, tuple(row.subtrees))
+
+
+async def save_tree(tx: Transaction, grown: Tree) -> None:
+    await tx.execute(update(tree).values(size=grown.size, subtrees=list(grown.subtrees)))
+
+
+async def known_leaves(tx: Transaction, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+    """Return the leaf hashes that these (producer, pseq) have in the log already."""
+    rows = await tx.fetch_all(
+        select(audit_record.c.producer, audit_record.c.pseq, audit_record.c.leaf_hash).where(
+            tuple_(audit_record.c.producer, audit_record.c.pseq).in_(keys)
+        )
+    )
+    return {(row.producer, row.pseq): row.leaf_hash for row in rows}
+
+
+async def append(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
+    await tx.execute(insert(audit_record), list(rows))
+
+
+async def add_incident(
+    tx: Transaction, kind: str, *, producer: str | None, pseq: int | None, record: bytes
+) -> None:
+    """Keep what can't go into the log. A redelivery of the same only counts."""
+    same = (incident.c.kind == kind) & (incident.c.record == record)
+    again = await tx.fetch_one(
+        update(incident)
+        .where(same)
+        .values(occurrences=incident.c.occurrences + 1)
+        .returning(incident.c.incident_id)
+    )
+    if again is None:
+        await tx.execute(
+            insert(incident).values(
+                incident_id=uuid7(),
+                kind=kind,
+                producer=producer,
+                pseq=pseq,
+                record=record,
+                received_at=tx.now,
+                occurrences=1,
+            )
+        )
+
+
+async def count_incidents(tx: Transaction) -> int:
+    row = await tx.fetch_one(select(func.count()).select_from(incident))
+    return 0 if row is None else int(row[0])
+
+
+async def last_checkpoint_size(tx: Transaction) -> int:
+    row = await tx.fetch_one(select(func.coalesce(func.max(checkpoint.c.tree_size), 0)))
+    return 0 if row is None else int(row[0])
+
+
+async def add_checkpoint(tx: Transaction, signed: Checkpoint) -> None:
+    await tx.execute(insert(checkpoint).values(**vars(signed)))
+
+
+async def list_checkpoints(tx: Transaction) -> list[Checkpoint]:
+    rows = await tx.fetch_all(select(checkpoint).order_by(checkpoint.c.tree_size))
+    return [Checkpoint(**row._mapping) for row in rows]  # noqa: SLF001  # SQLAlchemy's public name for it
+
+
+async def list_records(
+    tx: Transaction,
+    *,
+    after: int,
+    limit: int,
+    patient_id: UUID | None = None,
+    agent: UUID | None = None,
+    entity_id: str | None = None,
+) -> Sequence[Row[Any]]:
+    statement = (
+        select(audit_record)
+        .where(audit_record.c.leaf_index > after)
+        .order_by(audit_record.c.leaf_index)
+        .limit(limit)
+    )
+    if patient_id is not None:
+        statement = statement.where(audit_record.c.patient_id == patient_id)
+    if agent is not None:
+        statement = statement.where(audit_record.c.agent == agent)
+    if entity_id is not None:
+        statement = statement.where(audit_record.c.entity_id == entity_id)
+    return await tx.fetch_all(statement)
+
+
+async def stream_log(tx: Transaction) -> AsyncIterator[Row[Any]]:
+    """Yield the whole log by index, in constant memory."""
+    after = -1
+    while rows := await list_records(tx, after=after, limit=CHUNK):
+        for row in rows:
+            yield row
+        after = rows[-1].leaf_index

@@ -1,0 +1,116 @@
+"""Is the log whole? Every record hashed again, every sequence counted, every checkpoint recomputed.
+
+What a database administrator could do shows: an altered record changes its leaf, a missing one leaves
+a gap in the index or in its producer's sequence, an inserted one isn't in the tree.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from clinic_shared.database import Transaction
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import Row
+
+from clinic_audit import store
+from clinic_audit.domain import Checkpoint, Tree, leaf_hash
+from clinic_audit.recording import read_index
+
+MAX_FINDINGS = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`kind` is altered, missing, inserted, checkpoint, signature or incident."""
+
+    kind: str
+    text: str
+
+
+@dataclass
+class Report:
+    records: int = 0
+    checkpoints: int = 0
+    producers: dict[str, int] = field(default_factory=dict)
+    root_hash: bytes = b""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def intact(self) -> bool:
+        return not self.findings
+
+    def add(self, kind: str, text: str) -> None:
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(kind, text))
+
+
+async def verify_log(tx: Transaction, public_key: Ed25519PublicKey) -> Report:
+    """Check the whole log; reads it once, in constant memory but for the sequence numbers."""
+    report, walk = Report(), _Walk()
+    stored = await store.read_tree(tx)
+    checkpoints = await store.list_checkpoints(tx)
+    roots = {c.tree_size: c for c in checkpoints}
+    async for row in store.stream_log(tx):
+        for finding in walk.step(row):
+            report.add(finding.kind, finding.text)
+        if walk.tree.size in roots:
+            _check_checkpoint(report, roots.pop(walk.tree.size), walk.tree, public_key)
+    for checkpoint in roots.values():
+        report.add("missing", f"the log is shorter than its checkpoint of size {checkpoint.tree_size}")
+    for finding in walk.sequence_gaps():
+        report.add(finding.kind, finding.text)
+    if walk.tree != stored:
+        kind = "inserted" if walk.tree.size > stored.size else "missing"
+        report.add(kind, f"the log has {walk.tree.size} records, its tree {stored.size}")
+    if incidents := await store.count_incidents(tx):
+        report.add("incident", f"{incidents} records could not be taken into the log")
+    report.records, report.checkpoints = walk.tree.size, len(checkpoints)
+    report.producers = {name: len(seen) for name, seen in sorted(walk.sequences.items())}
+    report.root_hash = walk.tree.root
+    return report
+
+
+class _Walk:
+    """One pass over the log in the order of its index."""
+
+    def __init__(self) -> None:
+        self.tree = Tree()
+        self.sequences: dict[str, set[int]] = {}
+        self._expected = 0
+
+    def step(self, row: Row[Any]) -> Iterator[Finding]:
+        if row.leaf_index != self._expected:
+            yield Finding("missing", f"records {self._expected} to {row.leaf_index - 1} are missing")
+        self._expected = row.leaf_index + 1
+        computed = leaf_hash(row.record)
+        if computed != row.leaf_hash:
+            yield Finding("altered", f"record {row.leaf_index} doesn't have the bytes that were hashed")
+        elif not _index_agrees(row):
+            yield Finding("altered", f"the search columns of record {row.leaf_index} don't say what it says")
+        self.sequences.setdefault(row.producer, set()).add(row.pseq)
+        # The stored hash: one altered record is one finding, not also every checkpoint after it.
+        self.tree = self.tree.append([row.leaf_hash])
+
+    def sequence_gaps(self) -> Iterator[Finding]:
+        for producer, seen in sorted(self.sequences.items()):
+            missing = sorted(set(range(max(seen) + 1)) - seen)
+            if missing:
+                shown = ", ".join(str(n) for n in missing[:5])
+                yield Finding("missing", f"{len(missing)} records of {producer} are missing, from {shown}")
+
+
+def _index_agrees(row: Row[Any]) -> bool:
+    columns = read_index(row.record).columns()
+    return all(getattr(row, name) == value for name, value in columns.items())
+
+
+def _check_checkpoint(
+    report: Report, checkpoint: Checkpoint, tree: Tree, public_key: Ed25519PublicKey
+) -> None:
+    if checkpoint.root_hash != tree.root:
+        report.add("checkpoint", f"the first {tree.size} records are not those that were signed")
+    try:
+        public_key.verify(checkpoint.signature, checkpoint.signed_text)
+    except InvalidSignature:
+        report.add("signature", f"the checkpoint of size {tree.size} has a false signature")
