@@ -140,9 +140,9 @@ class Gateway:
 
     async def _operate(self, exchange: Exchange, address: str) -> None:
         await self._authenticate(exchange, Credentials.TOKEN)
-        route = operations.route_to_one(exchange.path, self._upstreams)
-        if route is not None:
-            await self._proxy.pass_on(exchange, route, address)
+        one = operations.one_service(exchange, self._upstreams)
+        if one is not None:
+            await self._proxy.pass_on(exchange, one.route, address, target=one.target)
             return
         headers = request_headers(exchange, address)
         await exchange.respond(await operations.ask_all(self._upstreams, exchange.target, headers))

@@ -15,12 +15,14 @@ from multidict import CIMultiDict
 from starlette.responses import Response
 
 from clinic_gateway.errors import NotInstalledError, UnknownPathError
-from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route
+from clinic_gateway.exchange import Exchange
+from clinic_gateway.routes import OPERATIONS_PREFIX, Route
 from clinic_gateway.upstream import Upstreams
 
 FAN_OUT_TIMEOUT_SECONDS = 5
-MERGED_PAGES = frozenset(("ledger", "events", "messages", "dead-letters", "event-flow", "summary"))
-TIME_MEMBERS = ("recorded_at", "time", "parked_at", "held_at", "created_at", "occurred_at")
+SHARED_PAGES = frozenset(("ledger", "events", "messages", "dead-letters", "event-flow", "summary"))
+PAGES = SHARED_PAGES | {"intake"}
+TIME_MEMBERS = ("recorded_at", "first_failed_at", "oldest_at")
 OK, FORBIDDEN = 200, 403
 
 
@@ -38,20 +40,31 @@ def is_operations_path(path: str) -> bool:
     return path == OPERATIONS_PREFIX or path.startswith(OPERATIONS_PREFIX + "/")
 
 
-def route_to_one(path: str, upstreams: Upstreams) -> Route | None:
-    """Return the route of `/v1/ops/{page}/{service}/...`, or None for a page that all services share.
+@dataclass(frozen=True)
+class OneService:
+    """`/v1/ops/{page}/{service}/...`: what that service itself calls `/v1/ops/{page}/...`."""
+
+    route: Route
+    target: str
+
+
+def one_service(exchange: Exchange, upstreams: Upstreams) -> OneService | None:
+    """Return whom a request is for, or None for a page that all services share.
 
     Raises UnknownPathError, NotInstalledError.
     """
-    page, *rest = path.removeprefix(OPERATIONS_PREFIX).strip("/").split("/")
-    if page not in MERGED_PAGES:
+    page, *rest = exchange.path.removeprefix(OPERATIONS_PREFIX).strip("/").split("/")
+    if page not in PAGES or (page not in SHARED_PAGES and not rest):
         raise UnknownPathError
     if not rest:
         return None
     service = rest[0]
     if service not in upstreams:
-        raise NotInstalledError
-    return Route(f"{OPERATIONS_PREFIX}/{page}/{service}", service, Credentials.TOKEN)
+        raise NotInstalledError("The path names a service that isn't installed.")
+    shared, prefix = f"{OPERATIONS_PREFIX}/{page}", f"{OPERATIONS_PREFIX}/{page}/{service}"
+    if not exchange.target.startswith(prefix):
+        raise UnknownPathError
+    return OneService(Route(prefix, service), shared + exchange.target.removeprefix(prefix))
 
 
 async def ask_all(upstreams: Upstreams, target: str, headers: CIMultiDict[str]) -> Response:
@@ -67,19 +80,25 @@ async def _ask(upstreams: Upstreams, service: str, target: str, headers: CIMulti
         async with upstreams.request(
             service, "GET", target, headers=headers, timeout_seconds=FAN_OUT_TIMEOUT_SECONDS
         ) as answer:
-            return Part(service, answer.status, orjson.loads(await answer.read()))
+            document = orjson.loads(await answer.read())
     except DomainError as error:
         return Part(service, None, reason=error.slug)
     except orjson.JSONDecodeError:
         return Part(service, None, reason="not-json")
+    if not isinstance(document, dict):
+        return Part(service, None, reason="not-an-object")
+    return Part(service, answer.status, document)
 
 
 def merge(parts: Iterable[Part]) -> dict[str, Any]:
-    """Join lists of items by time, newest first; keep everything else per service."""
+    """Join the lists of all answers, oldest first, each member with its service; the rest stays apart."""
     answered = {part.service: part.document for part in parts if part.status == OK}
-    merged: dict[str, Any] = {"services": {name: _without_items(part) for name, part in answered.items()}}
-    if any(_items(document) is not None for document in answered.values()):
-        merged["items"] = merge_items(answered)
+    names = sorted({name for document in answered.values() for name in _lists(document)})
+    merged: dict[str, Any] = {name: _joined(name, answered) for name in names}
+    merged["services"] = {
+        service: {name: value for name, value in document.items() if name not in names}
+        for service, document in answered.items()
+    }
     merged["unreachable"] = [
         {"service": part.service, "reason": part.reason or f"answered {part.status}"}
         for part in parts
@@ -88,28 +107,25 @@ def merge(parts: Iterable[Part]) -> dict[str, Any]:
     return merged
 
 
-def merge_items(answered: Mapping[str, Any]) -> list[dict[str, Any]]:
-    items = [
-        {"service": service} | item
+def _joined(name: str, answered: Mapping[str, Any]) -> list[dict[str, Any]]:
+    members = [
+        {"service": service} | member
         for service, document in answered.items()
-        for item in _items(document) or []
+        for member in _lists(document).get(name, [])
     ]
-    return sorted(items, key=_time_of, reverse=True)
+    return sorted(members, key=_time_of)
 
 
-def _items(document: Any) -> list[dict[str, Any]] | None:
-    items = document.get("items") if isinstance(document, dict) else document
-    return items if isinstance(items, list) else None
+def _lists(document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: value
+        for name, value in document.items()
+        if isinstance(value, list) and all(isinstance(member, dict) for member in value)
+    }
 
 
-def _without_items(document: Any) -> Any:
-    if not isinstance(document, dict):
-        return {}
-    return {name: value for name, value in document.items() if name != "items"}
-
-
-def _time_of(item: Mapping[str, Any]) -> str:
-    return next((str(item[name]) for name in TIME_MEMBERS if item.get(name)), "")
+def _time_of(member: Mapping[str, Any]) -> str:
+    return next((str(member[name]) for name in TIME_MEMBERS if member.get(name)), "")
 
 
 def _json(document: Any, status: int, media_type: str = "application/json") -> Response:

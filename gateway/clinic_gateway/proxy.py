@@ -6,6 +6,7 @@ know *yet* can be sent again (design rule 8); everything larger is streamed.
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import aiohttp
 import orjson
@@ -90,6 +91,13 @@ class RequestBody:
         return b"".join([chunk async for chunk in self])
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    service: str
+    target: str
+    headers: CIMultiDict[str]
+
+
 class Proxy:
     def __init__(self, upstreams: Upstreams, settings: GatewaySettings) -> None:
         self._upstreams = upstreams
@@ -99,18 +107,23 @@ class Proxy:
             Body.DOCUMENT: settings.document_body_limit_bytes,
         }
 
-    async def pass_on(self, exchange: Exchange, route: Route, address: str) -> None:
-        """Raises DomainError while nothing has been answered yet; later failures cut the answer off."""
-        headers = request_headers(exchange, address)
+    async def pass_on(
+        self, exchange: Exchange, route: Route, address: str, *, target: str | None = None
+    ) -> None:
+        """Send to the route's service, under another target if given, and answer what it answers.
+
+        Raises DomainError while nothing has been answered yet; a later one means a cut-off answer.
+        """
+        request = Outgoing(route.service, target or exchange.target, request_headers(exchange, address))
         if not exchange.has_body:
-            await self._send_buffered(exchange, route, headers, None)
+            await self._send_buffered(exchange, request, None)
             return
         body = self._open_body(exchange, route)
         try:
             if self._is_buffered(exchange):
-                await self._send_buffered(exchange, route, headers, await body.read())
+                await self._send_buffered(exchange, request, await body.read())
             else:
-                await self._send_stream(exchange, route, headers, body)
+                await self._send_stream(exchange, request, body)
         except ClientGoneError:
             exchange.status = 499
         except DomainError:
@@ -134,25 +147,21 @@ class Proxy:
         length = exchange.content_length
         return length is not None and length <= BUFFERED_BODY_BYTES
 
-    async def _send_stream(
-        self, exchange: Exchange, route: Route, headers: CIMultiDict[str], body: RequestBody
-    ) -> None:
+    async def _send_stream(self, exchange: Exchange, request: Outgoing, body: RequestBody) -> None:
         if exchange.content_length is not None:
-            headers["Content-Length"] = str(exchange.content_length)
+            request.headers["Content-Length"] = str(exchange.content_length)
         async with self._upstreams.request(
-            route.service, exchange.method, exchange.target, headers=headers, data=aiter(body)
+            request.service, exchange.method, request.target, headers=request.headers, data=aiter(body)
         ) as answer:
             await pass_back(exchange, answer)
 
-    async def _send_buffered(
-        self, exchange: Exchange, route: Route, headers: CIMultiDict[str], data: bytes | None
-    ) -> None:
+    async def _send_buffered(self, exchange: Exchange, request: Outgoing, data: bytes | None) -> None:
         """Send, and send again while the service waits for an event that is already on its way."""
         loop = asyncio.get_running_loop()
         give_up_at, step = loop.time() + self._settings.reference_retry_seconds, RETRY_STEP_SECONDS
         while True:
             async with self._upstreams.request(
-                route.service, exchange.method, exchange.target, headers=headers, data=data
+                request.service, exchange.method, request.target, headers=request.headers, data=data
             ) as answer:
                 patience = loop.time() + step < give_up_at
                 if not (patience and answer.status == CONFLICT and await says_not_yet_known(answer)):

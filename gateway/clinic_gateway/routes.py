@@ -32,8 +32,6 @@ class Route:
     body: Body = Body.JSON
     sign_in: bool = False
     """Guessable secrets go in here: the strict rate limit holds."""
-    upstream_prefix: str | None = None
-    """What the service calls it, where that differs."""
 
 
 def _all(service: str, *names: str) -> list[Route]:

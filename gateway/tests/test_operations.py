@@ -10,13 +10,24 @@ async def three(start_clinic):
 
 
 async def test_what_happened_is_joined_from_all_services_in_order(three, bearer, reply):
-    three["patients"].replies = [reply(document={"items": [{"time": "2026-03-02T06:00:00Z", "type": "a"}]})]
-    three["scheduling"].replies = [
-        reply(document={"items": [{"time": "2026-03-02T07:00:00Z"}, {"time": "2026-03-02T05:00:00Z"}]})
+    three["patients"].replies = [
+        reply(document={"items": [{"recorded_at": "2026-03-02T06:00:00Z"}], "next_cursor": "x"})
     ]
+    later_and_earlier = [{"recorded_at": "2026-03-02T07:00:00Z"}, {"recorded_at": "2026-03-02T05:00:00Z"}]
+    three["scheduling"].replies = [reply(document={"items": later_and_earlier, "next_cursor": None})]
     answer = (await three.http.get(EVENTS, headers=bearer())).json()
     assert [item["service"] for item in answer["items"]] == ["scheduling", "patients", "scheduling"]
+    assert answer["services"] == {"patients": {"next_cursor": "x"}, "scheduling": {"next_cursor": None}}
     assert three["patients"].seen[0].target == EVENTS
+
+
+async def test_ledgers_stand_side_by_side(three, bearer, reply):
+    for name in ("patients", "scheduling"):
+        line = {"interface": "x", "answered": 1, "balanced": True}
+        three[name].replies = [reply(document={"service": name, "interfaces": [line], "money_sum_minor": 0})]
+    answer = (await three.http.get("/v1/ops/ledger", headers=bearer())).json()
+    assert [line["service"] for line in answer["interfaces"]] == ["patients", "scheduling"]
+    assert answer["services"]["scheduling"] == {"service": "scheduling", "money_sum_minor": 0}
 
 
 async def test_a_service_that_cant_be_reached_is_named(three, bearer):
@@ -49,16 +60,28 @@ async def test_operations_need_a_token(three):
     assert three["patients"].seen == []
 
 
-async def test_one_services_dead_letters_are_its_own(three, bearer):
-    path = "/v1/ops/dead-letters/scheduling/0199/redrive"
-    answer = await three.http.post(path, json={"dry_run": True}, headers=bearer())
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/v1/ops/dead-letters/scheduling/7/redrive?x=1", "/v1/ops/dead-letters/7/redrive?x=1"),
+        ("/v1/ops/dead-letters/scheduling", "/v1/ops/dead-letters"),
+        ("/v1/ops/intake/scheduling/0199/redrive", "/v1/ops/intake/0199/redrive"),
+    ],
+)
+async def test_one_service_is_asked_in_its_own_words(three, bearer, path, target):
+    answer = await three.http.post(path, json={"cause": "x"}, headers=bearer())
     assert answer.json() == {"service": "scheduling"}
-    assert three["scheduling"].seen[0].target == path
+    assert three["scheduling"].seen[0].target == target
     assert three["patients"].seen == []
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"), [("/v1/ops/dead-letters/audit/1", "not-installed"), ("/v1/ops/nothing", "unknown-path")]
+    ("path", "kind"),
+    [
+        ("/v1/ops/dead-letters/audit/1", "not-installed"),
+        ("/v1/ops/nothing", "unknown-path"),
+        ("/v1/ops/intake", "unknown-path"),
+    ],
 )
 async def test_other_operations_dont_exist(three, bearer, path, kind):
     answer = await three.http.get(path, headers=bearer())
