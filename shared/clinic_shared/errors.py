@@ -16,7 +16,7 @@ class DomainError(Exception):
     slug: ClassVar[str] = "conflict"
     title: ClassVar[str] = "The request conflicts with the current state"
     status: ClassVar[int] = 409
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
     fix: ClassVar[str] = ""
 
     def __init__(self, detail: str = "", **extensions: object) -> None:
@@ -78,6 +78,6 @@ class ReferenceNotYetKnownError(DomainError):
 
 class TemporarilyUnavailableError(DomainError):
     slug = "temporarily-unavailable"
-    title = "The service can't take this right now; nothing was stored"
+    title = "The service can't take this right now"
     status = 503
     retry_after_seconds = 5

@@ -24,6 +24,7 @@ _CORRELATION = "clinic.correlation"
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # W3C Trace Context, 3.2: a trace id or parent id of zeros is invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _CLIENT_CLOSED_REQUEST = 499
 
 
@@ -113,16 +114,8 @@ class EdgeMiddleware:
 
     def _tell(self, exchange: _Exchange, seconds: float) -> None:
         route, method = exchange.route, exchange.scope["method"]
-        if route == "unmatched" and method not in {
-            "GET",
-            "POST",
-            "PUT",
-            "PATCH",
-            "DELETE",
-            "HEAD",
-            "OPTIONS",
-        }:
-            method = "OTHER"  # methods of strangers would be labels without end
+        if method not in _METHODS:
+            method = "OTHER"  # what strangers invent would be labels without end
         HTTP_REQUESTS.labels(self.service, route, method, str(exchange.status)).inc()
         HTTP_REQUEST_SECONDS.labels(self.service, route, method).observe(seconds)
         log.info(

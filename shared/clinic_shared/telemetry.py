@@ -79,7 +79,7 @@ INTAKE_TOTAL = _counter(
 TIMERS_OVERDUE = _gauge("clinic_timers_overdue", "Durable timers past their due time")
 TIMERS_TOTAL = _counter("clinic_timers_total", "Durable timers by what became of them", "kind", "outcome")
 LOOP_FAILURES = _counter("clinic_loop_failures_total", "Errors that an endless loop survived", "loop")
-LOG_DROPPED_KEYS = _counter("clinic_LOG_DROPPED_KEYS_total", "Log fields that aren't on the allow-list")
+LOG_DROPPED_KEYS = _counter("clinic_log_dropped_keys_total", "Log fields that aren't on the allow-list")
 
 
 def exposition() -> tuple[bytes, str]:
