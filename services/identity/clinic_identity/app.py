@@ -1,0 +1,49 @@
+"""What identity is made of."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from clinic_shared.context import Context
+from clinic_shared.service import Runtime, Service
+
+from clinic_identity import api, auth_api, consumers, oauth_api
+from clinic_identity.bootstrap import add_first_administrator
+from clinic_identity.clients import timers
+from clinic_identity.desk import Desk
+from clinic_identity.housekeeping import purge_regularly
+from clinic_identity.keys import KeyRing
+from clinic_identity.passwords import PasswordHasher
+from clinic_identity.roles import refresh_roles
+from clinic_identity.settings import IdentitySettings
+
+
+@asynccontextmanager
+async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
+    settings = cast("IdentitySettings", runtime.settings)
+    keys = KeyRing.load(settings)
+    passwords = PasswordHasher.from_settings(settings)
+    desk = Desk(settings=settings, keys=keys, passwords=passwords, database=runtime.database)
+    runtime.provide(desk)
+    # Our own tokens come back to our own API; the keys are at hand without asking over HTTP.
+    runtime.verifier = keys.verifier(runtime.clock)
+    async with runtime.database.transaction(Context()) as tx:
+        await refresh_roles(tx, settings.contracts_dir)
+        await add_first_administrator(tx, desk)
+    try:
+        yield
+    finally:
+        passwords.close()
+
+
+service = Service(
+    name="identity",
+    package_dir=Path(__file__).parent,
+    routers=(api.router, auth_api.router, oauth_api.router),
+    handlers=consumers.handlers,
+    timers=timers,
+    settings=IdentitySettings,
+    startup=(_open_desk,),
+    workers=(purge_regularly,),
+)

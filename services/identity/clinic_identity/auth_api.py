@@ -1,0 +1,290 @@
+"""HTTP in: logging in, one's own account and sessions, patients' logins."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from clinic_shared.errors import NotFoundError
+from clinic_shared.routing import (
+    AUTHENTICATED,
+    PUBLIC,
+    Caller,
+    ClinicRouter,
+    CurrentContext,
+    Idempotency,
+    Tx,
+)
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from clinic_identity import accounts, authentication, fields, session_store, sessions, store
+from clinic_identity.api import CurrentDesk, InitialPassword, PersonNameBody
+from clinic_identity.domain import AccountKind, InvalidRefreshTokenError, Session
+from clinic_identity.fields import Login, Password
+
+router = ClinicRouter(tags=["identity"])
+
+
+async def _address(request: Request) -> str:
+    """Return the client's address as the gateway tells it; it lets nobody else's header through."""
+    told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return told or (request.client.host if request.client else "unknown")
+
+
+ClientAddress = Annotated[str, Depends(_address)]
+
+# -- logging in
+
+
+class LoginRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"login": "anna.testova@example.org", "password": "correct horse battery staple"}]
+        },
+    )
+
+    login: Login
+    password: Password
+
+
+class RefreshRequest(fields.Request):
+    refresh_token: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class TokenResponse(BaseModel):
+    access_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # RFC 6750
+    expires_in: Annotated[int, Field(description="Seconds")]
+    refresh_token: Annotated[str, Field(description="Works once")]
+    session_id: UUID
+    session_expires_at: datetime
+    must_change_password: bool
+
+    @classmethod
+    def of(cls, tokens: sessions.Tokens) -> Self:
+        return cls(
+            access_token=tokens.access_token,
+            expires_in=tokens.expires_in_seconds,
+            refresh_token=tokens.refresh_token,
+            session_id=tokens.session.session_id,
+            session_expires_at=tokens.session.expires_at,
+            must_change_password=tokens.must_change_password,
+        )
+
+
+@router.post("/v1/auth/login", permission=PUBLIC, transactional=False, operation_id="logIn")
+async def log_in(
+    desk: CurrentDesk, context: CurrentContext, address: ClientAddress, body: LoginRequest
+) -> TokenResponse:
+    """Open a session with an e-mail address or phone number and a password.
+
+    After the fifth failure in a row each further one makes the account wait longer: 429 with Retry-After.
+    """
+    tokens = await authentication.log_in(
+        desk, context, login=body.login, password=body.password, address=address
+    )
+    return TokenResponse.of(tokens)
+
+
+@router.post("/v1/auth/refresh", permission=PUBLIC, transactional=False, operation_id="refreshSession")
+async def refresh_session(desk: CurrentDesk, context: CurrentContext, body: RefreshRequest) -> TokenResponse:
+    """Exchange a refresh token for new tokens. Using one twice ends the session for both users of it."""
+    async with desk.database.transaction(context) as tx:
+        tokens = await sessions.refresh_session(tx, desk, body.refresh_token)
+    # After the commit: a theft that was noticed stays recorded.
+    if tokens is None:
+        raise InvalidRefreshTokenError
+    return TokenResponse.of(tokens)
+
+
+@router.post(
+    "/v1/auth/logout",
+    permission=AUTHENTICATED,
+    idempotency=Idempotency.NONE,
+    status_code=204,
+    operation_id="logOut",
+)
+async def log_out(tx: Tx, caller: Caller) -> Response:
+    """End the session that the access token belongs to. Its tokens are void everywhere within seconds."""
+    if caller.session_id is not None:
+        await sessions.end_own_session(tx, caller, caller.session_id, reason_code="logout")
+    return Response(status_code=204)
+
+
+# -- one's own account
+
+
+class MeResponse(BaseModel):
+    account_id: UUID
+    kind: Literal["staff", "patient"]
+    login: str
+    name: PersonNameBody | None
+    roles: list[str]
+    scopes: list[str]
+    network: bool
+    centre_ids: list[UUID]
+    department_ids: list[UUID]
+    patient_id: UUID | None
+    session_id: UUID | None
+    must_change_password: bool
+
+
+class PasswordRequest(fields.Request):
+    current_password: Password
+    new_password: Annotated[
+        Password, Field(description="Staff: at least 12 characters; patients: at least 15; at most 256")
+    ]
+
+
+@router.get("/v1/me", permission="profile.read", operation_id="getMe")
+async def get_me(tx: Tx, caller: Caller) -> MeResponse:
+    """Return who the caller is and what they may do where."""
+    account = await store.find_account(tx, caller.subject)
+    if account is None:
+        raise NotFoundError
+    member = await store.find_staff(tx, caller.subject) if account.kind is AccountKind.STAFF else None
+    name = (
+        PersonNameBody(family=member.family, given=member.given, patronymic=member.patronymic)
+        if member
+        else None
+    )
+    return MeResponse(
+        account_id=account.account_id,
+        kind=account.kind.value,
+        login=account.login,
+        name=name,
+        roles=sorted(caller.roles),
+        scopes=sorted(caller.scopes),
+        network=caller.network,
+        centre_ids=sorted(caller.centre_ids),
+        department_ids=sorted(caller.department_ids),
+        patient_id=caller.patient_id,
+        session_id=caller.session_id,
+        must_change_password=account.must_change_password,
+    )
+
+
+@router.post(
+    "/v1/me/password",
+    permission="profile.read",
+    transactional=False,
+    status_code=204,
+    operation_id="changePassword",
+)
+async def change_password(
+    desk: CurrentDesk, context: CurrentContext, address: ClientAddress, body: PasswordRequest
+) -> Response:
+    """Replace one's password. All other sessions end; a refresh of this one brings full rights."""
+    await authentication.change_password(
+        desk,
+        context,
+        current_password=body.current_password,
+        new_password=body.new_password,
+        address=address,
+    )
+    return Response(status_code=204)
+
+
+class SessionResponse(BaseModel):
+    session_id: UUID
+    started_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    current: bool
+
+    @classmethod
+    def of(cls, session: Session, *, current: UUID | None) -> Self:
+        return cls(
+            session_id=session.session_id,
+            started_at=session.started_at,
+            last_used_at=session.last_used_at,
+            expires_at=session.expires_at,
+            current=session.session_id == current,
+        )
+
+
+@router.get("/v1/sessions", permission="profile.read", operation_id="listSessions")
+async def list_sessions(tx: Tx, caller: Caller) -> list[SessionResponse]:
+    """List one's own sessions that are still open."""
+    found = await session_store.list_sessions(tx, caller.subject)
+    return [SessionResponse.of(session, current=caller.session_id) for session in found]
+
+
+@router.delete(
+    "/v1/sessions/{session_id}", permission="profile.read", status_code=204, operation_id="endSession"
+)
+async def end_session(tx: Tx, caller: Caller, session_id: UUID) -> Response:
+    """End a session: one's own, or with `sessions.manage` anybody's."""
+    if caller.may("sessions.manage"):
+        await sessions.end_any_session(tx, session_id, reason_code="ended-by-hand")
+    else:
+        await sessions.end_own_session(tx, caller, session_id, reason_code="ended-by-hand")
+    return Response(status_code=204)
+
+
+# -- patients' logins
+
+
+class PatientLoginRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"patient_id": "01900000-0000-7000-8000-a00000000001", "login": "+70000000001"}]
+        },
+    )
+
+    patient_id: UUID
+    login: Annotated[Login, Field(description="E-mail address, or phone number in E.164 form")]
+
+
+class PatientLoginResponse(InitialPassword):
+    account_id: UUID
+    patient_id: UUID | None
+    login: str
+
+    @classmethod
+    def of(cls, invitation: accounts.Invitation) -> Self:
+        account = invitation.account
+        return cls(
+            account_id=account.account_id,
+            patient_id=account.patient_id,
+            login=account.login,
+            initial_password=invitation.initial_password,
+            initial_password_expires_at=account.password_expires_at,
+        )
+
+
+@router.post(
+    "/v1/users/patients",
+    permission="patient-logins.manage",
+    idempotency=Idempotency.NONE,
+    status_code=201,
+    operation_id="invitePatient",
+)
+async def invite_patient(tx: Tx, desk: CurrentDesk, body: PatientLoginRequest) -> PatientLoginResponse:
+    """Give a patient a login. Hand over the initial password: it is shown once and works for 72 hours."""
+    return PatientLoginResponse.of(await accounts.invite_patient(tx, desk, body.patient_id, body.login))
+
+
+@router.post(
+    "/v1/users/patients/{patient_id}/initial-password",
+    permission="patient-logins.manage",
+    idempotency=Idempotency.NONE,
+    operation_id="renewPatientPassword",
+)
+async def renew_patient_password(tx: Tx, desk: CurrentDesk, patient_id: UUID) -> PatientLoginResponse:
+    """Replace a forgotten password by an initial one. All the patient's sessions end."""
+    return PatientLoginResponse.of(await accounts.renew_patients_password(tx, desk, patient_id))
+
+
+@router.post(
+    "/v1/users/patients/{patient_id}/deactivate",
+    permission="patient-logins.manage",
+    status_code=204,
+    operation_id="deactivatePatientLogin",
+)
+async def deactivate_patient_login(tx: Tx, patient_id: UUID) -> Response:
+    """Take the patient's login away; their sessions end now."""
+    await accounts.deactivate_patients_login(tx, patient_id)
+    return Response(status_code=204)

@@ -1,0 +1,151 @@
+"""Logging in and changing one's password.
+
+Both hash between two transactions: one counts the attempt, the other records what came of it. Whether
+nobody has this login, the password is wrong or the account is closed, the work and the answer are the same.
+"""
+
+from dataclasses import replace
+from uuid import UUID
+
+from clinic_shared.audit import Action, AuditEntry, Outcome
+from clinic_shared.context import Context
+from clinic_shared.database import Transaction
+from clinic_shared.errors import UnauthenticatedError
+from clinic_shared.principal import Principal
+
+from clinic_identity import session_store, store, throttle
+from clinic_identity.desk import Desk
+from clinic_identity.domain import (
+    Account,
+    InvalidCredentialsError,
+    TooManyAttemptsError,
+    WeakPasswordError,
+    check_password,
+    fold_login,
+    normalise_password,
+)
+from clinic_identity.sessions import Tokens, end_sessions, start_session
+from clinic_identity.throttle import Attempt
+
+
+async def log_in(desk: Desk, context: Context, *, login: str, password: str, address: str) -> Tokens:
+    """Open a session. Raises InvalidCredentialsError, TooManyAttemptsError, TemporarilyUnavailableError."""
+    attempt = Attempt(login=fold_login(login), address=address)
+    account = await _admit(desk, context, attempt)
+    if account is None or not await _matches(desk, password, account):
+        await _refuse(desk, context, attempt, account)
+        raise InvalidCredentialsError
+    rehashed = await _rehash(desk, password, account)
+    async with desk.database.transaction(context) as tx:
+        current = await store.lock_account(tx, account.account_id)
+        if (
+            current is None
+            or current.password_hash != account.password_hash
+            or not current.can_log_in(tx.now)
+        ):
+            raise InvalidCredentialsError  # changed or closed while we were hashing
+        if rehashed is not None:
+            current = replace(current, password_hash=rehashed)
+            await store.save_account(tx, current)
+        await throttle.record_success(tx, attempt)
+        tokens = await start_session(tx, desk, current)
+        _audit_login(tx, Outcome.SUCCESS, current, session_id=tokens.session.session_id)
+    return tokens
+
+
+async def change_password(
+    desk: Desk, context: Context, *, current_password: str, new_password: str, address: str
+) -> None:
+    """Replace the caller's password and end their other sessions.
+
+    Raises InvalidCredentialsError, TooManyAttemptsError, WeakPasswordError.
+    """
+    caller = context.principal
+    own = await _account_of_live_session(desk, context, caller)
+    check_password(new_password, kind=own.kind, login=own.login)
+    if normalise_password(new_password) == normalise_password(current_password):
+        raise WeakPasswordError(reasons=["unchanged"])
+    attempt = Attempt(login=own.login, address=address)
+    account = await _admit(desk, context, attempt)
+    if account is None or not await _matches(desk, current_password, account):
+        await _refuse(desk, context, attempt, account)
+        raise InvalidCredentialsError
+    new_hash = await desk.passwords.hash(new_password)
+    async with desk.database.transaction(context) as tx:
+        await _set_password(tx, account, new_hash, keep_session=caller.session_id)
+        await throttle.record_success(tx, attempt)
+
+
+async def _admit(desk: Desk, context: Context, attempt: Attempt) -> Account | None:
+    async with desk.database.transaction(context) as tx:
+        wait = await throttle.admit(tx, attempt, failures_per_address=desk.settings.failures_per_address)
+        account = None if wait else await store.find_account_by_login(tx, attempt.login)
+    if wait:
+        raise TooManyAttemptsError(wait)
+    if account is None:
+        # The same work as for a real one, so that time doesn't tell who has an account.
+        await desk.passwords.matches("", None)
+    return account
+
+
+async def _matches(desk: Desk, password: str, account: Account) -> bool:
+    right = await desk.passwords.matches(password, account.password_hash)
+    return right and account.can_log_in(desk.database.clock.now())
+
+
+async def _rehash(desk: Desk, password: str, account: Account) -> str | None:
+    if desk.passwords.is_outdated(account.password_hash):
+        return await desk.passwords.hash(password)
+    return None
+
+
+async def _refuse(desk: Desk, context: Context, attempt: Attempt, account: Account | None) -> None:
+    async with desk.database.transaction(context) as tx:
+        await throttle.record_failure(tx, attempt)
+        _audit_login(tx, Outcome.DENIED, account)
+
+
+async def _account_of_live_session(desk: Desk, context: Context, caller: Principal) -> Account:
+    async with desk.database.transaction(context) as tx:
+        session = await session_store.find_session(tx, caller.session_id) if caller.session_id else None
+        account = await store.find_account(tx, caller.subject)
+    if session is None or session.ended_at is not None or account is None:
+        raise UnauthenticatedError("The session has ended.")
+    return account
+
+
+async def _set_password(
+    tx: Transaction, account: Account, new_hash: str, *, keep_session: UUID | None
+) -> None:
+    current = await store.lock_account(tx, account.account_id)
+    if current is None or current.password_hash != account.password_hash or not current.active:
+        raise InvalidCredentialsError  # changed or closed while we were hashing
+    changed = replace(current, password_hash=new_hash, password_expires_at=None, must_change_password=False)
+    await store.save_account(tx, changed)
+    await end_sessions(tx, changed, reason_code="password-changed", but=keep_session)
+    tx.audit(
+        AuditEntry(
+            action=Action.UPDATE,
+            resource_type="Account",
+            resource_id=account.account_id,
+            patient_id=account.patient_id,
+            reason="password-changed",
+        )
+    )
+
+
+def _audit_login(
+    tx: Transaction, outcome: Outcome, account: Account | None, *, session_id: UUID | None = None
+) -> None:
+    """Record a login. What was typed is left out: it may be a password in the wrong field."""
+    tx.audit(
+        AuditEntry(
+            action=Action.EXECUTE,
+            resource_type="Login",
+            resource_id=account.account_id if account else None,
+            patient_id=account.patient_id if account else None,
+            outcome=outcome,
+            reason=None if outcome is Outcome.SUCCESS else "invalid-credentials",
+            details={"session": str(session_id)} if session_id else {},
+        )
+    )

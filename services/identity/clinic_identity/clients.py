@@ -1,0 +1,271 @@
+"""OAuth2 clients: laboratories and apps. Secrets are made here, shown once, and kept as digests."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from uuid import UUID
+
+from clinic_shared.audit import Action, AuditEntry, Outcome
+from clinic_shared.auth import LIFETIME_SECONDS, claims_of
+from clinic_shared.database import Transaction
+from clinic_shared.errors import ForbiddenError, NotFoundError
+from clinic_shared.ids import uuid7
+from clinic_shared.principal import Principal
+from clinic_shared.problems import constraint_of
+from clinic_shared.timers import Timer, Timers
+from sqlalchemy.exc import IntegrityError
+
+from clinic_identity import store
+from clinic_identity.desk import Desk
+from clinic_identity.domain import (
+    Client,
+    ClientIdTakenError,
+    ClientKind,
+    DeactivatedError,
+    UnknownReferenceError,
+    next_whole_second,
+    unknown_among,
+)
+from clinic_identity.events import lab_event, tokens_revoked
+from clinic_identity.roles import scopes_of
+
+LAB_ROLE = "lab"
+RETIRE_SECRET = "client-secret.retire"  # noqa: S105  # a timer's kind
+
+timers = Timers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterClient:
+    """An app's scopes and places are given; a lab's come from its role."""
+
+    kind: ClientKind
+    name: str
+    client_id: str | None
+    scopes: tuple[str, ...]
+    network: bool
+    centre_ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """A client and the secret that is shown this once."""
+
+    client: Client
+    client_secret: str
+
+
+async def register_client(
+    tx: Transaction, command: RegisterClient, *, known_scopes: frozenset[str], caller: Principal
+) -> Registration:
+    await _check_reach(tx, command, known_scopes, caller)
+    secret = secrets.token_urlsafe(32)
+    client = Client(
+        id=uuid7(),
+        version=1,
+        kind=command.kind,
+        client_id=command.client_id or f"{command.kind.value}-{secrets.token_hex(6)}",
+        name=command.name,
+        scopes=command.scopes,
+        network=command.network,
+        centre_ids=command.centre_ids,
+        secret_digest=digest_of(secret),
+        previous_secret_digest=None,
+        previous_secret_expires_at=None,
+        active=True,
+        registered_at=tx.now,
+        changed_at=None,
+        tokens_valid_from=tx.now,
+    )
+    try:
+        await store.add_client(tx, client)
+    except IntegrityError as error:
+        if constraint_of(error) == store.CLIENT_ID_ONCE:
+            raise ClientIdTakenError from error
+        raise
+    _record(tx, "lab-registered", client, Action.CREATE)
+    return Registration(client=client, client_secret=secret)
+
+
+async def rotate_secret(
+    tx: Transaction, client_key: UUID, *, overlap: timedelta, expected_version: int | None
+) -> Registration:
+    """Give a new secret. The one before works until the overlap is over; an older one stops now."""
+    old = await _lock(tx, client_key, expected_version)
+    secret = secrets.token_urlsafe(32)
+    rotated = replace(
+        old,
+        version=old.version + 1,
+        secret_digest=digest_of(secret),
+        previous_secret_digest=old.secret_digest if overlap else None,
+        previous_secret_expires_at=tx.now + overlap if overlap else None,
+        changed_at=tx.now,
+    )
+    await store.save_client(tx, rotated)
+    if overlap:
+        await tx.schedule(
+            Timer(
+                kind=RETIRE_SECRET,
+                subject=rotated.id,
+                subject_version=rotated.version,
+                due_at=tx.now + overlap,
+            )
+        )
+    _record(tx, "lab-changed", rotated, Action.UPDATE, reason="secret-rotated")
+    return Registration(client=rotated, client_secret=secret)
+
+
+@timers.on(RETIRE_SECRET)
+async def retire_secret(tx: Transaction, timer: Timer) -> None:
+    """Forget the replaced secret, and tell those who check it themselves."""
+    client = await store.lock_client(tx, timer.subject)
+    if client is None or client.previous_secret_expires_at is None:
+        return
+    if client.previous_secret_expires_at > tx.now:
+        return  # it was replaced once more, and that has a timer of its own
+    retired = replace(
+        client,
+        version=client.version + 1,
+        previous_secret_digest=None,
+        previous_secret_expires_at=None,
+        changed_at=tx.now,
+    )
+    await store.save_client(tx, retired)
+    _record(tx, "lab-changed", retired, Action.UPDATE, reason="secret-retired")
+
+
+async def deactivate_client(tx: Transaction, client_key: UUID, *, expected_version: int | None) -> Client:
+    """Let the client in no more, now; its tokens are void."""
+    old = await _lock(tx, client_key, expected_version)
+    gone = replace(
+        old,
+        version=old.version + 1,
+        active=False,
+        changed_at=tx.now,
+        tokens_valid_from=next_whole_second(tx.now),
+    )
+    await store.save_client(tx, gone)
+    _record(tx, "lab-changed", gone, Action.UPDATE, reason="deactivated")
+    tx.emit(
+        tokens_revoked(
+            gone.id,
+            kind="client",
+            version=gone.version,
+            issued_before=gone.tokens_valid_from,
+            reason_code="deactivated",
+        )
+    )
+    return gone
+
+
+# -- client credentials (RFC 6749, 4.4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Granted:
+    access_token: str
+    scopes: frozenset[str]
+    expires_in_seconds: int = LIFETIME_SECONDS
+
+
+@dataclass(frozen=True)
+class Refused:
+    """`error` is one of RFC 6749's codes (5.2)."""
+
+    error: str
+    description: str
+
+
+async def grant_client_credentials(
+    tx: Transaction, desk: Desk, *, client_id: str, client_secret: str, scope: str | None
+) -> Granted | Refused:
+    """Return a token of the client's own, or why not. Refusals are recorded, so they don't raise."""
+    client = await store.find_client(tx, client_id)
+    if client is None or not client.active or not _is_secret_of(client, client_secret, tx):
+        _audit(tx, Action.EXECUTE, client, outcome=Outcome.DENIED, reason="invalid-client")
+        return Refused("invalid_client", "The client or its secret is not known.")
+    principal = await _principal_of(tx, client)
+    wanted = frozenset(scope.split()) if scope is not None else principal.scopes
+    if not wanted or not wanted <= principal.scopes:
+        return Refused("invalid_scope", "A scope was asked for that the client doesn't have.")
+    _audit(tx, Action.EXECUTE, client)
+    claims = claims_of(
+        replace(principal, scopes=wanted),
+        issued_at=max(tx.now, client.tokens_valid_from),
+        client_id=client.client_id,
+    )
+    return Granted(access_token=desk.keys.signer.sign(claims), scopes=wanted)
+
+
+def digest_of(secret: str) -> str:
+    """Return a secret's digest as events carry it. A fast hash is enough for 256 random bits."""
+    return "sha256:" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_secret_of(client: Client, secret: str, tx: Transaction) -> bool:
+    given = digest_of(secret)
+    return any(hmac.compare_digest(given, digest) for digest in client.secret_digests(tx.now))
+
+
+async def _principal_of(tx: Transaction, client: Client) -> Principal:
+    is_lab = client.kind is ClientKind.LAB
+    return Principal(
+        subject=client.id,
+        kind="client",
+        roles=frozenset({LAB_ROLE}) if is_lab else frozenset(),
+        scopes=await scopes_of(tx, [LAB_ROLE]) if is_lab else frozenset(client.scopes),
+        network=client.network,
+        centre_ids=frozenset(client.centre_ids),
+    )
+
+
+async def _check_reach(
+    tx: Transaction, command: RegisterClient, known_scopes: frozenset[str], caller: Principal
+) -> None:
+    if not caller.network:
+        raise ForbiddenError("Only those who work in the whole network may register clients.")
+    if unknown := unknown_among(command.scopes, known_scopes):
+        raise UnknownReferenceError(reference="scopes", unknown=unknown)
+    known = await store.known_centre_ids(tx, command.centre_ids)
+    if unknown := unknown_among(command.centre_ids, known):
+        raise UnknownReferenceError(reference="centre_ids", unknown=unknown)
+
+
+async def _lock(tx: Transaction, client_key: UUID, expected_version: int | None) -> Client:
+    client = await store.lock_client(tx, client_key)
+    if client is None:
+        raise NotFoundError
+    tx.require_version(client.version, expected_version)
+    if not client.active:
+        raise DeactivatedError
+    return client
+
+
+def _record(
+    tx: Transaction, event_name: str, client: Client, action: Action, reason: str | None = None
+) -> None:
+    """Audit the change; of labs, lab-integration hears too."""
+    if client.kind is ClientKind.LAB:
+        tx.emit(lab_event(event_name, client, now=tx.now))
+    _audit(tx, action, client, reason=reason)
+
+
+def _audit(
+    tx: Transaction,
+    action: Action,
+    client: Client | None,
+    *,
+    outcome: Outcome = Outcome.SUCCESS,
+    reason: str | None = None,
+) -> None:
+    tx.audit(
+        AuditEntry(
+            action=action,
+            resource_type="Client",
+            resource_id=client.id if client else None,
+            outcome=outcome,
+            reason=reason,
+        )
+    )

@@ -1,0 +1,374 @@
+"""The rules of identity, pure: who people and clients are, passwords, sessions, and slowing down guesses."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import NewType
+from uuid import UUID
+
+from clinic_shared.errors import DomainError, InvalidRequestError
+
+AccountId = NewType("AccountId", UUID)
+CentreId = NewType("CentreId", UUID)
+DepartmentId = NewType("DepartmentId", UUID)
+SessionId = NewType("SessionId", UUID)
+
+ADMINISTRATOR = "system-administrator"
+
+
+class AccountKind(StrEnum):
+    STAFF = "staff"
+    PATIENT = "patient"
+
+
+class ClientKind(StrEnum):
+    LAB = "lab"
+    APP = "app"
+
+
+# -- errors
+
+
+class CodeTakenError(DomainError):
+    """Codes are how people and other systems know a centre or department; each stands for one."""
+
+    slug = "code-taken"
+    title = "Another one has this code"
+    fix = "Choose another code."
+
+
+class CentreClosedError(DomainError):
+    """A closed centre gets no new departments."""
+
+    slug = "centre-closed"
+    title = "The centre is closed"
+    fix = "Choose an active centre."
+
+
+class DepartmentClosedError(DomainError):
+    """The department was closed; closing is final."""
+
+    slug = "department-closed"
+    title = "The department is closed"
+    fix = "Open a new department."
+
+
+class UnknownReferenceError(InvalidRequestError):
+    """The request names a centre, department, legal entity, role or scope that doesn't exist."""
+
+    slug = "unknown-reference"
+    title = "The request names something that doesn't exist"
+    fix = "Read the list it should be in; `reference` says which."
+
+
+class LoginTakenError(DomainError):
+    """A login belongs to one person."""
+
+    slug = "login-taken"
+    title = "This login is in use"
+    fix = "Choose another e-mail address or phone number."
+
+
+class PatientHasLoginError(DomainError):
+    """A patient has one login."""
+
+    slug = "patient-has-login"
+    title = "The patient has a login already"
+    fix = "Give the patient a new initial password instead."
+
+
+class ClientIdTakenError(DomainError):
+    """A client id names one client for ever."""
+
+    slug = "client-id-taken"
+    title = "Another client has this client_id"
+    fix = "Choose another client_id, or leave it out."
+
+
+class DeactivatedError(DomainError):
+    """Who was deactivated stays so."""
+
+    slug = "deactivated"
+    title = "This account or client is deactivated"
+    fix = "Add a new one."
+
+
+class InvalidLoginError(InvalidRequestError):
+    """A login is an e-mail address or a phone number in E.164 form."""
+
+    slug = "invalid-login"
+    title = "The login is neither an e-mail address nor a phone number"
+    fix = "Send an address such as `anna.testova@example.org` or a number such as `+70000000001`."
+
+
+class WeakPasswordError(InvalidRequestError):
+    """The password doesn't follow the rules; `reasons` lists each that it breaks."""
+
+    slug = "weak-password"
+    title = "The password can't be accepted"
+    fix = "Staff need 12 characters, patients 15, at most 256; the login mustn't stand in it."
+
+
+class InvalidCredentialsError(DomainError):
+    """Login and password don't belong together, or the account can't be used. We don't say which."""
+
+    slug = "invalid-credentials"
+    title = "Login or password is wrong"
+    status = 401
+    fix = "Check both. An initial password works for 72 hours; after that ask for a new one."
+
+
+class InvalidRefreshTokenError(DomainError):
+    """The refresh token is unknown, expired or was used before, or its session has ended."""
+
+    slug = "invalid-refresh-token"
+    title = "The session has ended"
+    status = 401
+    fix = "Log in again. A refresh token works once: keep the one that comes with each answer."
+
+
+class TooManyAttemptsError(DomainError):
+    """Too many failed logins of this account or from this address."""
+
+    slug = "too-many-attempts"
+    title = "Too many failed attempts"
+    status = 429
+    fix = "Wait for `Retry-After` seconds."
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__()
+        self.retry_after_seconds = max(1, math.ceil(wait.total_seconds()))
+
+
+# -- organisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centre:
+    centre_id: CentreId
+    version: int
+    code: str
+    name: str
+    legal_entity_id: UUID
+    legal_entity_name: str
+    currency: str
+    time_zone: str
+    language: str
+    address: str | None
+    phone: str | None
+    status: str
+    opened_at: datetime
+    changed_at: datetime | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == "active"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Department:
+    department_id: DepartmentId
+    version: int
+    centre_id: CentreId
+    code: str
+    name: str
+    specialty: str | None
+    status: str
+    opened_at: datetime
+    changed_at: datetime | None = None
+    closed_at: datetime | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == "active"
+
+
+# -- people
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    code: str
+    taxonomy_version: int
+    title: str
+    principal: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaffMember:
+    """`network` lets them work in every centre; otherwise only where the lists say."""
+
+    staff_id: AccountId
+    version: int
+    family: str
+    given: str | None
+    patronymic: str | None
+    roles: tuple[str, ...]
+    network: bool
+    centre_ids: tuple[UUID, ...]
+    department_ids: tuple[UUID, ...]
+    practitioner: bool
+    specialty: str | None
+    active: bool
+    added_at: datetime
+    moved_at: datetime | None = None
+    deactivated_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What somebody logs in with. A member of staff's account has their staff id."""
+
+    account_id: AccountId
+    kind: AccountKind
+    login: str
+    password_hash: str
+    password_expires_at: datetime | None
+    must_change_password: bool
+    active: bool
+    patient_id: UUID | None
+    tokens_valid_from: datetime
+    created_at: datetime
+
+    def can_log_in(self, now: datetime) -> bool:
+        return self.active and (self.password_expires_at is None or now < self.password_expires_at)
+
+
+_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]+\.[^@\s\x00-\x1f.]+")
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_PHONE_PUNCTUATION = re.compile(r"[\s().-]")
+MAX_LOGIN_LENGTH = 254
+
+
+def fold_login(text: str) -> str:
+    """Return the one spelling under which a login is kept and looked up."""
+    folded = unicodedata.normalize("NFC", text.strip()).casefold()
+    return _PHONE_PUNCTUATION.sub("", folded) if folded.startswith("+") else folded
+
+
+def parse_login(text: str, *, phone_allowed: bool) -> str:
+    """Return a new account's login. Raises InvalidLoginError."""
+    login = fold_login(text)
+    if len(login) <= MAX_LOGIN_LENGTH and _EMAIL.fullmatch(login):
+        return login
+    if phone_allowed and _E164.fullmatch(login):
+        return login
+    raise InvalidLoginError
+
+
+# -- passwords
+
+MIN_PASSWORD_LENGTH = {AccountKind.STAFF: 12, AccountKind.PATIENT: 15}
+MAX_PASSWORD_LENGTH = 256
+_SHORTEST_TELLING_LOGIN = 4
+
+
+def normalise_password(password: str) -> str:
+    """Return the same text for the same keys pressed on any device (NIST SP 800-63B)."""
+    return unicodedata.normalize("NFC", password)
+
+
+def check_password(password: str, *, kind: AccountKind, login: str) -> None:
+    """Refuse a password that could be guessed. Lengths are code points. Raises WeakPasswordError."""
+    password = normalise_password(password)
+    reasons = []
+    if len(password) < MIN_PASSWORD_LENGTH[kind]:
+        reasons.append("too-short")
+    if len(password) > MAX_PASSWORD_LENGTH:
+        reasons.append("too-long")
+    name = login.partition("@")[0]
+    if len(name) >= _SHORTEST_TELLING_LOGIN and name in password.casefold():
+        reasons.append("contains-login")
+    if len(set(password)) < len(password) // 3:
+        reasons.append("repetitive")
+    if reasons:
+        raise WeakPasswordError(reasons=reasons)
+
+
+# -- slowing down guesses
+
+FREE_FAILURES = 4
+LONGEST_DELAY = timedelta(minutes=15)
+FAILURES_FORGOTTEN_AFTER = timedelta(hours=12)
+ADDRESS_WINDOW = timedelta(minutes=5)
+
+
+def delay_after(failures: int) -> timedelta:
+    """Return how long an account rests after so many failures in a row: 1 s after the fifth, doubling."""
+    if failures <= FREE_FAILURES:
+        return timedelta(0)
+    return min(LONGEST_DELAY, timedelta(seconds=2 ** min(failures - FREE_FAILURES - 1, 20)))
+
+
+# -- sessions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionLimits:
+    idle: timedelta
+    longest: timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    session_id: SessionId
+    account_id: AccountId
+    started_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None = None
+    end_reason_code: str | None = None
+
+    def is_live(self, now: datetime, limits: SessionLimits) -> bool:
+        return self.ended_at is None and now < self.expires_at and now - self.last_used_at < limits.idle
+
+
+def next_whole_second(moment: datetime) -> datetime:
+    """Return the instant that divides tokens into before and after: they carry whole seconds."""
+    return datetime.fromtimestamp(math.ceil(moment.timestamp()), UTC)
+
+
+# -- OAuth2 clients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """`id` is the lab's id in every service. A secret that was replaced works until it expires."""
+
+    id: UUID
+    version: int
+    kind: ClientKind
+    client_id: str
+    name: str
+    scopes: tuple[str, ...]
+    network: bool
+    centre_ids: tuple[UUID, ...]
+    secret_digest: str
+    previous_secret_digest: str | None
+    previous_secret_expires_at: datetime | None
+    active: bool
+    registered_at: datetime
+    changed_at: datetime | None
+    tokens_valid_from: datetime
+
+    def secret_digests(self, now: datetime) -> list[str]:
+        """Return the digests of the secrets that work now, the newest first."""
+        digests = [self.secret_digest]
+        if (
+            self.previous_secret_digest is not None
+            and self.previous_secret_expires_at is not None
+            and now < self.previous_secret_expires_at
+        ):
+            digests.append(self.previous_secret_digest)
+        return digests
+
+
+def unknown_among(wanted: Iterable[object], known: Iterable[object]) -> list[str]:
+    """Return what is wanted but not known, as texts for an error's `unknown`."""
+    missing = set(wanted) - set(known)
+    return sorted(str(one) for one in missing)

@@ -1,0 +1,38 @@
+"""Forgetting sessions that expired and failed attempts that no longer count."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from clinic_shared.loops import pause
+from clinic_shared.service import Runtime
+from clinic_shared.telemetry import LOOP_FAILURES
+
+from clinic_identity import session_store
+from clinic_identity.domain import FAILURES_FORGOTTEN_AFTER
+
+log = structlog.get_logger()
+
+INTERVAL_SECONDS = 3600
+KEEP_SESSIONS = timedelta(days=30)
+"""So long, an old refresh token is still recognised as one that was used."""
+
+
+async def purge_regularly(runtime: Runtime, stop: asyncio.Event) -> None:
+    """Purge now and every hour until told to stop."""
+    while not stop.is_set():
+        try:
+            await purge(runtime)
+        except Exception as error:  # the next hour tries again
+            LOOP_FAILURES.labels(loop="identity-purge").inc()
+            log.warning("purge_failed", exc_info=error)
+        await pause(stop, INTERVAL_SECONDS)
+
+
+async def purge(runtime: Runtime) -> None:
+    async with runtime.database.transaction() as tx:
+        await session_store.purge(
+            tx,
+            sessions_before=tx.now - KEEP_SESSIONS,
+            failures_before=tx.now - FAILURES_FORGOTTEN_AFTER,
+        )

@@ -1,0 +1,167 @@
+"""Sessions: access tokens for five minutes, refresh tokens that work once, and ending both early."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from clinic_shared.audit import Action, AuditEntry, Outcome
+from clinic_shared.auth import LIFETIME_SECONDS, claims_of
+from clinic_shared.database import Transaction
+from clinic_shared.errors import NotFoundError
+from clinic_shared.ids import uuid7
+from clinic_shared.principal import Principal
+
+from clinic_identity import session_store, store
+from clinic_identity.desk import Desk
+from clinic_identity.domain import Account, AccountKind, Session, SessionId
+from clinic_identity.events import session_revoked
+from clinic_identity.roles import scopes_of
+
+REFRESH_TOKEN_PREFIX = "rt_"  # noqa: S105  # tells people and scanners what it is
+RESTRICTED_SCOPES = frozenset({"profile.read"})
+"""What an initial password opens where its change is enforced: one's own account, to change it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    access_token: str
+    expires_in_seconds: int
+    refresh_token: str
+    session: Session
+    must_change_password: bool
+
+
+async def start_session(tx: Transaction, desk: Desk, account: Account) -> Tokens:
+    """Open a session. The caller holds the account's lock, so none is opened while it is closed."""
+    limits = desk.settings.session_limits(account.kind)
+    session = Session(
+        session_id=SessionId(uuid7()),
+        account_id=account.account_id,
+        started_at=tx.now,
+        last_used_at=tx.now,
+        expires_at=tx.now + limits.longest,
+    )
+    await session_store.add_session(tx, session)
+    return await _issue(tx, desk, account, session)
+
+
+async def refresh_session(tx: Transaction, desk: Desk, refresh_token: str) -> Tokens | None:
+    """Exchange a refresh token, which is used up by it. None: refused; what was recorded must commit.
+
+    A token that was used before is in two hands, one of them a thief's: its session ends.
+    """
+    digest = _digest(refresh_token)
+    session_id = await session_store.find_session_of_token(tx, digest)
+    if session_id is None:
+        return None
+    session = await session_store.lock_session(tx, session_id)
+    account = await store.find_account(tx, session.account_id) if session else None
+    if session is None or account is None:
+        return None
+    if not await session_store.use_refresh_token(tx, digest):
+        await _end_stolen(tx, session, account)
+        return None
+    if not account.active or not session.is_live(tx.now, desk.settings.session_limits(account.kind)):
+        return None
+    used = replace(session, last_used_at=tx.now)
+    await session_store.save_session(tx, used)
+    return await _issue(tx, desk, account, used)
+
+
+async def end_own_session(tx: Transaction, caller: Principal, session_id: UUID, *, reason_code: str) -> None:
+    """End a session of the caller's. A session that ended already stays as it is."""
+    session = await session_store.lock_session(tx, session_id)
+    if session is None or session.account_id != caller.subject:
+        raise NotFoundError
+    await _end(tx, session, caller.kind, reason_code)
+
+
+async def end_any_session(tx: Transaction, session_id: UUID, *, reason_code: str) -> None:
+    session = await session_store.lock_session(tx, session_id)
+    account = await store.find_account(tx, session.account_id) if session else None
+    if session is None or account is None:
+        raise NotFoundError
+    await _end(tx, session, account.kind, reason_code)
+
+
+async def end_sessions(
+    tx: Transaction, account: Account, *, reason_code: str, but: UUID | None = None
+) -> None:
+    """End all sessions of an account, or all but one."""
+    for session in await session_store.lock_sessions(tx, account.account_id):
+        if session.session_id != but:
+            await _end(tx, session, account.kind, reason_code)
+
+
+async def _end(tx: Transaction, session: Session, kind: str, reason_code: str) -> None:
+    if session.ended_at is not None:
+        return
+    await session_store.save_session(tx, replace(session, ended_at=tx.now, end_reason_code=reason_code))
+    tx.emit(session_revoked(session, kind=str(kind), at=tx.now, reason_code=reason_code))
+    tx.audit(
+        AuditEntry(
+            action=Action.DELETE, resource_type="Session", resource_id=session.session_id, reason=reason_code
+        )
+    )
+
+
+async def _end_stolen(tx: Transaction, session: Session, account: Account) -> None:
+    tx.audit(
+        AuditEntry(
+            action=Action.EXECUTE,
+            resource_type="Session",
+            resource_id=session.session_id,
+            outcome=Outcome.DENIED,
+            reason="refresh-token-reused",
+            details={"account": str(account.account_id)},
+        )
+    )
+    await _end(tx, session, account.kind, "refresh-token-reused")
+
+
+async def _issue(tx: Transaction, desk: Desk, account: Account, session: Session) -> Tokens:
+    refresh_token = REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
+    await session_store.add_refresh_token(tx, _digest(refresh_token), session.session_id)
+    restricted = account.must_change_password and desk.settings.password_change_is_enforced
+    principal = await _principal_of(tx, account, session, restricted=restricted)
+    issued_at = max(tx.now, account.tokens_valid_from)
+    lifetime = token_lifetime(issued_at, until=session.expires_at)
+    claims = claims_of(principal, issued_at=issued_at, lifetime_seconds=lifetime)
+    return Tokens(
+        access_token=desk.keys.signer.sign(claims),
+        expires_in_seconds=lifetime,
+        refresh_token=refresh_token,
+        session=session,
+        must_change_password=account.must_change_password,
+    )
+
+
+def token_lifetime(issued_at: datetime, *, until: datetime) -> int:
+    """Return whole seconds: five minutes, but not past the session's end."""
+    return max(1, min(LIFETIME_SECONDS, int((until - issued_at) / timedelta(seconds=1))))
+
+
+async def _principal_of(
+    tx: Transaction, account: Account, session: Session, *, restricted: bool
+) -> Principal:
+    staff = await store.find_staff(tx, account.account_id) if account.kind is AccountKind.STAFF else None
+    roles = frozenset(staff.roles if staff else (AccountKind.PATIENT.value,))
+    scopes = await scopes_of(tx, roles)
+    return Principal(
+        subject=account.account_id,
+        kind=account.kind.value,
+        roles=roles,
+        scopes=scopes & RESTRICTED_SCOPES if restricted else scopes,
+        network=staff.network if staff else False,
+        centre_ids=frozenset(staff.centre_ids if staff else ()),
+        department_ids=frozenset(staff.department_ids if staff else ()),
+        patient_id=account.patient_id,
+        session_id=session.session_id,
+    )
+
+
+def _digest(refresh_token: str) -> bytes:
+    # 256 random bits: nothing to guess, so a fast hash is enough.
+    return hashlib.sha256(refresh_token.encode("utf-8", "surrogatepass")).digest()

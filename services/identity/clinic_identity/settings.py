@@ -1,0 +1,73 @@
+"""What identity reads from its environment besides what every service does."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from clinic_shared.settings import ServiceSettings
+from pydantic import Field, SecretStr, model_validator
+
+from clinic_identity.domain import AccountKind, SessionLimits
+
+PRODUCTION_MEMORY_KIB = 19_456
+"""OWASP's least for argon2id with two passes."""
+
+
+class IdentitySettings(ServiceSettings):
+    secrets_dir: Path | None = Field(
+        default=None, description="folder of signing-key.pem; `signing-key-*.pem` beside it are published too"
+    )
+    bootstrap_admin_login: SecretStr | None = Field(
+        default=None, description="login of the first administrator, made at start while there is no staff"
+    )
+    bootstrap_admin_password: SecretStr | None = None
+    enforce_password_change: bool | None = Field(
+        default=None,
+        description="whether an initial password opens nothing but the change of it; by default in production",
+    )
+    initial_password_seconds: int = Field(default=72 * 3600, ge=300)
+    secret_overlap_seconds: int = Field(
+        default=24 * 3600, ge=0, description="how long a replaced client secret goes on working"
+    )
+    password_iterations: int = Field(default=2, ge=1)
+    password_memory_kib: int = Field(default=47_104, ge=8)
+    password_threads: int | None = Field(
+        default=None, ge=1, description="password checks at a time; one per processor by default"
+    )
+    password_queue: int = Field(default=50, ge=0, description="checks that may wait before logins get 503")
+    failures_per_address: int = Field(
+        default=20, ge=1, description="failed logins from one address within five minutes"
+    )
+    staff_idle_seconds: int = Field(default=15 * 60, ge=60)
+    staff_session_seconds: int = Field(default=12 * 3600, ge=60)
+    patient_idle_seconds: int = Field(default=30 * 60, ge=60)
+    patient_session_seconds: int = Field(default=24 * 3600, ge=60)
+
+    @model_validator(mode="after")
+    def _refuse_weak_production(self) -> Self:
+        if self.environment == "production" and self.password_memory_kib < PRODUCTION_MEMORY_KIB:
+            raise ValueError(f"password_memory_kib is at least {PRODUCTION_MEMORY_KIB} in production")
+        if (self.bootstrap_admin_login is None) != (self.bootstrap_admin_password is None):
+            raise ValueError("give bootstrap_admin_login and bootstrap_admin_password, or neither")
+        return self
+
+    @property
+    def password_change_is_enforced(self) -> bool:
+        if self.enforce_password_change is not None:
+            return self.enforce_password_change
+        return self.environment == "production"
+
+    @property
+    def initial_password_life(self) -> timedelta:
+        return timedelta(seconds=self.initial_password_seconds)
+
+    @property
+    def secret_overlap(self) -> timedelta:
+        return timedelta(seconds=self.secret_overlap_seconds)
+
+    def session_limits(self, kind: AccountKind) -> SessionLimits:
+        if kind is AccountKind.STAFF:
+            idle, longest = self.staff_idle_seconds, self.staff_session_seconds
+        else:
+            idle, longest = self.patient_idle_seconds, self.patient_session_seconds
+        return SessionLimits(idle=timedelta(seconds=idle), longest=timedelta(seconds=longest))

@@ -1,0 +1,155 @@
+"""Identity's tables. `patient` is a projection; `role` a copy of the taxonomy in contracts."""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+)
+
+metadata = MetaData()
+
+Instant = DateTime(timezone=True)
+
+legal_entity = Table(
+    "legal_entity",
+    metadata,
+    Column("legal_entity_id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("registered_at", Instant, nullable=False),
+)
+centre = Table(
+    "centre",
+    metadata,
+    Column("centre_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("legal_entity_id", Uuid, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("time_zone", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("address", Text),
+    Column("phone", Text),
+    Column("status", Text, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("changed_at", Instant),
+)
+department = Table(
+    "department",
+    metadata,
+    Column("department_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("centre_id", Uuid, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("specialty", Text),
+    Column("status", Text, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("changed_at", Instant),
+    Column("closed_at", Instant),
+)
+role = Table(
+    "role",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("taxonomy_version", BigInteger, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+)
+patient = Table(
+    "patient",
+    metadata,
+    Column("patient_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+account = Table(
+    "account",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("login", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("password_expires_at", Instant),
+    Column("must_change_password", Boolean, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("patient_id", Uuid),
+    Column("tokens_valid_from", Instant, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+staff = Table(
+    "staff",
+    metadata,
+    Column("staff_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("family", Text, nullable=False),
+    Column("given", Text),
+    Column("patronymic", Text),
+    Column("roles", ARRAY(Text), nullable=False),
+    Column("network", Boolean, nullable=False),
+    Column("centre_ids", ARRAY(Uuid), nullable=False),
+    Column("department_ids", ARRAY(Uuid), nullable=False),
+    Column("practitioner", Boolean, nullable=False),
+    Column("specialty", Text),
+    Column("active", Boolean, nullable=False),
+    Column("added_at", Instant, nullable=False),
+    Column("moved_at", Instant),
+    Column("deactivated_at", Instant),
+)
+session = Table(
+    "session",
+    metadata,
+    Column("session_id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("last_used_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("end_reason_code", Text),
+)
+refresh_token = Table(
+    "refresh_token",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("session_id", Uuid, nullable=False),
+    Column("issued_at", Instant, nullable=False),
+    Column("used_at", Instant),
+)
+login_throttle = Table(
+    "login_throttle",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("subject", LargeBinary, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("counted_from", Instant, nullable=False),
+    Column("last_failure_at", Instant, nullable=False),
+    Column("blocked_until", Instant),
+)
+client = Table(
+    "client",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("network", Boolean, nullable=False),
+    Column("centre_ids", ARRAY(Uuid), nullable=False),
+    Column("secret_digest", Text, nullable=False),
+    Column("previous_secret_digest", Text),
+    Column("previous_secret_expires_at", Instant),
+    Column("active", Boolean, nullable=False),
+    Column("registered_at", Instant, nullable=False),
+    Column("changed_at", Instant),
+    Column("tokens_valid_from", Instant, nullable=False),
+)
