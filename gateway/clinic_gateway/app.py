@@ -127,14 +127,14 @@ class Gateway:
         exchange.read_headers()
         address = self._address_of(exchange)
         now = time.monotonic()
-        self._per_address.check(address, now)
+        self._per_address.check(_network_of(address), now)
         if route is None and operations.is_operations_path(exchange.path):
             await self._operate(exchange, address)
         elif route is None:
             await self._own(exchange.scope, exchange.receive, _observed(exchange))
         else:
             if route.sign_in:
-                self._sign_ins.check(address, now)
+                self._sign_ins.check(_network_of(address), now)
             await self._authenticate(exchange, route.credentials)
             await self._proxy.pass_on(exchange, route, address)
 
@@ -159,14 +159,14 @@ class Gateway:
         self._per_subject.check(str(principal.subject), time.monotonic())
 
     def _address_of(self, exchange: Exchange) -> str:
-        """Return the caller's address as the nearest trusted proxy saw it; of IPv6 the /64."""
+        """Return the caller's address as the outermost trusted proxy saw it."""
         client = exchange.scope.get("client")
         address = client[0] if client else ""
         hops = self._settings.trusted_hops
         forwarded = exchange.headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
         if hops and len(forwarded) >= hops:
             address = forwarded[-hops].strip()
-        return _network_of(address)
+        return address
 
     def _record(self, exchange: Exchange, route: str) -> None:
         method = exchange.method if exchange.method in METHODS else "other"
@@ -212,6 +212,7 @@ def _label(exchange: Exchange, route: Route | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _network_of(address: str) -> str:
+    """Return whom a limit is for: of IPv6 the /64, since everybody has as many addresses as they like."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -12,12 +12,13 @@ import orjson
 from clinic_shared.errors import DomainError
 
 from clinic_gateway.operations import is_operations_path
-from clinic_gateway.routes import Credentials, RouteTable
+from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, RouteTable
 from clinic_gateway.upstream import Upstreams
 
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
 FETCH_SECONDS = 3
+SERVICE_PARAMETER = {"name": "service", "in": "path", "required": True, "schema": {"type": "string"}}
 BEARER = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
 
 
@@ -104,7 +105,20 @@ def _public_paths(
     for path, item in part.get("paths", {}).items():
         route = table.match(path)
         if (route is not None and route.service == service) or is_operations_path(path):
-            yield path, {method: item[method] for method in METHODS if method in item}
+            operations = {method: item[method] for method in METHODS if method in item}
+            yield (path, operations) if route else _through_gateway(path, operations)
+
+
+def _through_gateway(path: str, operations: dict[str, Document]) -> tuple[str, dict[str, Document]]:
+    """Describe an operations page as it is called here: with the service, where it isn't shared by all."""
+    page, *rest = path.removeprefix(OPERATIONS_PREFIX).strip("/").split("/")
+    if not rest:
+        return path, operations
+    named = [
+        (method, operation | {"parameters": [SERVICE_PARAMETER, *operation.get("parameters", [])]})
+        for method, operation in operations.items()
+    ]
+    return f"{OPERATIONS_PREFIX}/{page}/{{service}}/{'/'.join(rest)}", dict(named)
 
 
 def _operation(service: str, path: str, operation: Document, table: RouteTable) -> Document:

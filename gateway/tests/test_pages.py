@@ -60,6 +60,19 @@ def test_public_operations_say_that_they_need_no_token():
     assert joined["paths"]["/v1/auth/login"]["get"]["security"] == []
 
 
+def test_operations_are_described_as_the_gateway_offers_them():
+    shared = described("/v1/ops/dead-letters", "list", {})
+    one = described("/v1/ops/dead-letters/{dead_letter_id}", "show", {})
+    shared["paths"] |= one["paths"]
+    joined = join({"patients": shared, "scheduling": shared}, RouteTable(), "")
+    assert list(joined["paths"]) == [
+        "/v1/ops/dead-letters",
+        "/v1/ops/dead-letters/{service}/{dead_letter_id}",
+    ]
+    shown = joined["paths"]["/v1/ops/dead-letters/{service}/{dead_letter_id}"]["get"]
+    assert (shown["tags"], shown["parameters"][0]["name"]) == (["operations"], "service")
+
+
 async def test_the_description_comes_from_contracts_or_from_the_service(start_clinic, reply, tmp_path):
     (tmp_path / "openapi").mkdir()
     (tmp_path / "openapi" / "patients.json").write_text(json.dumps(PATIENTS))
