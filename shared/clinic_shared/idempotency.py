@@ -7,13 +7,25 @@ failure nothing remains, and the repeat is a first try.
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fastapi import Request, Response
-from sqlalchemy import Column, DateTime, LargeBinary, SmallInteger, Table, Text, delete, func, select, update
+from sqlalchemy import (
+    Column,
+    DateTime,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_shared.database import Transaction
@@ -73,6 +85,35 @@ class KeyReusedError(DomainError):
     status: ClassVar[int] = 422
 
 
+_claimed = idempotency_key.c
+_new = insert(idempotency_key)
+# Built once: building these expressions for each request costs a quarter of a millisecond.
+_TAKE = _new.on_conflict_do_update(
+    constraint=idempotency_key.primary_key,
+    set_={
+        "fingerprint": _new.excluded.fingerprint,
+        "status": None,
+        "headers": None,
+        "body": None,
+        "created_at": func.now(),
+    },
+    # A key that outlived its day but wasn't swept yet is free again.
+    where=_claimed.created_at < func.now() - KEEP,
+).returning(_claimed.key)
+_IS_CLAIM = (
+    (_claimed.principal == bindparam("of_principal"))
+    & (_claimed.route == bindparam("of_route"))
+    & (_claimed.key == bindparam("of_key"))
+)
+_FIND = select(_claimed.fingerprint, _claimed.status, _claimed.headers, _claimed.body).where(_IS_CLAIM)
+_FREE = delete(idempotency_key).where(_IS_CLAIM)
+_ANSWER = (
+    update(idempotency_key)
+    .where(_IS_CLAIM)
+    .values(status=bindparam("given"), headers=bindparam("with_headers"), body=bindparam("with_body"))
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A key in use: whose, where, and for exactly which request."""
@@ -83,11 +124,8 @@ class Claim:
     fingerprint: bytes
 
     @property
-    def primary_key(self) -> Any:
-        columns = idempotency_key.c
-        return (
-            (columns.principal == self.principal) & (columns.route == self.route) & (columns.key == self.key)
-        )
+    def identity(self) -> dict[str, str]:
+        return {"of_principal": self.principal, "of_route": self.route, "of_key": self.key}
 
 
 def read_key(request: Request, mode: Idempotency) -> str | None:
@@ -125,30 +163,14 @@ async def take(transaction: Transaction, claim: Claim) -> Response | None:
 
     Waits for a concurrent request with the same key. Raises KeyReusedError.
     """
-    statement = insert(idempotency_key).values(
-        principal=claim.principal, route=claim.route, key=claim.key, fingerprint=claim.fingerprint
-    )
-    # A key that outlived its day but wasn't swept yet is free again.
-    claimed = await transaction.execute(
-        statement.on_conflict_do_update(
-            constraint=idempotency_key.primary_key,
-            set_={
-                "fingerprint": statement.excluded.fingerprint,
-                "status": None,
-                "headers": None,
-                "body": None,
-                "created_at": func.now(),
-            },
-            where=idempotency_key.c.created_at < func.now() - KEEP,
-        ).returning(idempotency_key.c.key)
-    )
+    claimed = await transaction.execute(_TAKE, asdict(claim))
     if claimed.one_or_none() is not None:
         return None
     return await _replay(transaction, claim)
 
 
 async def _replay(transaction: Transaction, claim: Claim) -> Response:
-    row = (await transaction.execute(select(idempotency_key).where(claim.primary_key))).one()
+    row = (await transaction.execute(_FIND, claim.identity)).one()
     if row.fingerprint != claim.fingerprint:
         raise KeyReusedError
     response = Response(unseal_bytes(row.body), status_code=row.status)
@@ -160,14 +182,15 @@ async def _replay(transaction: Transaction, claim: Claim) -> Response:
 async def keep(transaction: Transaction, claim: Claim, response: Response) -> None:
     """Store a successful answer; free the key after any other."""
     if not 200 <= response.status_code < 300:  # noqa: PLR2004  # RFC 9110, 15.3
-        await transaction.execute(delete(idempotency_key).where(claim.primary_key))
+        await transaction.execute(_FREE, claim.identity)
         return
     headers = [[name, value] for name, value in response.headers.items() if name not in _NOT_KEPT]
-    await transaction.execute(
-        update(idempotency_key)
-        .where(claim.primary_key)
-        .values(status=response.status_code, headers=headers, body=seal_bytes(bytes(response.body)))
-    )
+    answer = {
+        "given": response.status_code,
+        "with_headers": headers,
+        "with_body": seal_bytes(bytes(response.body)),
+    }
+    await transaction.execute(_ANSWER, {**claim.identity, **answer})
 
 
 async def purge_expired(transaction: Transaction) -> int:
