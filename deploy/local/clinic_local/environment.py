@@ -116,9 +116,10 @@ class Environments:
         return {
             "CLINIC_URL": self.url,
             "CLINIC_FAKES_URL": self.base_url("fakes"),
-            "CLINIC_AMQP_URL": self._rabbitmq.amqp_url,
-            "CLINIC_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,
-            "CLINIC_POSTGRES_URL": self._postgres.admin_url,
+            # Not as CLINIC_AMQP_URL and CLINIC_POSTGRES_URL: those tell the next start to use given servers.
+            "CLINIC_PRIVATE_AMQP_URL": self._rabbitmq.amqp_url,
+            "CLINIC_PRIVATE_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,
+            "CLINIC_PRIVATE_POSTGRES_URL": self._postgres.admin_url,
             **{f"CLINIC_{_upper(name)}_URL": self.base_url(name) for name in self._services},
             **{f"CLINIC_{_upper(name)}_DATABASE_URL": self.database_url(name) for name in self._services},
         }

@@ -338,7 +338,8 @@ def _initdb(
 def _locales(version: int) -> list[list[str]]:
     """Return what to try, best first: lower() and trigrams must know Cyrillic, which plain C doesn't."""
     libc = [["--locale=C.UTF-8"], ["--locale=en_US.UTF-8"], ["--locale=C"]]
-    builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    # lower() asks the provider, trigrams ask LC_CTYPE, which --locale sets.
+    builtin = ["--locale-provider=builtin", "--locale=C.UTF-8"]
     return [builtin, *libc] if version >= 17 else libc  # noqa: PLR2004 - the release that brought the provider
 
 
