@@ -83,6 +83,14 @@ def pytest_configure() -> None:
     os.environ.setdefault("CLINIC_ENVIRONMENT", "test")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs servers through whatever fixture, so that `make check` can leave it out."""
+    for item in items:
+        if "servers" in getattr(item, "fixturenames", ()):
+            item.add_marker("servers")
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Servers:
     """Start PostgreSQL and RabbitMQ once per run, or use those that `CLINIC_TEST_SERVERS` names."""
