@@ -96,7 +96,7 @@ def installed(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(postgres, "_wheel_binaries", lambda: iter(()))
 
-    def install(version: str, *, extensions=("btree_gist", "pg_trgm")) -> Path:
+    def install(version: str, *, extensions=("btree_gist", "pg_trgm")):
         bin_dir = tmp_path / "lib" / version / "bin"
         control = tmp_path / "share" / version.split(".", maxsplit=1)[0] / "extension"
         for folder in (bin_dir, control):

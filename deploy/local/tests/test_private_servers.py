@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from clinic_local import loopback
-from clinic_local.servers import Postgres, start_test_servers
+from clinic_local.servers import Postgres, TestServers, start_test_servers
 
 pytestmark = pytest.mark.servers
 
@@ -56,6 +56,11 @@ def listening_addresses(pids) -> set[str]:
     return found
 
 
+def pids_of(servers: TestServers) -> list[int]:
+    processes = (servers.postgres.process, servers.rabbitmq.process)
+    return [pid for process in processes if process is not None for pid in process.pids.values()]
+
+
 @pytest.fixture(scope="module")
 def awkward(tmp_path_factory):
     """Servers of a checkout whose path has a space and Cyrillic letters."""
@@ -63,7 +68,7 @@ def awkward(tmp_path_factory):
     root.mkdir()
     servers = start_test_servers(root)
     yield servers
-    pids = [*servers.postgres.process.pids.values(), *servers.rabbitmq.process.pids.values()]
+    pids = pids_of(servers)
     servers.stop()
     wait_until_gone(pids, within_seconds=1)
     assert not list(root.glob(".run/test/*"))
@@ -77,7 +82,7 @@ def test_servers_answer_from_a_path_with_spaces_and_cyrillic_letters(awkward):
 
 
 def test_servers_listen_on_the_loopback_only(awkward):
-    pids = [*awkward.postgres.process.pids.values(), *awkward.rabbitmq.process.pids.values()]
+    pids = pids_of(awkward)
     loopbacks = {"0100007F", "00000000000000000000000001000000"}
     assert listening_addresses(pids) <= loopbacks
     assert "0100007F" in listening_addresses(pids)
