@@ -1,11 +1,13 @@
 """Composition of the gateway: an ASGI application around the proxy, and the process that serves it."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from uuid import UUID
 
 import structlog
 import uvicorn
@@ -174,12 +176,13 @@ class Gateway:
         HTTP_REQUEST_SECONDS.labels(SERVICE, route, method).observe(exchange.seconds)
         if exchange.status >= SERVER_ERROR or self._settings.access_log:
             log.log(
-                30 if exchange.status >= SERVER_ERROR else 20,
+                logging.WARNING if exchange.status >= SERVER_ERROR else logging.INFO,
                 "request",
                 method=method,
                 route=route,
                 status=exchange.status,
                 duration_ms=round(exchange.seconds * 1000, 2),
+                request_id=UUID(exchange.request_id),
                 traceparent=exchange.traceparent,
             )
 

@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -72,6 +72,8 @@ class Reply:
     break_off: bool = False
     """Close the connection where the last chunk should come."""
     wait_for: asyncio.Event | None = None
+    wait_between: asyncio.Event | None = None
+    """What each chunk but the first waits for."""
 
 
 Answer = Callable[[Seen], Reply | Awaitable[Reply]]
@@ -114,7 +116,9 @@ class Service:
             if reply.body is None:
                 headers.append((b"content-type", b"application/json"))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        for chunk in reply.chunks or []:
+        for number, chunk in enumerate(reply.chunks or []):
+            if number and reply.wait_between is not None:
+                await reply.wait_between.wait()
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         if not reply.break_off:
             await send({"type": "http.response.body", "body": b"" if reply.chunks else content})
@@ -130,8 +134,13 @@ class Clinic:
         return self.services[name]
 
 
+Bearer = Callable[..., dict[str, str]]
+StartClinic = Callable[..., AbstractAsyncContextManager[Clinic]]
+
+
 def token_of(**changes: Any) -> str:
-    principal = Principal(**({"subject": uuid4(), "kind": "staff"} | changes))
+    claims: dict[str, Any] = {"subject": uuid4(), "kind": "staff", **changes}
+    principal = Principal(**claims)
     return SIGNER.sign(claims_of(principal, issued_at=datetime.now(UTC)))
 
 
@@ -190,12 +199,12 @@ def clinic(shared_clinic: Clinic) -> Clinic:
 
 
 @pytest.fixture
-def start_clinic() -> Callable[..., Any]:
+def start_clinic() -> StartClinic:
     return running_clinic
 
 
 @pytest.fixture(name="bearer")
-def bearer_fixture() -> Callable[..., dict[str, str]]:
+def bearer_fixture() -> Bearer:
     return bearer
 
 

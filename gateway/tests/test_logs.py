@@ -1,15 +1,22 @@
+from __future__ import annotations
+
 import io
 import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 from clinic_shared import telemetry
 
+if TYPE_CHECKING:
+    from conftest import Bearer, Reply, StartClinic
+
 CANARY = "Kanareykina"
 
 
 @pytest.fixture
-def logged():
+def logged() -> Iterator[io.BytesIO]:
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     stream = io.BytesIO()
@@ -20,7 +27,9 @@ def logged():
     structlog.reset_defaults()
 
 
-async def test_no_name_of_a_patient_gets_into_logs_metrics_or_errors(start_clinic, bearer, reply, logged):
+async def test_no_name_of_a_patient_gets_into_logs_metrics_or_errors(
+    start_clinic: StartClinic, bearer: Bearer, reply: type[Reply], logged: io.BytesIO
+) -> None:
     async with start_clinic("patients", down=("scheduling",), access_log=True) as clinic:
         headers = bearer() | {"x-request-id": CANARY, "traceparent": CANARY, "x-user-name": CANARY}
         path = f"/v1/patients/{CANARY}?name={CANARY}"

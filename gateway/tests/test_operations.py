@@ -1,15 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from conftest import Bearer, Clinic, Reply, StartClinic
 
 EVENTS = "/v1/ops/events?subject=1"
 
 
 @pytest.fixture
-async def three(start_clinic):
+async def three(start_clinic: StartClinic) -> AsyncIterator[Clinic]:
     async with start_clinic("patients", "scheduling", down=("billing",)) as clinic:
         yield clinic
 
 
-async def test_what_happened_is_joined_from_all_services_in_order(three, bearer, reply):
+async def test_what_happened_is_joined_from_all_services_in_order(
+    three: Clinic, bearer: Bearer, reply: type[Reply]
+) -> None:
     three["patients"].replies = [
         reply(document={"items": [{"recorded_at": "2026-03-02T06:00:00Z"}], "next_cursor": "x"})
     ]
@@ -21,7 +31,7 @@ async def test_what_happened_is_joined_from_all_services_in_order(three, bearer,
     assert three["patients"].seen[0].target == EVENTS
 
 
-async def test_ledgers_stand_side_by_side(three, bearer, reply):
+async def test_ledgers_stand_side_by_side(three: Clinic, bearer: Bearer, reply: type[Reply]) -> None:
     for name in ("patients", "scheduling"):
         line = {"interface": "x", "answered": 1, "balanced": True}
         three[name].replies = [reply(document={"service": name, "interfaces": [line], "money_sum_minor": 0})]
@@ -30,13 +40,15 @@ async def test_ledgers_stand_side_by_side(three, bearer, reply):
     assert answer["services"]["scheduling"] == {"service": "scheduling", "money_sum_minor": 0}
 
 
-async def test_a_service_that_cant_be_reached_is_named(three, bearer):
+async def test_a_service_that_cant_be_reached_is_named(three: Clinic, bearer: Bearer) -> None:
     answer = (await three.http.get("/v1/ops/ledger", headers=bearer())).json()
     assert answer["unreachable"] == [{"service": "billing", "reason": "service-down"}]
     assert set(answer["services"]) == {"patients", "scheduling"}
 
 
-async def test_a_service_that_answers_nonsense_or_an_error_is_named(three, bearer, reply):
+async def test_a_service_that_answers_nonsense_or_an_error_is_named(
+    three: Clinic, bearer: Bearer, reply: type[Reply]
+) -> None:
     three["patients"].replies = [reply(body=b"<html>")]
     three["scheduling"].replies = [reply(500, {"title": "x"})]
     answer = (await three.http.get("/v1/ops/ledger", headers=bearer())).json()
@@ -47,7 +59,7 @@ async def test_a_service_that_answers_nonsense_or_an_error_is_named(three, beare
     }
 
 
-async def test_who_may_not_is_told_so(three, bearer, reply):
+async def test_who_may_not_is_told_so(three: Clinic, bearer: Bearer, reply: type[Reply]) -> None:
     problem = {"type": "/problems/forbidden", "status": 403}
     three["patients"].replies = [reply(403, problem)]
     three["scheduling"].replies = [reply(403, problem)]
@@ -55,7 +67,7 @@ async def test_who_may_not_is_told_so(three, bearer, reply):
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/forbidden")
 
 
-async def test_operations_need_a_token(three):
+async def test_operations_need_a_token(three: Clinic) -> None:
     assert (await three.http.get("/v1/ops/ledger")).status_code == 401
     assert three["patients"].seen == []
 
@@ -68,7 +80,9 @@ async def test_operations_need_a_token(three):
         ("/v1/ops/intake/scheduling/0199/redrive", "/v1/ops/intake/0199/redrive"),
     ],
 )
-async def test_one_service_is_asked_in_its_own_words(three, bearer, path, target):
+async def test_one_service_is_asked_in_its_own_words(
+    three: Clinic, bearer: Bearer, path: str, target: str
+) -> None:
     answer = await three.http.post(path, json={"cause": "x"}, headers=bearer())
     assert answer.json() == {"service": "scheduling"}
     assert three["scheduling"].seen[0].target == target
@@ -83,6 +97,6 @@ async def test_one_service_is_asked_in_its_own_words(three, bearer, path, target
         ("/v1/ops/intake", "unknown-path"),
     ],
 )
-async def test_other_operations_dont_exist(three, bearer, path, kind):
+async def test_other_operations_dont_exist(three: Clinic, bearer: Bearer, path: str, kind: str) -> None:
     answer = await three.http.get(path, headers=bearer())
     assert (answer.status_code, answer.json()["type"]) == (404, f"/problems/{kind}")

@@ -42,7 +42,7 @@ OWN = ("/healthz", "/readyz", "/metrics", "/version", "/docs", "/openapi.json", 
         ("/fhir/R4/ServiceRequest", "referrals"),
     ],
 )
-def test_public_paths_go_to_the_service_that_owns_them(path, service):
+def test_public_paths_go_to_the_service_that_owns_them(path: str, service: str) -> None:
     route = TABLE.match(path)
     assert route is not None
     assert route.service == service
@@ -51,21 +51,22 @@ def test_public_paths_go_to_the_service_that_owns_them(path, service):
 @pytest.mark.parametrize(
     "path", ["/", "/v1", "/v1/patientsx", "/v2/patients", "/fhir/R4", "/internal", "/v1/ops/x"]
 )
-def test_other_paths_go_nowhere(path):
+def test_other_paths_go_nowhere(path: str) -> None:
     assert TABLE.match(path) is None
 
 
-def test_the_longest_prefix_decides():
+def test_the_longest_prefix_decides() -> None:
     table = RouteTable((Route("/a", "one"), Route("/a/*/c", "two"), Route("/a/b/c", "three")))
-    assert [table.match(path).service for path in ("/a/x", "/a/x/c/d", "/a/b/c")] == ["one", "two", "three"]
+    matched = [table.match(path) for path in ("/a/x", "/a/x/c/d", "/a/b/c")]
+    assert [route and route.service for route in matched] == ["one", "two", "three"]
 
 
-def test_a_prefix_cant_be_given_twice():
+def test_a_prefix_cant_be_given_twice() -> None:
     with pytest.raises(ValueError, match="/a"):
         RouteTable((Route("/a", "one"), Route("/a", "two")))
 
 
-def test_only_these_paths_need_no_token():
+def test_only_these_paths_need_no_token() -> None:
     public = {route.prefix for route in ROUTES if route.credentials is not Credentials.TOKEN}
     assert public == {
         "/v1/auth/login",
@@ -80,13 +81,13 @@ def test_only_these_paths_need_no_token():
     }
 
 
-def test_documents_and_lab_messages_may_be_larger():
+def test_documents_and_lab_messages_may_be_larger() -> None:
     larger = {route.prefix for route in ROUTES if route.body in (Body.DOCUMENT, Body.LAB_MESSAGE)}
     assert larger == {"/v1/patients/*/documents", "/v1/lab/messages"}
 
 
 @pytest.mark.parametrize("file", sorted(CONTRACTS.glob("*.json")), ids=lambda file: file.stem)
-def test_every_described_path_is_routed_to_its_service(file):
+def test_every_described_path_is_routed_to_its_service(file: Path) -> None:
     for path in json.loads(file.read_text())["paths"]:
         if not path.startswith(OWN):
             route = TABLE.match(path)

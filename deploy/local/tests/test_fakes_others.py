@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx
@@ -37,7 +38,7 @@ class Clinic:
         self.requests.append((str(request.url), await request.body(), dict(request.headers)))
         return Response(status_code=self.answers.pop(0) if self.answers else 200)
 
-    def events(self) -> list[dict[str, object]]:
+    def events(self) -> list[Any]:
         return [json.loads(body) for _, body, _ in self.requests]
 
     def kinds(self) -> list[str]:
@@ -61,7 +62,7 @@ class Vendors:
     async def pay(self, identifier: str, **payment: object) -> httpx.Response:
         return await self.http.post(f"/_control/stripe/{identifier}/pay", json=payment)
 
-    async def stripe(self, path: str) -> dict[str, object]:
+    async def stripe(self, path: str) -> Any:
         return (await self.http.get(path, headers=STRIPE_AUTH)).json()
 
 
@@ -84,7 +85,7 @@ async def vendors(running: Vendors) -> Vendors:
     return running
 
 
-async def test_an_sms_is_queued_and_its_statuses_come_signed(vendors):
+async def test_an_sms_is_queued_and_its_statuses_come_signed(vendors: Vendors) -> None:
     form = {"To": "+70000000001", "From": "+70000000000", "Body": "Код 000000"}
     answer = await vendors.http.post(TWILIO, data=form, auth=TWILIO_AUTH)
     assert (answer.status_code, answer.json()["status"]) == (201, "queued")
@@ -95,7 +96,7 @@ async def test_an_sms_is_queued_and_its_statuses_come_signed(vendors):
     assert headers["x-twilio-signature"] == twilio_signature(SETTINGS.twilio_auth_token, url, fields)
 
 
-async def test_an_sms_to_an_unreachable_phone_is_undelivered(vendors):
+async def test_an_sms_to_an_unreachable_phone_is_undelivered(vendors: Vendors) -> None:
     form = {"To": "+70000131026", "From": "+70000000000", "Body": "x"}
     await vendors.http.post(TWILIO, data=form, auth=TWILIO_AUTH)
     await vendors.clinic.until(lambda: len(vendors.clinic.requests) == 2)
@@ -111,12 +112,14 @@ async def test_an_sms_to_an_unreachable_phone_is_undelivered(vendors):
         ({"To": "anna"}, TWILIO_AUTH, 400, 21211),
     ],
 )
-async def test_a_wrong_sms_is_refused_in_twilios_shape(vendors, form, auth, status, code):
+async def test_a_wrong_sms_is_refused_in_twilios_shape(
+    vendors: Vendors, form: dict[str, str], auth: tuple[str, str], status: int, code: int
+) -> None:
     answer = await vendors.http.post(TWILIO, data=form, auth=auth)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_an_email_arrives_in_the_inbox(vendors):
+async def test_an_email_arrives_in_the_inbox(vendors: Vendors) -> None:
     answer = await vendors.http.post("/email", json=MAIL, headers=POSTMARK_AUTH)
     assert answer.json()["ErrorCode"] == 0
     (message,) = (await vendors.http.get("/_control/inbox?channel=email")).json()["items"]
@@ -132,12 +135,14 @@ async def test_an_email_arrives_in_the_inbox(vendors):
         ({"TextBody": ""}, POSTMARK_AUTH, 422, 300),
     ],
 )
-async def test_a_wrong_email_is_refused_in_postmarks_shape(vendors, changes, headers, status, code):
+async def test_a_wrong_email_is_refused_in_postmarks_shape(
+    vendors: Vendors, changes: dict[str, Any], headers: dict[str, str], status: int, code: int
+) -> None:
     answer = await vendors.http.post("/email", json=MAIL | changes, headers=headers)
     assert (answer.status_code, answer.json()["ErrorCode"]) == (status, code)
 
 
-async def test_a_payment_goes_from_intent_to_signed_events(vendors):
+async def test_a_payment_goes_from_intent_to_signed_events(vendors: Vendors) -> None:
     intent = (await vendors.intent()).json()
     assert (intent["status"], intent["currency"], intent["amount"]) == (
         "requires_payment_method",
@@ -157,7 +162,7 @@ async def test_a_payment_goes_from_intent_to_signed_events(vendors):
     assert (await vendors.stripe(f"/v1/payment_intents/{intent['id']}"))["status"] == "succeeded"
 
 
-async def test_stripes_signature_covers_time_and_raw_body(vendors):
+async def test_stripes_signature_covers_time_and_raw_body(vendors: Vendors) -> None:
     await vendors.intent()
     await vendors.clinic.until(lambda: bool(vendors.clinic.requests))
     _, body, headers = vendors.clinic.requests[0]
@@ -168,7 +173,7 @@ async def test_stripes_signature_covers_time_and_raw_body(vendors):
     )
 
 
-async def test_events_come_duplicated_and_reordered_on_request(vendors):
+async def test_events_come_duplicated_and_reordered_on_request(vendors: Vendors) -> None:
     intent = (await vendors.intent()).json()
     await vendors.clinic.until(lambda: len(vendors.clinic.requests) == 1)
     await vendors.pay(intent["id"], deliveries=2, reorder=True)
@@ -178,14 +183,14 @@ async def test_events_come_duplicated_and_reordered_on_request(vendors):
     assert len({event["id"] for event in vendors.clinic.events()}) == 3
 
 
-async def test_a_refused_webhook_is_retried(vendors):
+async def test_a_refused_webhook_is_retried(vendors: Vendors) -> None:
     vendors.clinic.answers = [500, 503]
     await vendors.intent()
     await vendors.clinic.until(lambda: len(vendors.clinic.requests) == 3)
     assert len({event["id"] for event in vendors.clinic.events()}) == 1
 
 
-async def test_the_same_key_gives_the_same_intent_and_another_body_is_refused(vendors):
+async def test_the_same_key_gives_the_same_intent_and_another_body_is_refused(vendors: Vendors) -> None:
     first, again = await vendors.intent("key-1"), await vendors.intent("key-1")
     assert first.json() == again.json()
     assert again.headers["idempotent-replayed"] == "true"
@@ -193,7 +198,7 @@ async def test_the_same_key_gives_the_same_intent_and_another_body_is_refused(ve
     assert (other.status_code, other.json()["error"]["type"]) == (400, "idempotency_error")
 
 
-async def test_a_key_works_across_a_lost_answer(vendors):
+async def test_a_key_works_across_a_lost_answer(vendors: Vendors) -> None:
     await vendors.http.post(
         "/_control/faults", json={"vendor": "stripe", "delay_seconds": 30, "after_accepting": True}
     )
@@ -205,7 +210,7 @@ async def test_a_key_works_across_a_lost_answer(vendors):
     assert [event["type"] for event in events] == ["payment_intent.created"]
 
 
-async def test_a_checkout_session_is_paid_on_its_page(vendors):
+async def test_a_checkout_session_is_paid_on_its_page(vendors: Vendors) -> None:
     form = {
         "mode": "payment",
         "line_items[0][price_data][currency]": "rub",
@@ -222,7 +227,7 @@ async def test_a_checkout_session_is_paid_on_its_page(vendors):
     assert (await vendors.stripe(f"/v1/payment_intents/{paid['payment_intent']}"))["status"] == "succeeded"
 
 
-async def test_a_declined_card_can_be_tried_again(vendors):
+async def test_a_declined_card_can_be_tried_again(vendors: Vendors) -> None:
     intent = (await vendors.intent()).json()
     await vendors.pay(intent["id"], outcome="card_declined")
     await vendors.clinic.until(lambda: "payment_intent.payment_failed" in vendors.clinic.kinds())
@@ -230,7 +235,7 @@ async def test_a_declined_card_can_be_tried_again(vendors):
     assert (await vendors.stripe(f"/v1/payment_intents/{intent['id']}"))["amount_received"] == 150000
 
 
-async def test_no_more_is_refunded_than_was_paid(vendors):
+async def test_no_more_is_refunded_than_was_paid(vendors: Vendors) -> None:
     intent = (await vendors.intent()).json()
     await vendors.pay(intent["id"])
     refund = {"payment_intent": intent["id"], "amount": "100000"}
@@ -249,12 +254,14 @@ async def test_no_more_is_refunded_than_was_paid(vendors):
         (INTENT | {"currency": "roubles"}, STRIPE_AUTH, 400),
     ],
 )
-async def test_a_wrong_payment_is_refused_in_stripes_shape(vendors, form, headers, status):
+async def test_a_wrong_payment_is_refused_in_stripes_shape(
+    vendors: Vendors, form: dict[str, str], headers: dict[str, str], status: int
+) -> None:
     answer = await vendors.http.post("/v1/payment_intents", data=form, headers=headers)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_an_outage_answers_errors_as_long_as_asked_for(vendors):
+async def test_an_outage_answers_errors_as_long_as_asked_for(vendors: Vendors) -> None:
     await vendors.http.post("/_control/faults", json={"vendor": "stripe", "status": 503, "times": 2})
     assert [(await vendors.intent("k")).status_code for _ in range(3)] == [503, 503, 200]

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -38,7 +39,7 @@ class Clinic:
         self.requests.append((await request.body(), dict(request.headers)))
         return Response(status_code=self.answers.pop(0) if self.answers else 200)
 
-    def values(self) -> list[dict[str, object]]:
+    def values(self) -> list[Any]:
         return [json.loads(body)["entry"][0]["changes"][0]["value"] for body, _ in self.requests]
 
     def statuses(self) -> list[str]:
@@ -65,7 +66,7 @@ class Vendor:
     async def behave(self, **behaviour: object) -> None:
         assert (await self.http.put("/_control/behaviour", json=behaviour)).status_code == 204
 
-    async def inbox(self) -> list[dict[str, object]]:
+    async def inbox(self) -> Any:
         return (await self.http.get("/_control/inbox")).json()["items"]
 
 
@@ -106,7 +107,7 @@ async def vendor(running: Vendor) -> Vendor:
     return running
 
 
-async def test_an_accepted_template_is_only_accepted_and_its_statuses_follow(vendor):
+async def test_an_accepted_template_is_only_accepted_and_its_statuses_follow(vendor: Vendor) -> None:
     answer = await vendor.send(biz_opaque_callback_data="message-1")
     assert answer.status_code == 200
     assert answer.json()["messages"][0]["message_status"] == "accepted"
@@ -117,7 +118,7 @@ async def test_an_accepted_template_is_only_accepted_and_its_statuses_follow(ven
     assert status["biz_opaque_callback_data"] == "message-1"
 
 
-async def test_the_inbox_shows_what_the_patient_would_see(vendor):
+async def test_the_inbox_shows_what_the_patient_would_see(vendor: Vendor) -> None:
     await vendor.send()
     (message,) = await vendor.inbox()
     assert (message["to"], message["template"], message["language"]) == (
@@ -128,7 +129,7 @@ async def test_the_inbox_shows_what_the_patient_would_see(vendor):
     assert message["text"] == "Дерматология | 12:30"
 
 
-async def test_callbacks_are_signed_over_the_raw_body(vendor):
+async def test_callbacks_are_signed_over_the_raw_body(vendor: Vendor) -> None:
     await vendor.send()
     await vendor.clinic.until(lambda: bool(vendor.clinic.requests))
     body, headers = vendor.clinic.requests[0]
@@ -136,7 +137,7 @@ async def test_callbacks_are_signed_over_the_raw_body(vendor):
     assert headers["x-hub-signature-256"] == f"sha256={digest}"
 
 
-async def test_the_raw_body_differs_from_its_reserialisation(vendor):
+async def test_the_raw_body_differs_from_its_reserialisation(vendor: Vendor) -> None:
     await vendor.http.post("/_control/whatsapp/replies", json={"sender": "70000000001", "text": "да/нет"})
     await vendor.clinic.until(lambda: bool(vendor.clinic.requests))
     body = vendor.clinic.requests[0][0]
@@ -144,14 +145,14 @@ async def test_the_raw_body_differs_from_its_reserialisation(vendor):
     assert json.dumps(json.loads(body), separators=(",", ":")).encode() != body
 
 
-async def test_callbacks_come_twice_and_out_of_order_on_request(vendor):
+async def test_callbacks_come_twice_and_out_of_order_on_request(vendor: Vendor) -> None:
     await vendor.behave(duplicate_every=1, reorder_every=1)
     await vendor.send()
     await vendor.clinic.until(lambda: len(vendor.clinic.requests) == 6)
     assert vendor.clinic.statuses() == ["read", "read", "delivered", "delivered", "sent", "sent"]
 
 
-async def test_a_refused_callback_is_retried_until_it_is_taken(vendor):
+async def test_a_refused_callback_is_retried_until_it_is_taken(vendor: Vendor) -> None:
     await vendor.behave(read_receipts=False)
     vendor.clinic.answers = [503, 200, 500]
     await vendor.send()
@@ -159,13 +160,13 @@ async def test_a_refused_callback_is_retried_until_it_is_taken(vendor):
     assert sorted(vendor.clinic.statuses()) == ["delivered", "sent", "sent", "sent"]
 
 
-async def test_a_wrong_token_is_answered_as_meta_does(vendor):
+async def test_a_wrong_token_is_answered_as_meta_does(vendor: Vendor) -> None:
     answer = await vendor.http.post(MESSAGES, json=template_message(), headers={"authorization": "Bearer x"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, 190)
     assert answer.json()["error"]["type"] == "OAuthException"
 
 
-async def test_a_rate_limit_lasts_as_many_calls_as_asked_for(vendor):
+async def test_a_rate_limit_lasts_as_many_calls_as_asked_for(vendor: Vendor) -> None:
     await vendor.fault(code="130429", times=2, retry_after_seconds=1)
     answers = [await vendor.send() for _ in range(3)]
     assert [answer.status_code for answer in answers] == [429, 429, 200]
@@ -173,7 +174,7 @@ async def test_a_rate_limit_lasts_as_many_calls_as_asked_for(vendor):
     assert answers[0].headers["retry-after"] == "1"
 
 
-async def test_free_text_outside_the_service_window_fails_later(vendor):
+async def test_free_text_outside_the_service_window_fails_later(vendor: Vendor) -> None:
     answer = await vendor.http.post(MESSAGES, json=text_message(), headers=AUTHORIZED)
     assert answer.status_code == 200
     await vendor.clinic.until(lambda: bool(vendor.clinic.requests))
@@ -181,7 +182,7 @@ async def test_free_text_outside_the_service_window_fails_later(vendor):
     assert (status["status"], status["errors"][0]["code"]) == ("failed", 131047)
 
 
-async def test_a_reply_opens_the_service_window(vendor):
+async def test_a_reply_opens_the_service_window(vendor: Vendor) -> None:
     reply = {"sender": "+70000000001", "text": "Да", "button_payload": "confirm", "in_reply_to": "wamid.x"}
     await vendor.http.post("/_control/whatsapp/replies", json=reply)
     await vendor.clinic.until(lambda: bool(vendor.clinic.requests))
@@ -192,13 +193,13 @@ async def test_a_reply_opens_the_service_window(vendor):
     await vendor.clinic.until(lambda: "delivered" in vendor.clinic.statuses())
 
 
-async def test_an_undeliverable_number_fails_later(vendor):
+async def test_an_undeliverable_number_fails_later(vendor: Vendor) -> None:
     await vendor.send(to="+70000131026")
     await vendor.clinic.until(lambda: vendor.clinic.statuses() == ["failed"])
     assert vendor.clinic.values()[0]["statuses"][0]["errors"][0]["code"] == 131026
 
 
-async def test_a_call_that_times_out_may_have_been_accepted(vendor):
+async def test_a_call_that_times_out_may_have_been_accepted(vendor: Vendor) -> None:
     await vendor.fault(delay_seconds=30, after_accepting=True)
     with pytest.raises(httpx.ReadTimeout):
         await vendor.http.post(MESSAGES, json=template_message(), headers=AUTHORIZED, timeout=0.2)
@@ -209,17 +210,17 @@ async def test_a_call_that_times_out_may_have_been_accepted(vendor):
 @pytest.mark.parametrize(
     "changes", [{"to": "nobody"}, {"type": "sticker"}, {"template": {}}, {"messaging_product": "x"}]
 )
-async def test_an_invalid_message_is_refused_and_not_kept(vendor, changes):
+async def test_an_invalid_message_is_refused_and_not_kept(vendor: Vendor, changes: dict[str, Any]) -> None:
     answer = await vendor.send(**changes)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 100)
     assert await vendor.inbox() == []
 
 
-async def test_the_subscription_is_verified_by_a_challenge(vendor):
+async def test_the_subscription_is_verified_by_a_challenge(vendor: Vendor) -> None:
     assert (await vendor.http.post("/_control/whatsapp/verify")).json() == {"verified": True}
 
 
-async def test_reset_forgets_everything(vendor):
+async def test_reset_forgets_everything(vendor: Vendor) -> None:
     await vendor.send()
     await vendor.fault(code="131000", times=9)
     assert (await vendor.http.post("/_control/reset")).status_code == 204
@@ -227,7 +228,7 @@ async def test_reset_forgets_everything(vendor):
     assert (await vendor.send()).status_code == 200
 
 
-async def test_a_control_request_that_makes_no_sense_is_explained(vendor):
+async def test_a_control_request_that_makes_no_sense_is_explained(vendor: Vendor) -> None:
     answer = await vendor.http.post("/_control/faults", json={"vendor": "nobody"})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"] == ["vendor"]
