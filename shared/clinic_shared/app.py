@@ -17,11 +17,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from clinic_shared import contracts, openapi, problems, telemetry
+from clinic_shared import contracts, openapi, ops, problems, telemetry
 from clinic_shared.errors import NotFoundError
 from clinic_shared.middleware import EdgeMiddleware
 from clinic_shared.readiness import Readiness
-from clinic_shared.routing import ClinicRoute, ClinicRouter
+from clinic_shared.routing import ClinicRoute
 from clinic_shared.service import Runtime, Service
 
 OPERATIONAL_PATHS = frozenset(
@@ -48,7 +48,7 @@ def create_app(service: Service, runtime: Runtime | None = None) -> FastAPI:
     app.state.readiness = Readiness(runtime) if runtime else None
     problems.install(app)
     # Appended as they are: `include_router` would match every request twice.
-    for router in (*service.routers, *_ops_routers()):
+    for router in (*service.routers, ops.router):
         app.router.routes.extend(router.routes)
     for path, endpoint in (
         ("/healthz", _healthz),
@@ -61,12 +61,6 @@ def create_app(service: Service, runtime: Runtime | None = None) -> FastAPI:
     package = service.package_dir.name
     app.openapi = lru_cache(maxsize=1)(partial(openapi.describe, app, package=package))  # type: ignore[method-assign]  # FastAPI's way to extend it
     return app
-
-
-def _ops_routers() -> tuple[ClinicRouter, ...]:
-    if importlib.util.find_spec("clinic_shared.ops") is None:
-        return ()
-    return (importlib.import_module("clinic_shared.ops").router,)
 
 
 @asynccontextmanager

@@ -50,7 +50,6 @@ __all__ = [
     "CurrentContext",
     "CurrentRuntime",
     "Idempotency",
-    "IdempotencyMode",
     "IfMatch",
     "Page",
     "PageQuery",
@@ -76,7 +75,6 @@ AUTHENTICATED = Access.AUTHENTICATED
 """Any verified caller, whatever their scopes."""
 
 Permission = str | Access
-IdempotencyMode = Idempotency
 Answer = Callable[[Request], Coroutine[Any, Any, Response]]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
 
