@@ -101,13 +101,16 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        return self._current is not None and not self._current.is_closed
+        # `is_closed` speaks of our own closing only; a lost transport clears `connected`.
+        connection = self._current
+        return connection is not None and not connection.is_closed and connection.connected.is_set()
 
     async def get(self) -> AbstractConnection:
         """Return the open connection. Raises BrokerUnavailableError."""
         async with self._lock:
-            if self._current is not None and not self._current.is_closed:
+            if self._current is not None and self.is_open:
                 return self._current
+            self.abandon()
             wait = self._next_try_at - time.monotonic()
             if wait > 0:
                 raise BrokerUnavailableError(wait)

@@ -39,7 +39,9 @@ class Management:
 
     async def list(self, kind: str) -> list[dict[str, Any]]:
         """Return all `exchanges`, `queues`, `bindings` or `policies` of the virtual host."""
-        answer = (await self._client.get(f"/api/{kind}/{self._vhost}")).raise_for_status()
+        # Statistics lag by seconds, and a queue's policy with them; the bare records don't.
+        path = f"/api/{kind}/{self._vhost}?disable_stats=true"
+        answer = (await self._client.get(path)).raise_for_status()
         return list(answer.json())
 
     async def bindings_from(self, exchange: str) -> set[tuple[str, str]]:

@@ -121,17 +121,15 @@ class Relay:
         """Relay until told to stop; what is in flight is confirmed and marked first."""
         async with _companion(self._listen(stop)):
             await keep_running("relay", stop, partial(self._lead, stop), self._health)
+        await self.aclose()
+
+    async def aclose(self) -> None:
         self._publisher.close()
-        await self._routes.close()
+        await self._routes.aclose()
 
     async def _lead(self, stop: asyncio.Event) -> None:
         # Marking happens on the connection that holds the lock: who lost one can't do the other.
-        async with await psycopg.AsyncConnection.connect(
-            self._dsn,
-            row_factory=namedtuple_row,
-            application_name=f"clinic-{self._service}-relay",
-            **_CONNECT_OPTIONS,
-        ) as db:
+        async with session(self._dsn, self._service) as db:
             while not stop.is_set():
                 if await _try_lock(db):
                     await self._relay(db, stop)
@@ -258,7 +256,7 @@ class Relay:
         """Ring the bell when a transaction has left something. Only a hint: polling is the guarantee."""
         while not stop.is_set():
             try:
-                async with await psycopg.AsyncConnection.connect(self._dsn, **_CONNECT_OPTIONS) as db:
+                async with session(self._dsn, self._service) as db:
                     await db.execute("LISTEN outbox")
                     self._bell.set()
                     async for _ in db.notifies():
@@ -310,13 +308,23 @@ class _Routes:
         if missing:
             raise RouteMissingError(f"not bound: {', '.join(sorted(queue for queue, _ in missing))}")
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         if self._management is not None:
             await self._management.close()
 
 
 def _with_outcome(outcomes: dict[int, Outcome], wanted: Outcome) -> list[int]:
     return [row_id for row_id, outcome in outcomes.items() if outcome is wanted]
+
+
+@contextlib.asynccontextmanager
+async def session(dsn: str, service: str) -> AsyncIterator[Db]:
+    """Open a connection of the relay's own, outside the pool: locks and LISTEN belong to a session."""
+    name = f"clinic-{service}-relay"
+    async with await psycopg.AsyncConnection.connect(
+        dsn, row_factory=namedtuple_row, application_name=name, **_CONNECT_OPTIONS
+    ) as db:
+        yield db
 
 
 async def _try_lock(db: Db) -> bool:

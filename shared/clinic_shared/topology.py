@@ -290,8 +290,8 @@ async def verify_all(
 ) -> list[str]:
     """Read the effective topology back and return what differs, in words; empty when all is well.
 
-    The management API shows a new queue's policy only after a few seconds, so a difference counts
-    when it stays. Without a management API only existence can be checked.
+    A management API may show what is new only after a few seconds, so a difference counts when it
+    stays. Without a management API only existence can be checked.
     """
     topology = Topology.of(installed_services)
     deadline = time.monotonic() + settle_seconds
