@@ -7,10 +7,11 @@ import json
 import os
 import platform
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -19,14 +20,12 @@ from starlette.routing import Route
 
 from clinic_shared import contracts, openapi, ops, problems, telemetry
 from clinic_shared.errors import NotFoundError
-from clinic_shared.middleware import EdgeMiddleware
+from clinic_shared.middleware import PROBES, EdgeMiddleware
 from clinic_shared.readiness import Readiness
 from clinic_shared.routing import ClinicRoute
 from clinic_shared.service import Runtime, Service
 
-OPERATIONAL_PATHS = frozenset(
-    {"/healthz", "/readyz", "/metrics", "/version", "/openapi.json", "/problems/{slug}"}
-)
+OPERATIONAL_PATHS = PROBES | {"/problems/{slug}"}
 """The only paths without a declared permission; they tell nothing about anybody."""
 
 
@@ -115,19 +114,19 @@ async def _problem(request: Request) -> Response:
     return PlainTextResponse(text + "\n", headers={"Cache-Control": "max-age=3600"})
 
 
-def write_openapi() -> None:
-    """Write `contracts/openapi/<service>.json` of every service that is installed here."""
+def openapi_files() -> Iterator[tuple[Path, str]]:
+    """Yield path and content of `contracts/openapi/<service>.json` for every service installed here."""
     known = contracts.load()
-    folder = known.folder / "openapi"
-    folder.mkdir(exist_ok=True)
     for entry in known.services.values():
-        if importlib.util.find_spec(f"{entry.package}.app") is not None:
-            document = create_app(importlib.import_module(f"{entry.package}.app").service).openapi()
-            text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
-            (folder / f"{entry.name}.json").write_text(text + "\n", encoding="utf-8")
+        if importlib.util.find_spec(entry.package) is not None:
+            service: Service = importlib.import_module(f"{entry.package}.app").service
+            text = json.dumps(create_app(service).openapi(), indent=2, sort_keys=True, ensure_ascii=False)
+            yield known.folder / "openapi" / f"{entry.name}.json", text + "\n"
 
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["openapi"]:
         sys.exit("usage: python -m clinic_shared.app openapi")
-    write_openapi()
+    for path, text in openapi_files():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

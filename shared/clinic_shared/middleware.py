@@ -24,6 +24,8 @@ _CORRELATION = "clinic.correlation"
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # W3C Trace Context, 3.2: a trace id or parent id of zeros is invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/version", "/openapi.json"})
+"""Asked by machines every few seconds: counted, but not logged."""
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _CLIENT_CLOSED_REQUEST = 499
 
@@ -78,7 +80,10 @@ class _Exchange:
     @property
     def route(self) -> str:
         route = self.scope.get("route")
-        return route.path_format if isinstance(route, APIRoute) else "unmatched"
+        if isinstance(route, APIRoute):
+            return route.path_format
+        path: str = self.scope["path"]
+        return path if path in PROBES else "unmatched"
 
 
 class EdgeMiddleware:
@@ -118,6 +123,8 @@ class EdgeMiddleware:
             method = "OTHER"  # what strangers invent would be labels without end
         HTTP_REQUESTS.labels(self.service, route, method, str(exchange.status)).inc()
         HTTP_REQUEST_SECONDS.labels(self.service, route, method).observe(seconds)
+        if route in PROBES:
+            return
         log.info(
             "http_request",
             method=method,

@@ -97,7 +97,7 @@ BODIES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES)
 async def test_a_problem_never_repeats_what_was_sent(probe, reader, writer, body):
     content = json.dumps(body).encode()

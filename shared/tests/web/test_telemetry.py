@@ -155,6 +155,12 @@ async def test_a_request_is_one_line_without_its_path_or_query(lines, probe, wri
     assert not {CANARY, str(note_id)} & set(json.dumps(line).replace("/", '"').split('"'))
 
 
+async def test_probes_are_counted_but_not_logged(lines, probe):
+    await probe.http.get("/healthz")
+    assert lines() == []
+    assert 'route="/healthz"' in (await probe.http.get("/metrics")).text
+
+
 async def test_requests_are_counted_by_route_never_by_path(probe, writer):
     labels = {"service": "probe", "route": "/v1/notes/{note_id}", "method": "GET", "status": "404"}
     before = telemetry.REGISTRY.get_sample_value("clinic_http_requests_total", labels) or 0
