@@ -167,12 +167,13 @@ async def add_result_version(tx: Transaction, new: ResultVersion) -> bool:
 
     Waits for a concurrent transaction that files the same version.
     """
-    filed = await tx.execute(
+    filed = await tx.fetch_one(
         upsert(result_version)
         .values(_columns_of(result_version, new))
         .on_conflict_do_nothing(constraint="result_version_once")
+        .returning(result_version.c.version)
     )
-    if filed.rowcount == 0:
+    if filed is None:
         return False
     rows = [
         {"result_id": new.result_id, "version": new.version, "position": position, **_lists(asdict(line))}

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import ColumnElement, Row, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.expression import FromClause
 
@@ -50,7 +50,7 @@ async def keep_stub(tx: Transaction, patient_id: UUID) -> bool:
     stub = upsert(patient).values(
         patient_id=patient_id, version=0, status=PatientStatus.ACTIVE.value, sex=Sex.UNKNOWN.value
     )
-    return (await tx.execute(stub.on_conflict_do_nothing())).rowcount == 1
+    return await tx.fetch_one(stub.on_conflict_do_nothing().returning(patient.c.patient_id)) is not None
 
 
 async def next_record_number(tx: Transaction) -> int:
@@ -184,7 +184,7 @@ class TermRange:
         self.at_least = at_least
 
     def contains(self, terms: FromClause) -> ColumnElement[bool]:
-        return terms.c.term.between(self.low, self.high)
+        return and_(terms.c.term >= self.low, terms.c.term <= self.high)
 
 
 async def search_patients(
