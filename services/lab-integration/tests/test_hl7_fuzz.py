@@ -78,7 +78,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(raw)
 
 
-@settings(max_examples=20000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(mutated())
 def test_mutated_messages_are_judged(raw):
     examine(raw)
