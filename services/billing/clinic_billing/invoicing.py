@@ -1,0 +1,285 @@
+"""From what was done to what is owed: one invoice for each completed visit, and for priced lab orders.
+
+A visit whose price or centre isn't known yet stays billable and is invoiced when it becomes known: it
+is neither lost nor a failure. A lab order is invoiced only for the tests that the clinic has prices of;
+without any, the lab charges the patient itself.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date, datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.database import Transaction
+from clinic_shared.errors import ConcealedError, NotFoundError
+from clinic_shared.ids import uuid7
+from clinic_shared.principal import Principal
+from clinic_shared.timers import Timer, Timers
+
+from clinic_billing import ledger, store
+from clinic_billing.domain import (
+    PAYMENT_TERM,
+    Attention,
+    Centre,
+    ChargeItem,
+    Invoice,
+    InvoiceId,
+    InvoiceLine,
+    InvoiceStatus,
+    PriceKind,
+    invoice_entries,
+    status_of,
+    total_of,
+)
+from clinic_billing.events import invoice_issued
+from clinic_billing.store import Within
+
+timers = Timers()
+
+WAITING_VISITS = "invoice-waiting-visits"
+BATCH = 100
+
+
+async def record_visit(tx: Transaction, item: ChargeItem) -> None:
+    """Invoice a completed visit, once; without a price it waits for one."""
+    await store.hold_prices(tx, item.centre_id, exclusive=False)
+    if await store.add_charge_item(tx, item):
+        await _invoice_visit(tx, item)
+
+
+async def withdraw_visit(tx: Transaction, appointment_id: UUID, *, why: Attention) -> None:
+    """A visit didn't take place. Completed, cancelled and missed are all final, so normally nothing is owed.
+
+    Should it be invoiced all the same, a person decides about the invoice: money may have been paid.
+    """
+    if await store.set_charge_status(tx, appointment_id, "not-billable"):
+        return
+    invoice = await store.lock_invoice_of_visit(tx, appointment_id)
+    if invoice is not None and invoice.attention is not why:
+        await store.save_invoice(tx, invoice.noting(why))
+        _audit(tx, Action.UPDATE, invoice)
+
+
+async def record_lab_order(
+    tx: Transaction,
+    *,
+    lab_order_id: UUID,
+    patient_id: UUID,
+    centre_id: UUID,
+    department_id: UUID,
+    test_codes: Sequence[str],
+    placed_at: datetime,
+) -> None:
+    """Invoice the tests that have a price here; without one, the order is none of billing's business."""
+    centre = await store.find_centre(tx, centre_id)
+    if centre is None or await store.is_lab_order_invoiced(tx, lab_order_id):
+        return
+    placed_on = placed_at.astimezone(ZoneInfo(centre.time_zone)).date()
+    lines = await _priced_lines(tx, centre, test_codes, on=placed_on)
+    if lines:
+        await _issue(
+            tx,
+            centre,
+            lines,
+            patient_id=patient_id,
+            department_id=department_id,
+            lab_order_id=lab_order_id,
+        )
+
+
+async def _priced_lines(
+    tx: Transaction, centre: Centre, test_codes: Sequence[str], *, on: date
+) -> list[InvoiceLine]:
+    lines = []
+    for code, quantity in Counter(test_codes).items():
+        price = await store.find_price(tx, centre=centre, kind=PriceKind.LAB_TEST, service_code=code, on=on)
+        if price is not None:
+            lines.append(
+                InvoiceLine(service_code=code, quantity=quantity, unit_amount_minor=price.amount_minor)
+            )
+    return lines
+
+
+async def invoice_waiting_visits(
+    tx: Transaction, centre_id: UUID, *, cause: UUID, cause_version: int, after: UUID | None = None
+) -> None:
+    """Let a centre's billable visits be tried again, soon and in batches, because something became known."""
+    await tx.schedule(
+        Timer(
+            kind=WAITING_VISITS,
+            subject=cause,
+            subject_version=cause_version,
+            occurrence=str(after or ""),
+            due_at=tx.now,
+            payload={"centre_id": str(centre_id), "after": str(after) if after else None},
+        )
+    )
+
+
+@timers.on(WAITING_VISITS)
+async def try_waiting_visits(tx: Transaction, timer: Timer) -> None:
+    centre_id, after = UUID(timer.payload["centre_id"]), timer.payload["after"]
+    items = await store.lock_billable(tx, centre_id, after=UUID(after) if after else None, limit=BATCH)
+    for item in items:
+        await _invoice_visit(tx, item)
+    if len(items) == BATCH:
+        await invoice_waiting_visits(
+            tx,
+            centre_id,
+            cause=timer.subject,
+            cause_version=timer.subject_version,
+            after=items[-1].appointment_id,
+        )
+
+
+async def _invoice_visit(tx: Transaction, item: ChargeItem) -> None:
+    centre = await store.find_centre(tx, item.centre_id)
+    if centre is None:
+        return
+    price = await store.find_price(
+        tx,
+        centre=centre,
+        kind=PriceKind.SERVICE,
+        service_code=item.service_code,
+        on=item.rendered_on,
+    )
+    if price is None or not await store.set_charge_status(tx, item.appointment_id, "billed"):
+        return
+    line = InvoiceLine(service_code=item.service_code, quantity=1, unit_amount_minor=price.amount_minor)
+    await _issue(
+        tx,
+        centre,
+        [line],
+        patient_id=item.patient_id,
+        department_id=item.department_id,
+        appointment_id=item.appointment_id,
+    )
+
+
+async def _issue(
+    tx: Transaction,
+    centre: Centre,
+    lines: Sequence[InvoiceLine],
+    *,
+    patient_id: UUID,
+    department_id: UUID,
+    appointment_id: UUID | None = None,
+    lab_order_id: UUID | None = None,
+) -> None:
+    today = tx.now.astimezone(ZoneInfo(centre.time_zone)).date()
+    total = total_of(lines)
+    invoice = Invoice(
+        invoice_id=InvoiceId(uuid7()),
+        version=1,
+        number=await store.next_invoice_number(tx, centre.legal_entity_id, today.year),
+        status=status_of(total_minor=total, paid_minor=0),
+        patient_id=patient_id,
+        appointment_id=appointment_id,
+        lab_order_id=lab_order_id,
+        centre_id=centre.centre_id,
+        department_id=department_id,
+        legal_entity_id=centre.legal_entity_id,
+        currency=centre.currency,
+        lines=tuple(lines),
+        total_minor=total,
+        paid_minor=0,
+        issued_at=tx.now,
+        due_on=today + PAYMENT_TERM,
+    )
+    await store.add_invoice(tx, invoice)
+    await ledger.book(
+        tx,
+        "invoice-issued",
+        invoice_entries(invoice),
+        source_id=invoice.invoice_id,
+        legal_entity_id=invoice.legal_entity_id,
+        currency=invoice.currency,
+    )
+    tx.emit(invoice_issued(invoice))
+    _audit(tx, Action.CREATE, invoice)
+
+
+# -- reading
+
+
+def within(caller: Principal) -> Within:
+    """Return whose invoices and payments the caller may see."""
+    if caller.kind == "patient":
+        # A patient without a record sees nothing rather than everything.
+        return Within(patient_id=caller.patient_id or caller.subject)
+    return Within(
+        everywhere=caller.network, centre_ids=caller.centre_ids, department_ids=caller.department_ids
+    )
+
+
+def visible(invoice: Invoice | None, caller: Principal) -> Invoice:
+    """Return the invoice if the caller may know of it. Raises NotFoundError, ConcealedError."""
+    if invoice is None:
+        raise NotFoundError
+    caller.require_patient(invoice.patient_id)
+    if caller.kind != "patient" and not caller.works_in(
+        centre_id=invoice.centre_id, department_id=invoice.department_id
+    ):
+        raise ConcealedError
+    return invoice
+
+
+async def read_invoice(tx: Transaction, invoice_id: UUID, *, caller: Principal) -> Invoice:
+    invoice = visible(await store.find_invoice(tx, invoice_id), caller)
+    _audit(tx, Action.READ, invoice)
+    return invoice
+
+
+async def list_invoices(
+    tx: Transaction,
+    *,
+    caller: Principal,
+    patient_id: UUID | None,
+    appointment_id: UUID | None,
+    status: InvoiceStatus | None,
+    after: UUID | None,
+    limit: int,
+) -> list[Invoice]:
+    found = await store.list_invoices(
+        tx,
+        within=within(caller),
+        patient_id=patient_id,
+        appointment_id=appointment_id,
+        status=status,
+        after=after,
+        limit=limit,
+    )
+    for invoice in found:
+        _audit(tx, Action.READ, invoice)
+    return found
+
+
+async def list_waiting_visits(
+    tx: Transaction, *, caller: Principal, after: UUID | None, limit: int
+) -> list[ChargeItem]:
+    """Return completed visits that can't be invoiced because their price isn't known."""
+    found = await store.list_billable(tx, within=within(caller), after=after, limit=limit)
+    for item in found:
+        tx.audit(
+            AuditEntry(
+                action=Action.READ,
+                resource_type="ChargeItem",
+                resource_id=item.appointment_id,
+                patient_id=item.patient_id,
+            )
+        )
+    return found
+
+
+def _audit(tx: Transaction, action: Action, invoice: Invoice) -> None:
+    tx.audit(
+        AuditEntry(
+            action=action,
+            resource_type="Invoice",
+            resource_id=invoice.invoice_id,
+            patient_id=invoice.patient_id,
+            details={"status": invoice.status.value},
+        )
+    )

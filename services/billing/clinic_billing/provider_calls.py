@@ -1,0 +1,213 @@
+"""Intent -> call -> result: what was asked of the provider is done after the commit, outside transactions.
+
+A call is leased, made with its id as idempotency key, and its answer takes effect in a transaction of its
+own. Who dies in between leaves a lease that runs out; the repeated call answers what it did the first time.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import structlog
+from clinic_shared.crash import crash_point
+from clinic_shared.database import Transaction
+from clinic_shared.health import Health
+from clinic_shared.loops import keep_running, pause
+from clinic_shared.service import Runtime
+from pydantic import ValidationError
+from sqlalchemy import Row, func, select, update
+
+from clinic_billing import payment_store, settlement, stripe
+from clinic_billing.domain import Payment, PaymentStatus, Refund
+from clinic_billing.settlement import ToldRefund
+from clinic_billing.stripe import ProviderRefusedError, ProviderUnavailableError, StripeClient
+from clinic_billing.tables import provider_call
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.3
+BATCH = 10
+LEASE = timedelta(seconds=3 * stripe.TIMEOUT_SECONDS)
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 600.0
+# Stripe forgets idempotency keys after 24 hours: a refund repeated later could pay twice.
+KEY_VALID = timedelta(hours=23)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    call_id: UUID
+    kind: str
+    subject_id: UUID
+    attempts: int
+
+
+async def make_provider_calls(runtime: Runtime, stop: asyncio.Event) -> None:
+    """Make the calls that are due, until told to stop."""
+    health = Health.of(runtime)
+    await keep_running("provider-calls", stop, partial(_work, runtime, stop, health), health)
+
+
+async def _work(runtime: Runtime, stop: asyncio.Event, health: Health) -> None:
+    while not stop.is_set():
+        if not await make_due_calls(runtime):
+            health.report("provider-calls", None)
+            await pause(stop, POLL_SECONDS)
+
+
+async def make_due_calls(runtime: Runtime) -> int:
+    """Make up to a batch of due calls at once; returns how many."""
+    calls = await _lease(runtime)
+    await asyncio.gather(*(_make(runtime, call) for call in calls))
+    return len(calls)
+
+
+async def _lease(runtime: Runtime) -> list[Call]:
+    async with runtime.database.transaction() as tx:
+        await tx.execute(
+            update(provider_call)
+            .where(provider_call.c.state == "pending", provider_call.c.requested_at < tx.now - KEY_VALID)
+            .values(state="unresolved")
+        )
+        due = (
+            select(provider_call.c.call_id)
+            .where(
+                provider_call.c.state == "pending",
+                provider_call.c.next_attempt_at <= func.clock_timestamp(),
+            )
+            .order_by(provider_call.c.next_attempt_at)
+            .limit(BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        rows = await tx.fetch_all(
+            update(provider_call)
+            .where(provider_call.c.call_id.in_(due.scalar_subquery()))
+            .values(attempts=provider_call.c.attempts + 1, next_attempt_at=func.clock_timestamp() + LEASE)
+            .returning(provider_call)
+        )
+    return [_call(row) for row in rows]
+
+
+def _call(row: Row[Any]) -> Call:
+    return Call(call_id=row.call_id, kind=row.kind, subject_id=row.subject_id, attempts=row.attempts)
+
+
+async def _make(runtime: Runtime, call: Call) -> None:
+    try:
+        await _KINDS[call.kind](runtime, call)
+    except (ProviderUnavailableError, ValidationError) as error:
+        await _postpone(runtime, call, type(error).__name__)
+
+
+async def _postpone(runtime: Runtime, call: Call, error: str) -> None:
+    delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(call.attempts - 1, 20))
+    log.warning("provider_call_failed", kind=call.kind, subject_id=call.subject_id, error_class=error)
+    async with runtime.database.transaction() as tx:
+        again = func.clock_timestamp() + timedelta(seconds=delay)
+        mine = update(provider_call).where(provider_call.c.call_id == call.call_id)
+        await tx.execute(mine.values(next_attempt_at=again, last_error=error))
+
+
+async def _settle(tx: Transaction, call: Call, state: str, error: str | None = None) -> None:
+    mine = update(provider_call).where(provider_call.c.call_id == call.call_id)
+    await tx.execute(mine.values(state=state, last_error=error))
+
+
+async def _create_intent(runtime: Runtime, call: Call) -> None:
+    payment = await _payment(runtime, call.subject_id)
+    try:
+        intent = await runtime.get(StripeClient).create_intent(
+            payment_id=payment.payment_id,
+            invoice_id=payment.invoice_id,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            key=call.call_id,
+        )
+    except ProviderRefusedError as refusal:
+        async with runtime.database.transaction() as tx:
+            await settlement.close(tx, payment.payment_id, PaymentStatus.FAILED, failure_code=refusal.code)
+            await _settle(tx, call, "refused", refusal.code)
+        return
+    crash_point("provider.call.after")
+    async with runtime.database.transaction() as tx:
+        await settlement.know(tx, payment.payment_id, reference=intent.id, client_secret=intent.client_secret)
+        await _settle(tx, call, "answered")
+
+
+async def _cancel_intent(runtime: Runtime, call: Call) -> None:
+    payment = await _payment(runtime, call.subject_id)
+    if payment.status is PaymentStatus.PENDING and payment.provider_reference is None:
+        # The intent is still being created; what the provider doesn't have can't be cancelled there.
+        raise ProviderUnavailableError("intent not created yet")
+    state, error = "answered", None
+    if payment.provider_reference is not None:
+        try:
+            await runtime.get(StripeClient).cancel_intent(payment.provider_reference, key=call.call_id)
+        except ProviderRefusedError as refusal:
+            # Paid in the meantime: the notification of that says so.
+            state, error = "refused", refusal.code
+    async with runtime.database.transaction() as tx:
+        if state == "answered":
+            await settlement.close(tx, payment.payment_id, PaymentStatus.CANCELLED)
+        await _settle(tx, call, state, error)
+
+
+async def _create_refund(runtime: Runtime, call: Call) -> None:
+    refund, payment = await _refund(runtime, call.subject_id)
+    try:
+        told = await runtime.get(StripeClient).create_refund(
+            reference=payment.provider_reference or "",
+            refund_id=refund.refund_id,
+            amount_minor=refund.amount_minor,
+            key=call.call_id,
+        )
+    except ProviderRefusedError as refusal:
+        async with runtime.database.transaction() as tx:
+            await settlement.fail_refund(tx, refund.refund_id, failure_code=refusal.code)
+            await _settle(tx, call, "refused", refusal.code)
+        return
+    crash_point("provider.call.after")
+    async with runtime.database.transaction() as tx:
+        await _apply_refund_answer(tx, refund, told)
+        await _settle(tx, call, "answered")
+
+
+async def _apply_refund_answer(tx: Transaction, refund: Refund, answer: stripe.RefundObject) -> None:
+    if answer.status == "succeeded":
+        told = ToldRefund(
+            reference=answer.id,
+            amount_minor=answer.amount,
+            currency=stripe.iso_currency(answer.currency),
+            refunded_at=tx.now,
+            refund_id=refund.refund_id,
+        )
+        await settlement.give_back(tx, refund.payment_id, told)
+    elif answer.status in {"failed", "canceled"}:
+        code = answer.failure_reason or answer.status
+        await settlement.fail_refund(tx, refund.refund_id, failure_code=code)
+    else:
+        await settlement.know_refund(tx, refund.refund_id, reference=answer.id)
+
+
+async def _payment(runtime: Runtime, payment_id: UUID) -> Payment:
+    async with runtime.database.transaction() as tx:
+        payment = await payment_store.find_payment(tx, payment_id)
+    assert payment is not None  # noqa: S101  # the call's row was made together with it
+    return payment
+
+
+async def _refund(runtime: Runtime, refund_id: UUID) -> tuple[Refund, Payment]:
+    async with runtime.database.transaction() as tx:
+        refund = await payment_store.find_refund(tx, refund_id)
+    assert refund is not None  # noqa: S101  # the call's row was made together with it
+    return refund, await _payment(runtime, refund.payment_id)
+
+
+_KINDS = {
+    "create-intent": _create_intent,
+    "cancel-intent": _cancel_intent,
+    "create-refund": _create_refund,
+}

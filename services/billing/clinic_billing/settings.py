@@ -1,0 +1,30 @@
+"""What billing reads from its environment beside what every service reads."""
+
+from typing import Self
+
+from clinic_shared.settings import ServiceSettings
+from pydantic import Field, SecretStr, model_validator
+
+_FICTITIOUS = "fictitious"
+
+
+class BillingSettings(ServiceSettings):
+    stripe_base_url: str = "https://api.stripe.com"
+    stripe_secret_key: SecretStr = SecretStr(f"sk_test_{_FICTITIOUS}")
+    stripe_webhook_secret: SecretStr = Field(
+        default=SecretStr(f"whsec_{_FICTITIOUS}"),
+        description="Signing secrets of the webhook endpoint, comma separated while one replaces another",
+    )
+
+    @property
+    def stripe_webhook_secrets(self) -> list[str]:
+        return [secret.strip() for secret in self.stripe_webhook_secret.get_secret_value().split(",")]
+
+    @model_validator(mode="after")
+    def _no_fictitious_secrets_in_production(self) -> Self:
+        secrets = (self.stripe_secret_key, self.stripe_webhook_secret)
+        if self.environment == "production" and any(
+            _FICTITIOUS in secret.get_secret_value() for secret in secrets
+        ):
+            raise ValueError("production needs Stripe's real keys")
+        return self

@@ -1,0 +1,202 @@
+"""A till: one centre in Moscow with a priced service, patients who have been seen, and Stripe's notifications."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from clinic_billing import notifications
+from clinic_billing.app import service
+from clinic_shared import contracts
+from clinic_shared.ids import uuid7
+from clinic_shared.intake_worker import IntakeWorker
+from clinic_shared.ledger import Ledger
+from clinic_shared.testing import ServiceHarness, service_fixture
+from sqlalchemy import Table, select, text
+
+WEBHOOK = "/v1/webhooks/payments/stripe"
+SECRET = "whsec_fictitious"
+PRICE = 250_000
+
+billing = service_fixture(service)
+
+
+@dataclass
+class Till:
+    billing: ServiceHarness
+    centre_id: UUID = field(default_factory=uuid7)
+    department_id: UUID = field(default_factory=uuid7)
+    legal_entity_id: UUID = field(default_factory=uuid7)
+    patient_id: UUID = field(default_factory=uuid7)
+
+    # -- what comes from other services
+
+    async def open_centre(self, **changes: Any) -> None:
+        ids = {"centre_id": str(self.centre_id), "legal_entity_id": str(self.legal_entity_id)}
+        await self.billing.deliver_example("identity.centre-opened.v1", **ids | changes)
+
+    async def complete_visit(self, **changes: Any) -> UUID:
+        appointment_id = uuid7()
+        await self.deliver_visit("completed", appointment_id, **changes)
+        return appointment_id
+
+    async def deliver_visit(self, state: str, appointment_id: UUID, **changes: Any) -> None:
+        known = {
+            "appointment_id": str(appointment_id),
+            "patient_id": str(self.patient_id),
+            "centre_id": str(self.centre_id),
+            "department_id": str(self.department_id),
+        }
+        await self.billing.deliver_example(f"scheduling.appointment-{state}.v1", **known | changes)
+
+    async def order_tests(self, *codes: str) -> None:
+        tests = [{"code": code, "system": "http://loinc.org", "display": None} for code in codes]
+        await self.billing.deliver_example(
+            "lab-integration.lab-order-placed.v1",
+            lab_order_id=str(uuid7()),
+            patient_id=str(self.patient_id),
+            centre_id=str(self.centre_id),
+            department_id=str(self.department_id),
+            tests=tests,
+        )
+
+    # -- people
+
+    def patient(self) -> dict[str, str]:
+        principal = self.billing.principal("patient", patient_id=self.patient_id)
+        return self.billing.headers(principal)
+
+    def biller(self, **claims: Any) -> dict[str, str]:
+        return self.billing.headers(self.billing.principal("biller", **claims))
+
+    async def get(self, path: str, headers: dict[str, str] | None = None, **query: Any) -> httpx.Response:
+        return await self.billing.http.get(path, params=query, headers=headers or self.biller())
+
+    async def post(
+        self, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        return await self.billing.http.post(path, json=body or {}, headers=headers or self.biller())
+
+    async def set_price(self, **changes: Any) -> httpx.Response:
+        body = {
+            "service_code": "dermatology-consultation",
+            "centre_id": str(self.centre_id),
+            "amount_minor": PRICE,
+            "currency": "RUB",
+            "valid_from": "2026-01-01",
+        }
+        return await self.post("/v1/prices", body | changes)
+
+    async def invoice(self, **changes: Any) -> dict[str, Any]:
+        """Return the invoice of a visit that has just been completed."""
+        appointment_id = await self.complete_visit(**changes)
+        [issued] = (await self.get("/v1/invoices", appointment_id=str(appointment_id))).json()["items"]
+        return issued
+
+    async def read_invoice(self, invoice_id: str) -> dict[str, Any]:
+        return (await self.get(f"/v1/invoices/{invoice_id}")).json()
+
+    async def start_payment(self, invoice_id: str, **body: Any) -> dict[str, Any]:
+        answer = await self.post(f"/v1/invoices/{invoice_id}/payments", body, self.patient())
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def read_payment(self, payment_id: str) -> dict[str, Any]:
+        return (await self.get(f"/v1/payments/{payment_id}")).json()
+
+    async def paid(self) -> tuple[dict[str, Any], str]:
+        """Return a payment that was received, and the provider's reference of it."""
+        invoice = await self.invoice()
+        payment = await self.start_payment(invoice["invoice_id"])
+        intent = self.intent(payment)
+        await self.notify("payment_intent.succeeded", intent)
+        await self.process()
+        return await self.read_payment(payment["payment_id"]), intent["id"]
+
+    # -- the provider
+
+    def intent(self, payment: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        """Return a payment intent as Stripe describes it once it is paid."""
+        amount = payment["amount_minor"] if payment else PRICE
+        return {
+            "id": f"pi_{uuid7().hex}",
+            "object": "payment_intent",
+            "amount": amount,
+            "amount_received": amount,
+            "currency": "rub",
+            "status": "succeeded",
+            "metadata": {"payment_id": payment["payment_id"]} if payment else {},
+        } | changes
+
+    def event(self, kind: str, subject: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        event = {"id": f"evt_{uuid7().hex}", "object": "event", "type": kind, "data": {"object": subject}}
+        return event | changes
+
+    def signed(self, body: bytes, *, secret: str = SECRET, age_seconds: int = 0) -> dict[str, str]:
+        timestamp = int(self.billing.clock.now().timestamp()) - age_seconds
+        digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+        return {"stripe-signature": f"t={timestamp},v1={digest}", "content-type": "application/json"}
+
+    async def send(self, event: dict[str, Any], **signature: Any) -> httpx.Response:
+        body = json.dumps(event).encode()
+        headers = self.signed(body, **signature)
+        return await self.billing.http.post(WEBHOOK, content=body, headers=headers)
+
+    async def notify(self, kind: str, subject: dict[str, Any]) -> httpx.Response:
+        answer = await self.send(self.event(kind, subject))
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    async def process(self) -> int:
+        """Process every notification that is due; returns how many."""
+        worker, processed = IntakeWorker(self.billing.runtime, {"stripe": notifications.process}), 0
+        while await worker.process_next():
+            processed += 1
+        return processed
+
+    async def dispositions(self) -> dict[str, int]:
+        """Return how many notifications stand where, zeros left out; asserts that the sum is right."""
+        async with self.billing.runtime.database.transaction() as tx:
+            counted = await Ledger.of(self.billing.runtime).interfaces["stripe"](tx)
+        assert counted.balanced, counted
+        return {name: count for name, count in vars(counted).items() if count}
+
+    # -- the books
+
+    async def rows(self, table: Table) -> list[dict[str, Any]]:
+        async with self.billing.runtime.database.transaction() as tx:
+            return [dict(row._mapping) for row in await tx.fetch_all(select(table))]
+
+    async def assert_books_are_right(self) -> None:
+        """Every movement sums to zero, and each invoice's receivable is its total less what was paid."""
+        ledger = Ledger.of(self.billing.runtime)
+        assert ledger.money is not None
+        async with self.billing.runtime.database.transaction() as tx:
+            assert await ledger.money(tx) == 0
+            wrong = await tx.fetch_all(
+                text(
+                    "SELECT invoice_id, total_minor - paid_minor, balance FROM invoice JOIN (SELECT account, "
+                    "sum(amount_minor) AS balance FROM ledger_entry GROUP BY account) AS a "
+                    "ON account = 'receivable:' || invoice_id WHERE balance <> total_minor - paid_minor"
+                )
+            )
+            assert list(wrong) == []
+
+
+@pytest.fixture
+async def till(billing: ServiceHarness) -> Till:
+    made = Till(billing)
+    await made.open_centre()
+    await billing.deliver_example("scheduling.service-defined.v1")
+    assert (await made.set_price()).status_code == 201
+    return made
+
+
+@pytest.fixture
+def examples() -> Callable[[str], list[dict[str, Any]]]:
+    return contracts.examples
