@@ -114,11 +114,16 @@ async def _problem(request: Request) -> Response:
     return PlainTextResponse(text + "\n", headers={"Cache-Control": "max-age=3600"})
 
 
+def _is_installed(package: str) -> bool:
+    found = importlib.util.find_spec(package) is not None
+    return found and importlib.util.find_spec(f"{package}.app") is not None
+
+
 def openapi_files() -> Iterator[tuple[Path, str]]:
     """Yield path and content of `contracts/openapi/<service>.json` for every service installed here."""
     known = contracts.load()
     for entry in known.services.values():
-        if importlib.util.find_spec(entry.package) is not None:
+        if _is_installed(entry.package):
             service: Service = importlib.import_module(f"{entry.package}.app").service
             text = json.dumps(create_app(service).openapi(), indent=2, sort_keys=True, ensure_ascii=False)
             yield known.folder / "openapi" / f"{entry.name}.json", text + "\n"
