@@ -55,6 +55,8 @@ def _start_supervisor(root: Path, console: Console) -> progress.Step | None:
             stdout=output,
             stderr=output,
             pass_fds=(write_end,),
+            # A malloc arena per thread would cost each of a dozen processes some megabytes.
+            env={**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"},
             start_new_session=True,
         )
     os.close(write_end)

@@ -14,6 +14,21 @@ from clinic_shared.service import Service
 
 from clinic_local.errors import SetupError
 
+# What a server imports only when it starts, thus once per fork if it weren't here already.
+_IMPORTED_LATE = (
+    "certifi",
+    "encodings.idna",
+    "fastapi.telemetry._runtime",
+    "httpcore",
+    "httptools",
+    "httpx",
+    "stringprep",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.protocols.websockets.auto",
+)
+
 
 @dataclass(frozen=True)
 class Code:
@@ -27,6 +42,9 @@ class Code:
 def load(errors: Path) -> Code:
     """Import all services, the gateway and the fakes. `errors` takes the traceback of one that can't be."""
     wanted = [name for name in os.environ.get("CLINIC_SUBSCRIBED_SERVICES", "").split(",") if name]
+    for module in _IMPORTED_LATE:
+        if _exists(module):
+            importlib.import_module(module)
     services = {}
     for name, entry in contracts.load().services.items():
         package = entry.package

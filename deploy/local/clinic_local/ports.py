@@ -22,6 +22,18 @@ def is_free(port: int) -> bool:
     return True
 
 
+def reserve(port: int) -> socket.socket | None:
+    """Keep others from finding a port free until the returned socket is closed; None if that can't be done."""
+    reservation = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # Without SO_REUSEADDR, so that `is_free` fails for everybody else.
+        reservation.bind((LOOPBACK, port))
+    except OSError:
+        reservation.close()
+        return None
+    return reservation
+
+
 def is_listening(port: int, *, timeout_seconds: float = 0.5) -> bool:
     try:
         with socket.create_connection((LOOPBACK, port), timeout=timeout_seconds):

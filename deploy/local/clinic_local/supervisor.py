@@ -13,13 +13,14 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING
 
 from clinic_local import loopback
 from clinic_local.environment import Environments, Secrets, create_databases
 from clinic_local.errors import SetupError
 from clinic_local.paths import CHECKOUT, run_dir
-from clinic_local.ports import PortBook
+from clinic_local.ports import PortBook, reserve
 from clinic_local.postgres import Postgres, PostgresServer
 from clinic_local.progress import Reporter, Step
 from clinic_local.rabbitmq import Rabbit, RabbitServer
@@ -71,8 +72,9 @@ class Supervisor:
         code = self._load_code()
         environments = Environments(self._secrets, self._ports, postgres, rabbitmq, tuple(code.services))
         self._url = environments.url
+        reservation = reserve(environments.gateway_port)
         self._prepare(postgres, rabbitmq, code, environments)
-        self._start_children(code, environments)
+        self._start_children(code, environments, reservation)
         write_env(self._root, environments.printed())
         self._seed()
         self._is_ready = True
@@ -120,7 +122,7 @@ class Supervisor:
             run_tasks(composition.topology_declaration(code, rabbitmq, self._logs))
             detail.append("declared and verified")
 
-    def _start_children(self, code: "Code", environments: Environments) -> None:
+    def _start_children(self, code: "Code", environments: Environments, gateway_port: socket | None) -> None:
         from clinic_local import composition  # noqa: PLC0415
 
         self._children = composition.children(code, environments, self._logs)
@@ -128,6 +130,8 @@ class Supervisor:
         others = [child for child in self._children if child.kind != "gateway"]
         for gate, children in (("services", others), ("gateway", gateways)):
             with self._reporter.gate(gate) as detail:
+                if gate == "gateway" and gateway_port is not None:
+                    gateway_port.close()
                 for child in children:
                     child.start()
                 self._wait_until_ready(children)

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from clinic_local import download, paths, postgres, rabbitmq
 from clinic_local.children import pause_before_restart
+from clinic_local.environment import Environments, Secrets
 from clinic_local.errors import SetupError
 from clinic_local.paths import ServerUser
-from clinic_local.ports import PortBook, is_free
+from clinic_local.ports import PortBook, is_free, reserve
+from clinic_local.postgres import PostgresServer
+from clinic_local.rabbitmq import RabbitServer
 
 NOBODY = ServerUser("nobody", 65534, 65534)
 
@@ -36,6 +39,15 @@ def test_a_preferred_port_is_taken_when_free_and_avoided_when_busy(tmp_path):
         somebody.listen()
         assert PortBook().take("gateway", preferred=busy) != busy
     assert PortBook().take("gateway", preferred=busy) == busy
+
+
+def test_a_reserved_port_is_not_free_for_others():
+    port = PortBook().take("gateway")
+    reservation = reserve(port)
+    assert reservation is not None
+    with reservation:
+        assert not is_free(port)
+    assert is_free(port)
 
 
 def test_two_names_never_get_the_same_port():
@@ -183,3 +195,20 @@ def test_a_given_server_that_does_not_answer_is_named(tmp_path):
 
 def test_pauses_before_a_restart_double_up_to_half_a_minute():
     assert [pause_before_restart(n) for n in (1, 2, 3, 20)] == [0.5, 1.0, 2.0, 30.0]
+
+
+def test_services_get_neither_the_administrators_password_nor_a_proxy_for_themselves(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLINIC_POSTGRES_URL", "postgresql://admin:topsecret@127.0.0.1/postgres")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    environments = Environments(
+        Secrets(tmp_path),
+        PortBook(),
+        PostgresServer("postgresql://admin:topsecret@127.0.0.1:5432/postgres", source="given"),
+        RabbitServer("amqp://127.0.0.1:5672/%2F", "http://127.0.0.1:15672", source="given"),
+        ("scheduling",),
+    )
+    environment = environments.of_service("scheduling")
+    assert not [name for name, value in environment.items() if "topsecret" in value]
+    assert environment["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+    assert "CLINIC_DATABASE_URL" not in environments.of_fakes()
+    assert "CLINIC_AMQP_URL" not in environments.of_fakes()
