@@ -300,7 +300,8 @@ def test_unfit_keys_of_a_set_are_left_out():
         "text",
     ]
     assert jwks.read_jwks({"keys": unfit}) == {}
-    for nothing in ({}, [], None, {"keys": {}}):
+    nothings: tuple[object, ...] = ({}, [], None, {"keys": {}})
+    for nothing in nothings:
         with pytest.raises(ValueError, match="JWK Set"):
             jwks.read_jwks(nothing)
 

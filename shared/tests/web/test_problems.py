@@ -122,7 +122,7 @@ def test_extensions_cannot_replace_the_standard_members():
     answer = problems.domain_problem(
         {"type": "http"}, ReservedError("d", status=200, type="x", title="y", a=1)
     )
-    document = json.loads(answer.body)
+    document = json.loads(bytes(answer.body))
     assert (document["status"], document["type"], document["a"]) == (409, "/problems/reserved", 1)
 
 
@@ -140,7 +140,8 @@ def test_every_problem_has_a_page():
 
 
 def test_the_slugs_of_domain_errors_agree_with_their_pages():
-    for error in (*DomainError.__subclasses__(), DomainError):
+    errors: list[type[DomainError]] = [DomainError, *DomainError.__subclasses__()]
+    for error in errors:
         page = PROBLEMS.get(error.slug)
         if page is not None:
             assert (page.title, page.status) == (error.title, error.status), error
@@ -158,7 +159,7 @@ async def test_a_violated_constraint_is_named(probe):
 def failing(probe):
     """Return a client of an application whose one route runs the statement it is given."""
     router = ClinicRouter()
-    statements = []
+    statements: list[str] = []
 
     @router.get("/fail", permission="notes.read")
     async def fail(tx: Tx) -> None:
