@@ -46,7 +46,7 @@ class Behaviour:
     """What the consumer's handler does with a patient's events, by version (0: all)."""
 
     errors: dict[tuple[UUID, int], Exception] = field(default_factory=dict)
-    before: Callable[[Envelope], Awaitable[None]] | None = None
+    before: Callable[[Transaction, Envelope], Awaitable[None]] | None = None
 
     def fail(self, key: UUID, error: Exception, *, version: int = 0) -> None:
         self.errors[key, version] = error
@@ -72,7 +72,7 @@ def handlers(behaviour: Behaviour) -> Handlers:
     @handlers.on(REGISTERED)
     async def remember(tx: Transaction, envelope: Envelope, payload: Registered) -> None:
         if behaviour.before is not None:
-            await behaviour.before(envelope)
+            await behaviour.before(tx, envelope)
         statement = text(
             "INSERT INTO effect (event_id, subject, version) VALUES (:event, :subject, :version)"
         )
@@ -289,7 +289,7 @@ def queues(broker_urls: Servers) -> Queues:
 
 
 class Wire:
-    """A TCP proxy between the runtime and the broker that can be cut, or lose what the broker says."""
+    """A TCP proxy before a server that can be cut, refuse, or lose what the server says."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -320,6 +320,14 @@ class Wire:
         """Let everything reach the broker, and nothing come back."""
         self._answers.clear()
 
+    def go_down(self) -> None:
+        """Reset all connections and accept no new ones."""
+        self.refuse = True
+        self.cut()
+
+    def come_back(self) -> None:
+        self.refuse = False
+
     def cut(self) -> None:
         """Reset all connections."""
         for writer in self._open:
@@ -347,6 +355,13 @@ class Wire:
                 await sink.drain()
         sink.transport.abort()
         self._open.discard(sink)
+
+
+@pytest.fixture
+async def database_wire(consumer_url: str) -> AsyncIterator[Wire]:
+    """The consumer's way to its database."""
+    async with Wire(consumer_url) as wire:
+        yield wire
 
 
 @pytest.fixture

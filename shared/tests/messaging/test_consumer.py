@@ -1,0 +1,426 @@
+"""A message takes effect once, in order per key; what can't is held or parked; nothing is lost."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from clinic_shared import telemetry
+from clinic_shared.consumer import Handlers, apply, context_of
+from clinic_shared.database import Transaction
+from clinic_shared.deliveries import Consumer
+from clinic_shared.envelope import Envelope, encode_body
+from clinic_shared.errors import InvalidRequestError
+from clinic_shared.events import Origin
+from clinic_shared.health import Health
+from clinic_shared.ids import uuid7
+from clinic_shared.relay import Relay
+from clinic_shared.service import Runtime, Service
+from clinic_shared.testing import FixedClock, Servers, eventually
+from clinic_shared.topology import declare_all
+from pydantic import BaseModel, ConfigDict, SecretStr
+from sqlalchemy import text
+
+from .conftest import INSTALLED, QUEUE, REGISTERED, Behaviour, Journal, Made, Queues, Wire
+
+pytestmark = pytest.mark.servers
+
+Looping = Callable[..., AbstractAsyncContextManager[None]]
+
+
+class Watched(Consumer):
+    """A consumer that remembers which deliveries the broker called repeated ones."""
+
+    def __init__(self, runtime: Runtime, queue: str = QUEUE) -> None:
+        super().__init__(runtime, queue)
+        self.deliveries: list[bool] = []
+
+    async def _settle(self, delivery: Any, over: asyncio.Event) -> None:
+        self.deliveries.append(bool(delivery.delivery.redelivered))
+        await super()._settle(delivery, over)
+
+
+def envelope(event_id: UUID, key: UUID, version: int = 1, event_type: str = REGISTERED) -> Envelope:
+    now = FixedClock().now()
+    return Envelope(
+        id=event_id,
+        source="patients",
+        type=event_type,
+        subject=key,
+        time=now,
+        recorded_at=now,
+        aggregate_version=version,
+        partition_key=key,
+        correlation_id=uuid7(),
+    )
+
+
+def body(key: UUID, version: int = 1) -> bytes:
+    return encode_body({"patient_id": str(key), "version": version}, None)
+
+
+async def put(queues: Queues, key: UUID, version: int = 1, event_id: UUID | None = None) -> UUID:
+    event_id = event_id or uuid7()
+    await queues.put(QUEUE, body(key, version), dict(envelope(event_id, key, version).headers()))
+    return event_id
+
+
+async def held_rows(runtime: Runtime) -> list[Any]:
+    async with runtime.database.transaction() as tx:
+        return list(await tx.fetch_all(text("SELECT * FROM held ORDER BY id")))
+
+
+async def effects_reach(journal: Journal, runtime: Runtime, count: int) -> list[tuple[UUID, UUID, int]]:
+    async def reached() -> Any:
+        found = await journal.effects(runtime)
+        return found if len(found) >= count else None
+
+    found: list[tuple[UUID, UUID, int]] = await eventually(reached, within_seconds=20)
+    assert len(found) == count
+    return found
+
+
+def versions_of(effects: list[tuple[UUID, UUID, int]], key: UUID) -> list[int]:
+    return [version for _, subject, version in effects if subject == key]
+
+
+async def test_committed_events_take_effect_at_the_consumer(
+    producer: Runtime, consumer: Runtime, journal: Journal, looping: Looping
+) -> None:
+    async with looping(Relay(producer).run, Consumer(consumer, QUEUE).run):
+        await journal.emit_many(producer, 300, keys=5)
+        effects = await effects_reach(journal, consumer, 300)
+    assert {event_id for event_id, _, _ in effects} == set(journal.emitted)
+    for key in {subject for _, subject, _ in effects}:
+        assert versions_of(effects, key) == list(range(1, 61))
+
+
+async def test_a_duplicate_has_one_effect(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping
+) -> None:
+    counted = telemetry.INBOX_DUPLICATES._value.get()
+    key, event_id = uuid7(), uuid7()
+    for _ in range(3):
+        await put(queues, key, event_id=event_id)
+    async with looping(Consumer(consumer, QUEUE).run):
+        await put(queues, key, 2)
+        await effects_reach(journal, consumer, 2)
+    assert telemetry.INBOX_DUPLICATES._value.get() - counted == 2
+
+
+async def test_without_the_inbox_a_duplicate_would_have_two_effects(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, mutation: Callable[[str], None]
+) -> None:
+    """The check above notices when the safeguard is gone."""
+    mutation("inbox-off")
+    key, event_id = uuid7(), uuid7()
+    for _ in range(2):
+        await put(queues, key, event_id=event_id)
+    async with looping(Consumer(consumer, QUEUE).run):
+        await effects_reach(journal, consumer, 2)
+
+
+async def test_a_slow_key_does_not_stop_the_others(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, behaviour: Behaviour
+) -> None:
+    slow, gate = uuid7(), asyncio.Event()
+
+    async def wait(_: Transaction, envelope: Envelope) -> None:
+        if envelope.partition_key == slow:
+            await gate.wait()
+
+    behaviour.before = wait
+    await put(queues, slow)
+    others = [uuid7() for _ in range(30)]
+    for key in others:
+        await put(queues, key)
+    async with looping(Consumer(consumer, QUEUE).run):
+        # Keys that share the slow one's lane wait with it; the seven other lanes flow on.
+        await eventually(lambda: _at_least(journal, consumer, 15))
+        gate.set()
+        await effects_reach(journal, consumer, 31)
+
+
+async def _at_least(journal: Journal, runtime: Runtime, count: int) -> bool:
+    return len(await journal.effects(runtime)) >= count
+
+
+async def test_what_can_never_be_handled_is_parked_at_once_and_the_rest_flows(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, behaviour: Behaviour
+) -> None:
+    refused, unknown, broken = uuid7(), uuid7(), uuid7()
+    behaviour.fail(refused, InvalidRequestError("never"))
+    await queues.put(QUEUE, b"not an event", {"some": "header"})
+    await queues.put(QUEUE, b"\xff\x00{", dict(envelope(uuid7(), broken).headers()))
+    await queues.put(
+        QUEUE, encode_body({"patient_id": "Testova"}, None), dict(envelope(uuid7(), broken).headers())
+    )
+    newer = envelope(uuid7(), unknown, event_type="patients.patient-registered.v9")
+    await queues.put(QUEUE, body(unknown), dict(newer.headers()))
+    await put(queues, refused)
+    await put(queues, uuid7())
+    async with looping(Consumer(consumer, QUEUE).run):
+        await effects_reach(journal, consumer, 1)
+        await eventually(lambda: _held_count(consumer, 5))
+    rows = await held_rows(consumer)
+    assert {row.state for row in rows} == {"parked"}
+    assert sorted(row.error.split()[0] for row in rows) == [
+        "InvalidRequestError",
+        "MalformedMessageError",
+        "MalformedMessageError",
+        "UnknownEventTypeError",
+        "ValidationError",
+    ]
+    assert not any("Testova" in row.error for row in rows)
+    assert await queues.count(QUEUE) == 0
+
+
+async def _held_count(runtime: Runtime, count: int) -> bool:
+    return len(await held_rows(runtime)) == count
+
+
+async def test_a_transient_error_is_tried_again_at_once(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, behaviour: Behaviour
+) -> None:
+    tries = 0
+
+    async def deadlock_twice(tx: Transaction, _: Envelope) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            await tx.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END $$"))
+
+    behaviour.before = deadlock_twice
+    await put(queues, uuid7())
+    async with looping(Consumer(consumer, QUEUE).run):
+        await effects_reach(journal, consumer, 1)
+    assert tries == 3
+    assert await held_rows(consumer) == []
+
+
+async def test_a_handler_whose_connection_is_killed_is_tried_again(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, behaviour: Behaviour
+) -> None:
+    tries = 0
+
+    async def die_once(tx: Transaction, _: Envelope) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            await tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    behaviour.before = die_once
+    await put(queues, uuid7())
+    async with looping(Consumer(consumer, QUEUE).run):
+        await effects_reach(journal, consumer, 1)
+    assert tries == 2
+
+
+async def test_messages_of_a_held_key_queue_up_behind_it(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, behaviour: Behaviour
+) -> None:
+    failing, other = uuid7(), uuid7()
+    behaviour.fail(failing, RuntimeError("not today"), version=1)
+    for version in (1, 2, 3):
+        await put(queues, failing, version)
+    await put(queues, other)
+    async with looping(Consumer(consumer, QUEUE).run):
+        await effects_reach(journal, consumer, 1)
+        await eventually(lambda: _held_count(consumer, 3))
+    rows = await held_rows(consumer)
+    assert [(row.state, row.attempt) for row in rows] == [("held", 1), ("held", 0), ("held", 0)]
+    assert [row.headers["cloudEvents_aggregateversion"] for row in rows] == [1, 2, 3]
+    assert versions_of(await journal.effects(consumer), failing) == []
+
+
+async def test_with_the_database_down_messages_wait_and_no_delivery_is_spent(
+    made: Made,
+    consumer_service: Service,
+    database_wire: Wire,
+    journal: Journal,
+    consumer: Runtime,
+    queues: Queues,
+    looping: Looping,
+) -> None:
+    down = made.start(consumer_service, database_url=database_wire.url)
+    async with down as runtime:
+        watched = Watched(runtime)
+        async with looping(watched.run):
+            await put(queues, uuid7())
+            await effects_reach(journal, consumer, 1)
+            database_wire.go_down()
+            for _ in range(20):
+                await put(queues, uuid7())
+            await eventually(lambda: len(watched.deliveries) >= 4)  # the lanes are stuck with one each
+            database_wire.come_back()
+            await effects_reach(journal, consumer, 21)
+    assert watched.deliveries == [False] * 21
+    assert await held_rows(consumer) == []
+
+
+async def test_a_consumer_that_starts_without_its_database_waits_for_it(
+    made: Made,
+    consumer_service: Service,
+    database_wire: Wire,
+    journal: Journal,
+    consumer: Runtime,
+    queues: Queues,
+    looping: Looping,
+) -> None:
+    database_wire.go_down()
+    await put(queues, uuid7())
+    async with (
+        made.start(consumer_service, database_url=database_wire.url) as runtime,
+        looping(Consumer(runtime, QUEUE).run),
+    ):
+        await eventually(lambda: "database" in Health.of(runtime).reasons.get(f"consumer:{QUEUE}", ""))
+        assert await queues.count(QUEUE) == 1
+        database_wire.come_back()
+        await effects_reach(journal, consumer, 1)
+        assert Health.of(runtime).reasons == {}
+
+
+async def test_a_lost_acknowledgement_leaves_one_effect(
+    made: Made,
+    consumer: Runtime,
+    wire: Wire,
+    journal: Journal,
+    queues: Queues,
+    looping: Looping,
+    behaviour: Behaviour,
+) -> None:
+    cut = False
+
+    async def cut_once(_: Transaction, __: Envelope) -> None:
+        nonlocal cut
+        if not cut:
+            cut = True
+            wire.cut()
+
+    behaviour.before = cut_once
+    for _ in range(10):
+        await put(queues, uuid7())
+    url = consumer.settings.database_url.get_secret_value()
+    async with made.start(consumer.service, url, amqp_url=SecretStr(wire.url)) as runtime:
+        watched = Watched(runtime)
+        async with looping(watched.run):
+            await eventually(lambda: _queue_is_empty_and(queues, any(watched.deliveries)))
+            await effects_reach(journal, consumer, 10)
+    assert len(watched.deliveries) > 10
+
+
+async def _queue_is_empty_and(queues: Queues, condition: bool) -> bool:
+    return condition and await queues.count(QUEUE) == 0
+
+
+async def test_stopping_finishes_what_was_delivered_and_touches_nothing_else(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, behaviour: Behaviour
+) -> None:
+    """Messages left in the queue have never been delivered as far as the broker counts."""
+    started = asyncio.Event()
+
+    async def announce(_: Transaction, __: Envelope) -> None:
+        started.set()
+        await asyncio.sleep(0)
+
+    behaviour.before = announce
+    async with queues.channel():
+        for _ in range(150):
+            await put(queues, uuid7())
+    async with looping(Consumer(consumer, QUEUE).run):
+        await started.wait()
+    done = len(await journal.effects(consumer))
+    assert done < 150
+    left = await queues.take(QUEUE, 150 - done)
+    assert not any(message.redelivered or message.headers.get("x-delivery-count") for message in left)
+
+
+async def test_a_consumer_that_the_broker_cancelled_comes_back(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, broker_urls: Servers
+) -> None:
+    async with looping(Consumer(consumer, QUEUE).run):
+        await put(queues, uuid7())
+        await effects_reach(journal, consumer, 1)
+        await queues.delete(QUEUE)
+        await declare_all(broker_urls.amqp_url, broker_urls.management_url, INSTALLED.split(","))
+        await put(queues, uuid7())
+        await effects_reach(journal, consumer, 2)
+
+
+async def test_of_two_consumers_one_is_active_and_the_other_takes_over(
+    made: Made, consumer: Runtime, journal: Journal, queues: Queues, looping: Looping
+) -> None:
+    url, key = consumer.settings.database_url.get_secret_value(), uuid7()
+    async with made.start(consumer.service, url) as second, looping(Consumer(second, QUEUE).run):
+        async with looping(Consumer(consumer, QUEUE).run):
+            for version in range(1, 31):
+                await put(queues, key, version)
+            await eventually(lambda: _at_least(journal, consumer, 5))
+        for version in range(31, 41):
+            await put(queues, key, version)
+        effects = await effects_reach(journal, consumer, 40)
+    assert versions_of(effects, key) == list(range(1, 41))
+
+
+async def test_the_payload_model_is_read_from_data_and_private_together(consumer: Runtime) -> None:
+    seen: list[Any] = []
+
+    class Patient(BaseModel):
+        patient_id: UUID
+        family: str | None = None
+
+    handlers = Handlers("reporting")
+
+    @handlers.on(REGISTERED)
+    async def see(tx: Transaction, envelope: Envelope, payload: Patient) -> None:
+        seen.append((payload.family, tx.context.causation_id == envelope.id, tx.context.origin))
+
+    object.__setattr__(consumer.service, "handlers", handlers)
+    key = uuid7()
+    for private in ({"family": "Testova"}, None):
+        await apply(consumer, envelope(uuid7(), key), encode_body({"patient_id": str(key)}, private))
+    assert seen == [("Testova", True, Origin.LIVE), (None, True, Origin.LIVE)]
+
+
+def test_the_context_of_an_effect_names_its_cause() -> None:
+    one = envelope(uuid7(), uuid7())
+    context = context_of(one)
+    assert (context.correlation_id, context.causation_id) == (one.correlation_id, one.id)
+
+
+def test_an_envelope_survives_its_headers() -> None:
+    one = envelope(uuid7(), uuid7(), 7)
+    assert Envelope.from_headers(one.headers()) == one
+
+
+def test_a_handler_must_name_its_payload() -> None:
+    handlers = Handlers("reporting")
+
+    async def careless(tx: Transaction, envelope: Envelope, payload: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="pydantic model"):
+        handlers.on(REGISTERED)(careless)
+
+
+def test_a_payload_that_forbids_additions_is_refused() -> None:
+    """Events grow within a version; a consumer that chokes on a new field would stop."""
+
+    class Strict(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+    async def handle(tx: Transaction, envelope: Envelope, payload: Strict) -> None:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="forbids fields"):
+        Handlers("reporting").on(REGISTERED)(handle)
+
+
+def test_two_handlers_for_one_type_are_refused(handlers: Handlers) -> None:
+    with pytest.raises(ValueError, match="two handlers"):
+
+        @handlers.on(REGISTERED)
+        async def again(tx: Transaction, envelope: Envelope, payload: BaseModel) -> None:
+            raise NotImplementedError
