@@ -45,7 +45,6 @@ SERVER_ERROR = 500
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 """Others are counted as one: labels come from closed sets."""
 OWN_PATHS = "(own)"
-UNROUTED = "(none)"
 
 
 class Gateway:
@@ -174,9 +173,11 @@ class Gateway:
         method = exchange.method if exchange.method in METHODS else "other"
         HTTP_REQUESTS.labels(SERVICE, route, method, str(exchange.status)).inc()
         HTTP_REQUEST_SECONDS.labels(SERVICE, route, method).observe(exchange.seconds)
-        if exchange.status >= SERVER_ERROR or self._settings.access_log:
+        # An unready gateway says so to its prober; that is no failed request.
+        failed = exchange.status >= SERVER_ERROR and route != OWN_PATHS
+        if failed or self._settings.access_log:
             log.log(
-                logging.WARNING if exchange.status >= SERVER_ERROR else logging.INFO,
+                logging.WARNING if failed else logging.INFO,
                 "request",
                 method=method,
                 route=route,
