@@ -266,6 +266,7 @@ def parse_login(text: str, *, phone_allowed: bool) -> str:
 MIN_PASSWORD_LENGTH = {AccountKind.STAFF: 12, AccountKind.PATIENT: 15}
 MAX_PASSWORD_LENGTH = 256
 _SHORTEST_TELLING_LOGIN = 4
+_FEWEST_CHARACTERS = 5
 
 
 def normalise_password(password: str) -> str:
@@ -284,7 +285,7 @@ def check_password(password: str, *, kind: AccountKind, login: str) -> None:
     name = login.partition("@")[0]
     if len(name) >= _SHORTEST_TELLING_LOGIN and name in password.casefold():
         reasons.append("contains-login")
-    if len(set(password)) < len(password) // 3:
+    if len(set(password)) < _FEWEST_CHARACTERS:
         reasons.append("repetitive")
     if reasons:
         raise WeakPasswordError(reasons=reasons)

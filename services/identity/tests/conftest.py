@@ -1,5 +1,6 @@
 """Identity with its real signing key, so that the tokens it issues and those of the harness both count."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import pytest_asyncio
 from clinic_identity.app import service
 from clinic_shared.auth import TokenSigner
+from clinic_shared.events import audit_outbox
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 from clinic_shared.service import Service
 from clinic_shared.testing import FixedClock, Servers, ServiceHarness, harness
+from sqlalchemy import select
 
 ADMIN_LOGIN = "admin@example.org"
 ADMIN_PASSWORD = "only-for-these-tests"
@@ -144,6 +147,13 @@ class Network:
 
     async def refresh(self, refresh_token: str) -> httpx.Response:
         return await self.identity.http.post("/v1/auth/refresh", json={"refresh_token": refresh_token})
+
+    async def audit(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Return the audit records that have these members, oldest first."""
+        async with self.identity.runtime.database.transaction() as tx:
+            rows = await tx.fetch_all(select(audit_outbox.c.record).order_by(audit_outbox.c.id))
+        records = [json.loads(row.record) for row in rows]
+        return [record for record in records if wanted.items() <= record.items()]
 
     async def with_token(self, method: str, path: str, token: str, body: Any = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"}
