@@ -14,6 +14,8 @@ from clinic_local.postgres import PostgresServer
 from clinic_local.rabbitmq import RabbitServer
 
 GATEWAY_PORT = 8080
+ADMIN_LOGIN = "admin@demo.example.org"
+ADMIN_PASSWORD = "demo-admin-password"  # noqa: S105  # a file's name below `.run/secrets/`
 # What belongs to this machine's servers and not to a service.
 _NOT_INHERITED = {
     "CLINIC_POSTGRES_URL",
@@ -87,7 +89,20 @@ class Environments:
             "CLINIC_HTTP_PORT": str(self.ports[name]),
             "CLINIC_DATABASE_URL": self.database_url(name),
             "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / name)),
+            **self._of_one(name),
         }
+
+    def _of_one(self, name: str) -> dict[str, str]:
+        """Return what only this service gets."""
+        if name == "identity":
+            return {
+                "CLINIC_BOOTSTRAP_ADMIN_LOGIN": ADMIN_LOGIN,
+                "CLINIC_BOOTSTRAP_ADMIN_PASSWORD": self._secrets.get(ADMIN_PASSWORD),
+            }
+        if name == "audit":
+            key = private_dir(self._secrets.folder / name) / "checkpoint-key.pem"
+            return {"CLINIC_AUDIT_SIGNING_KEY_FILE": str(key)}
+        return {}
 
     def of_gateway(self) -> dict[str, str]:
         upstreams = ",".join(f"{name}={self.base_url(name)}" for name in self._services)

@@ -1,0 +1,34 @@
+"""`clinic demo`: one patient's journey on the running system; exit status 1 if anything is off."""
+
+import os
+import sys
+
+import httpx
+from rich.console import Console
+
+from clinic_local.api_client import ApiError, running_url
+from clinic_local.commands_seed import seed
+from clinic_local.demo_journey import Journey, JourneyError
+from clinic_local.demo_network import Network
+from clinic_local.errors import SetupError
+from clinic_local.state import read_env, root
+
+
+def demo() -> None:
+    """Tell one patient's journey live, with the events it causes."""
+    url = os.environ.get("CLINIC_URL") or running_url()
+    network = Network.read(root())
+    if network is None:
+        seed()
+        network = Network.read(root())
+    if network is None:
+        raise SetupError("demo", "there is no demo network", "make seed")
+    fakes_url = os.environ.get("CLINIC_FAKES_URL") or read_env(root())["CLINIC_FAKES_URL"]
+    console = Console(highlight=False)
+    journey = Journey(network, url, fakes_url, root(), console)
+    try:
+        went_well = journey.travel()
+    except (ApiError, JourneyError, httpx.HTTPError) as error:
+        raise SetupError("demo", str(error), "make status, then make logs") from error
+    console.print("\nThe journey went well." if went_well else "\n[red]Something is off.[/red]")
+    sys.exit(0 if went_well else 1)
