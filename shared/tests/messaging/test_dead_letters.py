@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -329,13 +328,3 @@ async def test_the_event_log_of_a_subject_is_shown_without_payloads(
         assert [event["aggregate_version"] for event in more.json()["items"]] == [3]
         assert more.json()["next_cursor"] is None
         assert "Тестова" not in answer.text
-
-
-def test_the_schedule_is_the_documented_one() -> None:
-    assert SCHEDULE == (
-        timedelta(seconds=5),
-        timedelta(seconds=30),
-        timedelta(minutes=2),
-        timedelta(minutes=10),
-        timedelta(hours=1),
-    )
