@@ -16,6 +16,7 @@ from rich.console import Console
 from clinic_local import progress, state
 from clinic_local.errors import SetupError, last_lines
 from clinic_local.paths import run_dir, state_path
+from clinic_local.steps import Step
 
 _DOWN_SECONDS = 20.0
 _RESTART_SECONDS = 60.0
@@ -39,12 +40,12 @@ def up() -> None:
         console.print(last.detail, style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1)
     console.print(f"\nPolyclinic answers at {last.detail} after {time.monotonic() - started:.1f} s")
-    console.print(_logins(root), end="", markup=False)
+    _print_logins(root)
     console.print("  addresses   . .run/env      (then $CLINIC_URL and others are set)", markup=False)
     console.print("  next        make demo | make status | make logs | make down", markup=False)
 
 
-def _start_supervisor(root: Path, console: Console) -> progress.Step | None:
+def _start_supervisor(root: Path, console: Console) -> Step | None:
     log = run_dir(root) / "log" / "supervisor.log"
     log.parent.mkdir(exist_ok=True)
     read_end, write_end = os.pipe()
@@ -70,10 +71,14 @@ def _start_supervisor(root: Path, console: Console) -> progress.Step | None:
         raise typer.Exit(130) from None
 
 
-def _logins(root: Path) -> str:
-    """Return what the demo data says about its logins, if there is demo data."""
-    file = run_dir(root) / "logins.txt"
-    return file.read_text() if file.exists() else ""
+def _print_logins(root: Path) -> None:
+    """Print who can log in, once there is demo data."""
+    from clinic_local.commands_seed import print_logins  # noqa: PLC0415 - `clinic down` needn't load HTTP clients
+    from clinic_local.demo_network import Network  # noqa: PLC0415
+
+    network = Network.read(root)
+    if network is not None:
+        print_logins(network)
 
 
 def down() -> None:

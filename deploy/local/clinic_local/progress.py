@@ -1,64 +1,22 @@
-"""How a start goes on, told by the supervisor line by line and shown by `clinic up` (rich on a terminal)."""
+"""Shows the steps of a start to a person: a line per gate, and on a terminal what is being waited for."""
 
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Iterable
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-What = Literal["begun", "done", "failed", "ready"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """`gate` begun or done; at the end either failed, with a whole report, or ready, with the address."""
-
-    what: What
-    gate: str
-    detail: str = ""
-    seconds: float = 0.0
-
-
-class Reporter:
-    """The supervisor's end. A listener that went away is no reason to stop."""
-
-    def __init__(self, descriptor: int | None) -> None:
-        self._descriptor = descriptor
-
-    def tell(self, step: Step) -> None:
-        if self._descriptor is None:
-            return
-        try:
-            os.write(self._descriptor, json.dumps(asdict(step)).encode() + b"\n")
-        except OSError:
-            self._descriptor = None
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    @contextmanager
-    def gate(self, name: str) -> Iterator[list[str]]:
-        """Report a gate's duration; the block may add words to the list it gets."""
-        self.tell(Step("begun", name))
-        started = time.monotonic()
-        detail: list[str] = []
-        yield detail
-        self.tell(Step("done", name, ", ".join(detail), time.monotonic() - started))
+from clinic_local.steps import Step
 
 
 def show(lines: Iterable[bytes], console: Console) -> Step | None:
     """Show the steps as they come; return the last one (failed or ready), or None if the supervisor vanished."""
     active: list[str] = []
     spinner = console.status("starting") if console.is_terminal else None
-    with spinner or nothing():
+    with spinner or nullcontext():
         for line in lines:
             step = Step(**json.loads(line))
             if step.what in {"failed", "ready"}:
@@ -71,10 +29,6 @@ def show(lines: Iterable[bytes], console: Console) -> Step | None:
             if isinstance(spinner, Status):
                 spinner.update(", ".join(active) or "starting")
     return None
-
-
-def nothing() -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def _line(step: Step) -> Text:

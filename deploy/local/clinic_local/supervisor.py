@@ -22,9 +22,9 @@ from clinic_local.errors import SetupError
 from clinic_local.paths import CHECKOUT, run_dir
 from clinic_local.ports import PortBook, reserve
 from clinic_local.postgres import Postgres, PostgresServer
-from clinic_local.progress import Reporter, Step
 from clinic_local.rabbitmq import Rabbit, RabbitServer
 from clinic_local.state import ProcessState, RunState, root, supervisor_lock, write_env
+from clinic_local.steps import Reporter, Step
 from clinic_local.tasks import Background, run_tasks
 
 if TYPE_CHECKING:
