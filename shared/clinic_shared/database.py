@@ -4,6 +4,7 @@ One request or one message is one transaction: state, events, audit records and 
 together or not at all, before the response or acknowledgement leaves.
 """
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -11,20 +12,26 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Executable, Row, insert, update
+from sqlalchemy import event as pool_events
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from clinic_shared import contracts
 from clinic_shared.audit import AuditEntry, canonical_record, leaf_hash
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
-from clinic_shared.events import Event, audit_outbox, event_log, outbox
 from clinic_shared.errors import PreconditionFailedError
+from clinic_shared.events import Event, audit_outbox, event_log, outbox
 from clinic_shared.ids import uuid7
 from clinic_shared.sealing import seal
 from clinic_shared.timers import Timer, timer_table
+
+PING_AFTER_SECONDS = 1.0
+_IDLE_SINCE = "idle_since"
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -133,6 +140,10 @@ class Transaction:
         return self._events
 
 
+def _remember_when(_: object, record: ConnectionPoolEntry) -> None:
+    record.info[_IDLE_SINCE] = time.monotonic()
+
+
 class Database:
     """A service's own database."""
 
@@ -154,7 +165,6 @@ class Database:
             max_overflow=0,
             pool_timeout=5,
             pool_recycle=1800,
-            pool_pre_ping=True,
             connect_args={
                 "connect_timeout": 3,
                 "application_name": f"clinic-{service}",
@@ -162,6 +172,20 @@ class Database:
                 "-c idle_in_transaction_session_timeout=30000",
             },
         )
+
+        pool_events.listen(self.engine.sync_engine, "checkin", _remember_when)
+        pool_events.listen(self.engine.sync_engine, "checkout", self._ping_after_idling)
+
+    def _ping_after_idling(self, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        """Find out that the server went away before a request does; in a busy pool nobody pays for it."""
+        if time.monotonic() - record.info.get(_IDLE_SINCE, 0.0) < PING_AFTER_SECONDS:
+            return
+        dialect = self.engine.dialect
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            # The pool then drops the connection and makes another.
+            raise DisconnectionError from error
 
     @asynccontextmanager
     async def transaction(self, context: Context | None = None) -> AsyncIterator[Transaction]:
@@ -180,8 +204,8 @@ class Database:
     def _check(self, transaction: Transaction) -> None:
         """In tests and development, refuse to emit what the contract doesn't describe."""
         if self.check_contracts:
-            for event in transaction.emitted:
-                contracts.validate_event(event["type"], event["data"], event["private"])
+            for fact in transaction.emitted:
+                contracts.validate_event(fact["type"], fact["data"], fact["private"])
 
     async def dispose(self) -> None:
         await self.engine.dispose()

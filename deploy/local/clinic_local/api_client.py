@@ -6,8 +6,6 @@ from typing import Any, Self
 
 import httpx
 
-from clinic_local.errors import SetupError
-
 PROBLEM = "application/problem+json"
 RENEW_BEFORE_SECONDS = 30
 
@@ -101,13 +99,3 @@ class Caller:
             life = tokens["expires_in"] - RENEW_BEFORE_SECONDS
             self._token = (tokens["access_token"], time.monotonic() + life)
         return {"Authorization": f"Bearer {self._token[0]}"}
-
-
-def running_url() -> str:
-    """Return the running system's address. Raises SetupError when none runs."""
-    from clinic_local.state import RunState, root  # noqa: PLC0415  # reads the file system only when asked
-
-    state = RunState.read(root())
-    if state is None:
-        raise SetupError("clinic", "nothing is running", "Start it with: make up")
-    return state.url

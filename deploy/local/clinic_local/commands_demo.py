@@ -6,17 +6,17 @@ import sys
 import httpx
 from rich.console import Console
 
-from clinic_local.api_client import ApiError, running_url
+from clinic_local.api_client import ApiError
 from clinic_local.commands_seed import seed
 from clinic_local.demo_journey import Journey, JourneyError
 from clinic_local.demo_network import Network
 from clinic_local.errors import SetupError
-from clinic_local.state import read_env, root
+from clinic_local.state import clinic_url, read_env, root
 
 
 def demo() -> None:
     """Tell one patient's journey live, with the events it causes."""
-    url = os.environ.get("CLINIC_URL") or running_url()
+    url = clinic_url()
     network = Network.read(root())
     if network is None:
         seed()

@@ -1,11 +1,9 @@
 """`clinic seed`: fill the running system with the demo network, once."""
 
-import os
-
-from clinic_local.api_client import ApiError, running_url
+from clinic_local.api_client import ApiError
 from clinic_local.demo_network import STAFF, Builder, Network
 from clinic_local.errors import SetupError
-from clinic_local.state import root
+from clinic_local.state import clinic_url, root
 
 
 def seed() -> None:
@@ -13,7 +11,7 @@ def seed() -> None:
     network = Network.read(root())
     if network is None:
         try:
-            network = Builder(os.environ.get("CLINIC_URL") or running_url(), root()).build()
+            network = Builder(clinic_url(), root()).build()
         except ApiError as error:
             raise SetupError("seed", str(error), "Begin anew: make reset up") from error
         print("The demo network is there.")

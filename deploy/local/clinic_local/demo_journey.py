@@ -313,7 +313,7 @@ class Journey:
         before = len(self._results())
         message = self._order_and_message("panel.hl7")
         state = RunState.read(self.root)
-        process = state and state.process("patients")
+        process = state.process("patients") if state else None
         if process is None or process.pid is None:
             raise JourneyError("the patients service runs elsewhere: it can't be killed from here")
         os.kill(process.pid, signal.SIGKILL)
