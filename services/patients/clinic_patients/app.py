@@ -4,13 +4,13 @@ from pathlib import Path
 
 from clinic_shared.service import Service
 
-from clinic_patients import api, chart_api, consumers
+from clinic_patients import api, chart_api, consumers, fhir
 from clinic_patients.settings import PatientsSettings
 
 service = Service(
     name="patients",
     package_dir=Path(__file__).parent,
-    routers=(api.router, chart_api.router),
+    routers=(api.router, chart_api.router, fhir.router),
     handlers=consumers.handlers,
     settings=PatientsSettings,
 )

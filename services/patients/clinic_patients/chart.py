@@ -12,8 +12,7 @@ from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 
 from clinic_patients import chart_store, store
-from clinic_patients.chart_store import Position
-from clinic_patients.domain import (
+from clinic_patients.chart_domain import (
     Consent,
     ConsentStatus,
     Diagnosis,
@@ -28,6 +27,7 @@ from clinic_patients.domain import (
     check_diagnoses,
     kinds_open_to,
 )
+from clinic_patients.chart_store import Position
 from clinic_patients.events import consent_event, encounter_event, prescription_event
 
 

@@ -8,6 +8,7 @@ from clinic_shared.routing import Caller, ClinicRouter, Page, PageQuery, PageReq
 from fastapi import Query
 
 from clinic_patients import chart, chart_store, results, store
+from clinic_patients.chart_domain import EntryKind
 from clinic_patients.chart_models import (
     ConsentRequest,
     ConsentResponse,
@@ -20,7 +21,6 @@ from clinic_patients.chart_models import (
     ResultResponse,
     TimelineEntryResponse,
 )
-from clinic_patients.domain import EntryKind
 
 router = ClinicRouter(prefix="/v1/patients/{patient_id}", tags=["chart"])
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from clinic_patients.chart import IssuePrescription, RecordEncounter, StateConsent
-from clinic_patients.domain import (
+from clinic_patients.chart_domain import (
     ICD_10,
     Consent,
     ConsentStatus,

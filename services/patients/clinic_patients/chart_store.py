@@ -12,7 +12,7 @@ from clinic_shared.projections import keep_newer
 from sqlalchemy import Row, Table, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from clinic_patients.domain import (
+from clinic_patients.chart_domain import (
     Consent,
     ConsentStatus,
     Diagnosis,

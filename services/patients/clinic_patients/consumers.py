@@ -11,7 +11,12 @@ from clinic_shared.projections import keep_newer
 from pydantic import BaseModel, BeforeValidator
 
 from clinic_patients import chart_store, results, tables
-from clinic_patients.domain import EntryKind, Observation, ResultVersion, TimelineEntry
+from clinic_patients.chart_domain import (
+    EntryKind,
+    Observation,
+    ResultVersion,
+    TimelineEntry,
+)
 
 handlers = Handlers("patients")
 

@@ -6,7 +6,14 @@ from uuid import UUID
 
 from clinic_shared.events import Event, wire_id, wire_instant
 
-from clinic_patients.domain import ICD_10, Consent, Encounter, Patient, Prescription, ResultVersion
+from clinic_patients.chart_domain import (
+    ICD_10,
+    Consent,
+    Encounter,
+    Prescription,
+    ResultVersion,
+)
+from clinic_patients.domain import Patient
 
 
 def patient_event(name: str, patient: Patient) -> Event:

@@ -7,7 +7,13 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from clinic_patients.domain import Identifier, Patient, PatientStatus, PersonName, Sex
+from clinic_patients.domain import (
+    Identifier,
+    Patient,
+    PatientStatus,
+    PersonName,
+    Sex,
+)
 from clinic_patients.registry import Criteria, Demographics
 
 _EMAIL = re.compile(

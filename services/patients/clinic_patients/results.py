@@ -11,7 +11,7 @@ from clinic_shared.errors import NotFoundError
 from clinic_shared.principal import Principal
 
 from clinic_patients import chart_store, store
-from clinic_patients.domain import (
+from clinic_patients.chart_domain import (
     RELEASED_STATUSES,
     RETRACTED,
     EntryKind,

@@ -9,7 +9,14 @@ from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, s
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.expression import FromClause
 
-from clinic_patients.domain import Identifier, Patient, PatientId, PatientStatus, PersonName, Sex
+from clinic_patients.domain import (
+    Identifier,
+    Patient,
+    PatientId,
+    PatientStatus,
+    PersonName,
+    Sex,
+)
 from clinic_patients.tables import (
     centre,
     department,
@@ -63,8 +70,8 @@ async def next_record_number(tx: Transaction) -> int:
 async def add_patient(tx: Transaction, new: Patient) -> list[Identifier]:
     """Store a patient; returns the identifiers that another one has, so that none of it may stand."""
     await tx.execute(insert(patient).values(_patient_values(new)))
-    await _replace_search_terms(tx, new)
-    return await _replace_identifiers(tx, new)
+    await _add_search_terms(tx, new)
+    return await _add_identifiers(tx, new)
 
 
 async def save_patient(tx: Transaction, changed: Patient) -> list[Identifier]:
@@ -72,12 +79,13 @@ async def save_patient(tx: Transaction, changed: Patient) -> list[Identifier]:
     await tx.execute(
         update(patient).where(patient.c.patient_id == changed.patient_id).values(_patient_values(changed))
     )
-    await _replace_search_terms(tx, changed)
-    return await _replace_identifiers(tx, changed)
+    for table in (search_term, patient_identifier):
+        await tx.execute(delete(table).where(table.c.patient_id == changed.patient_id))
+    await _add_search_terms(tx, changed)
+    return await _add_identifiers(tx, changed)
 
 
-async def _replace_identifiers(tx: Transaction, owner: Patient) -> list[Identifier]:
-    await tx.execute(delete(patient_identifier).where(patient_identifier.c.patient_id == owner.patient_id))
+async def _add_identifiers(tx: Transaction, owner: Patient) -> list[Identifier]:
     # In one order for everybody, so that two registrations with the same two identifiers don't deadlock.
     rows = sorted(_identifier_rows(owner), key=lambda row: (row["authority"], row["value"]))
     if not rows:
@@ -110,8 +118,7 @@ def _identifier_rows(owner: Patient) -> list[dict[str, Any]]:
     ]
 
 
-async def _replace_search_terms(tx: Transaction, owner: Patient) -> None:
-    await tx.execute(delete(search_term).where(search_term.c.patient_id == owner.patient_id))
+async def _add_search_terms(tx: Transaction, owner: Patient) -> None:
     rows = [{"term": term, "patient_id": owner.patient_id} for term in sorted(owner.search_terms())]
     await tx.execute(insert(search_term), rows)
 

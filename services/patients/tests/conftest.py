@@ -1,7 +1,6 @@
 """One centre with one department and a doctor; people with obviously made-up names."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -93,9 +92,9 @@ class Clinic:
             found = await tx.fetch_all(select(audit_outbox.c.record).order_by(audit_outbox.c.id))
         return [json.loads(row.record) for row in found]
 
-    async def rows(self, table: Table) -> list[Mapping[str, Any]]:
+    async def rows(self, table: Table) -> list[dict[str, Any]]:
         async with self.patients.runtime.database.transaction() as tx:
-            return [row._mapping for row in await tx.fetch_all(select(table))]
+            return [dict(row._mapping) for row in await tx.fetch_all(select(table))]
 
 
 @pytest.fixture

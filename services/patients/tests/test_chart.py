@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 from clinic_patients import tables
-from clinic_patients.domain import EntryKind
+from clinic_patients.chart_domain import EntryKind
 from clinic_shared.ids import uuid7
 
 from .conftest import Clinic
@@ -178,7 +178,7 @@ async def test_lists_come_in_pages_newest_first(clinic: Clinic, anna: str) -> No
 
 
 async def test_the_timeline_shows_each_thing_once_as_it_is_now(clinic: Clinic, anna: str) -> None:
-    appointment = {"patient_id": anna, "starts_at": "2026-03-03T07:00:00Z"}
+    appointment: dict[str, Any] = {"patient_id": anna, "starts_at": "2026-03-03T07:00:00Z"}
     await clinic.patients.deliver_example("scheduling.appointment-booked.v1", **appointment)
     await clinic.patients.deliver_example("scheduling.patient-arrived.v1", version=2, **appointment)
     await clinic.patients.deliver_example("referrals.referral-created.v1", patient_id=anna)

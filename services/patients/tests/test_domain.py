@@ -1,28 +1,30 @@
 """The registry's rules, without a database."""
 
-# ruff: noqa: RUF001  # Cyrillic is what is tested
+# Cyrillic is what is tested
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from uuid import UUID
 
 import pytest
-from clinic_patients.domain import (
-    BirthDateError,
+from clinic_patients.chart_domain import (
     Diagnosis,
     DiagnosisRank,
     EntryKind,
+    PrimaryDiagnosisError,
+    check_diagnoses,
+    kinds_open_to,
+)
+from clinic_patients.domain import (
+    BirthDateError,
     Identifier,
     IllegalPatientStatusError,
     Patient,
     PatientId,
     PatientStatus,
     PersonName,
-    PrimaryDiagnosisError,
     Sex,
     check_birth,
-    check_diagnoses,
-    kinds_open_to,
     record_number,
 )
 from clinic_patients.names import fold, identifier_term, name_words, words_to_match

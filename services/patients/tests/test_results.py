@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from clinic_patients import tables
-from clinic_patients.domain import ResultVersionConflictError
+from clinic_patients.chart_domain import ResultVersionConflictError
 from clinic_shared import contracts
 from clinic_shared.ids import uuid7
 from sqlalchemy import text

@@ -1,6 +1,6 @@
 """Finding patients."""
 
-# ruff: noqa: RUF001  # Cyrillic is what is tested
+# Cyrillic is what is tested
 
 from clinic_shared.ids import uuid7
 
