@@ -9,9 +9,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import structlog
 import uvicorn
@@ -19,8 +19,8 @@ import uvloop
 
 from clinic_shared import telemetry
 from clinic_shared.app import create_app
-from clinic_shared.deliveries import Consumer
 from clinic_shared.dead_letters import HeldWorker, ParkingDrain
+from clinic_shared.deliveries import Consumer
 from clinic_shared.migrations import migrate
 from clinic_shared.relay import Relay
 from clinic_shared.service import Runtime, Service, running
@@ -32,6 +32,7 @@ from clinic_shared.topology import queues_of
 log = structlog.get_logger()
 
 Role = Literal["api", "worker", "all", "migrate"]
+Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 GRACE_SECONDS = 20
 
 
@@ -113,9 +114,9 @@ async def _serve_http(runtime: Runtime, stop: asyncio.Event) -> None:
     stop.set()
 
 
-def worker_loops(runtime: Runtime) -> dict[str, Callable[[asyncio.Event], Awaitable[None]]]:
+def worker_loops(runtime: Runtime) -> dict[str, Loop]:
     """Return the endless loops of the worker role, by name. Each survives every error."""
-    loops: dict[str, Callable[[asyncio.Event], Awaitable[None]]] = {
+    loops: dict[str, Loop] = {
         "relay": Relay(runtime).run,
         "held": HeldWorker(runtime).run,
         "parking": ParkingDrain(runtime).run,

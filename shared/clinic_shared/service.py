@@ -1,7 +1,7 @@
 """The composition of a service: what it is made of, and what it runs with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ class Runtime:
 
 
 Startup = Callable[[Runtime], AbstractAsyncContextManager[None]]
-Worker = Callable[[Runtime, asyncio.Event], Awaitable[None]]
+Worker = Callable[[Runtime, asyncio.Event], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, kw_only=True)

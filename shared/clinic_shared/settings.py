@@ -46,7 +46,7 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def load(cls) -> "ServiceSettings":
         """Read the environment; the folder of secrets is itself named by the environment."""
-        return cls(_secrets_dir=os.environ.get("CLINIC_SECRETS_DIR"))  # type: ignore[call-arg]  # pydantic-settings' own keyword
+        return cls(_secrets_dir=os.environ.get("CLINIC_SECRETS_DIR"))
 
     @property
     def sqlalchemy_url(self) -> str:
