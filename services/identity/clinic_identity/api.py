@@ -1,15 +1,13 @@
-"""HTTP in: centres, departments, staff and roles."""
+"""HTTP in: centres, departments and roles."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from clinic_shared.errors import NotFoundError
 from clinic_shared.routing import (
     Caller,
     ClinicRouter,
-    CurrentRuntime,
-    Idempotency,
     IfMatch,
     Page,
     PageQuery,
@@ -17,22 +15,14 @@ from clinic_shared.routing import (
     Tx,
     page_of,
 )
-from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clinic_identity import organisation, staff, store
-from clinic_identity.desk import Desk
-from clinic_identity.domain import Centre, Department, Role, StaffMember
-from clinic_identity.fields import Code, Currency, Label, Language, Login, Phone, Request, TimeZone
+from clinic_identity import organisation, store
+from clinic_identity.domain import Centre, Department, Role
+from clinic_identity.fields import Code, Currency, Label, Language, Phone, Request, TimeZone
 
 router = ClinicRouter(tags=["identity"])
 
-
-async def _desk(runtime: CurrentRuntime) -> Desk:
-    return runtime.get(Desk)
-
-
-CurrentDesk = Annotated[Desk, Depends(_desk)]
 
 # -- centres
 
@@ -249,185 +239,6 @@ async def close_department(
     """Close a department for good; what is booked stays for people to move."""
     closed = await organisation.close_department(tx, department_id, expected_version=expected, caller=caller)
     return DepartmentResponse.of(closed)
-
-
-# -- staff
-
-
-class PositionRequest(Request):
-    roles: Annotated[list[Code], Field(min_length=1, max_length=20)]
-    network: Annotated[bool, Field(description="Works in every centre")] = False
-    centre_ids: Annotated[tuple[UUID, ...], Field(max_length=100)] = ()
-    department_ids: Annotated[tuple[UUID, ...], Field(max_length=100)] = ()
-    practitioner: Annotated[bool, Field(description="Sees patients, so has a calendar")] = False
-    specialty: Code | None = None
-
-    def position(self) -> staff.Position:
-        return staff.Position(
-            roles=tuple(dict.fromkeys(self.roles)),
-            network=self.network,
-            centre_ids=tuple(dict.fromkeys(self.centre_ids)),
-            department_ids=tuple(dict.fromkeys(self.department_ids)),
-            practitioner=self.practitioner,
-            specialty=self.specialty,
-        )
-
-
-class PersonNameBody(Request):
-    family: Label
-    given: Label | None = None
-    patronymic: Label | None = None
-
-    def name(self) -> staff.PersonName:
-        return staff.PersonName(family=self.family, given=self.given, patronymic=self.patronymic)
-
-
-class StaffRequest(PositionRequest):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": {"family": "Vracheva", "given": "Testina"},
-                    "login": "testina.vracheva@example.org",
-                    "roles": ["doctor"],
-                    "centre_ids": ["01900000-0000-7000-8000-ce0000000001"],
-                    "department_ids": ["01900000-0000-7000-8000-de0000000001"],
-                    "practitioner": True,
-                    "specialty": "dermatology",
-                }
-            ]
-        },
-    )
-
-    name: PersonNameBody
-    login: Annotated[Login, Field(description="E-mail address")]
-
-
-class StaffResponse(BaseModel):
-    staff_id: UUID
-    version: int
-    name: PersonNameBody
-    login: str | None
-    roles: list[str]
-    network: bool
-    centre_ids: list[UUID]
-    department_ids: list[UUID]
-    practitioner: bool
-    specialty: str | None
-    active: bool
-    added_at: datetime
-
-    @classmethod
-    def of(cls, member: StaffMember, *, login: str | None, **more: Any) -> Self:
-        name = PersonNameBody(family=member.family, given=member.given, patronymic=member.patronymic)
-        return cls(
-            staff_id=member.staff_id,
-            version=member.version,
-            name=name,
-            login=login,
-            roles=list(member.roles),
-            network=member.network,
-            centre_ids=list(member.centre_ids),
-            department_ids=list(member.department_ids),
-            practitioner=member.practitioner,
-            specialty=member.specialty,
-            active=member.active,
-            added_at=member.added_at,
-            **more,
-        )
-
-
-class InitialPassword(BaseModel):
-    initial_password: Annotated[str, Field(description="Shown this once")]
-    initial_password_expires_at: datetime | None
-
-
-class NewStaffResponse(StaffResponse, InitialPassword):
-    """A member of staff with the password to hand over."""
-
-
-# Answers with a password are never kept for repeats: the unique login catches a repeat.
-@router.post(
-    "/v1/staff",
-    permission="staff.manage",
-    idempotency=Idempotency.NONE,
-    status_code=201,
-    operation_id="addStaffMember",
-)
-async def add_staff_member(tx: Tx, desk: CurrentDesk, caller: Caller, body: StaffRequest) -> NewStaffResponse:
-    """Add a member of staff. Hand over the initial password: it is shown once and works for 72 hours."""
-    member, invitation = await staff.add_staff_member(
-        tx, desk, name=body.name.name(), login=body.login, position=body.position(), caller=caller
-    )
-    return NewStaffResponse.of(
-        member,
-        login=invitation.account.login,
-        initial_password=invitation.initial_password,
-        initial_password_expires_at=invitation.account.password_expires_at,
-    )
-
-
-@router.get("/v1/staff", permission="staff.read", operation_id="listStaff")
-async def list_staff(
-    tx: Tx, page: PageQuery, centre_id: UUID | None = None, department_id: UUID | None = None
-) -> Page[StaffResponse]:
-    """List staff, also of one centre or department; those who left are included."""
-    found = await store.list_staff(
-        tx, centre_id=centre_id, department_id=department_id, after=page.after, limit=page.limit + 1
-    )
-    logins = await store.logins_of(tx, [member.staff_id for member in found])
-    shown = [StaffResponse.of(member, login=logins.get(member.staff_id)) for member in found]
-    return page_of(shown, page, key=lambda member: member.staff_id)
-
-
-@router.get("/v1/staff/{staff_id}", permission="staff.read", operation_id="getStaffMember")
-async def get_staff_member(tx: Tx, staff_id: UUID) -> StaffResponse:
-    """Return one member of staff; the ETag is their version."""
-    member = await store.find_staff(tx, staff_id)
-    if member is None:
-        raise NotFoundError
-    return await _staff_response(tx, member)
-
-
-@router.post("/v1/staff/{staff_id}/move", permission="staff.manage", operation_id="moveStaffMember")
-async def move_staff_member(
-    tx: Tx, caller: Caller, staff_id: UUID, body: PositionRequest, expected: IfMatch
-) -> StaffResponse:
-    """Give other roles, centres or departments. Sessions go on with the new rights after a refresh."""
-    moved = await staff.move_staff_member(
-        tx, staff_id, body.position(), expected_version=expected, caller=caller
-    )
-    return await _staff_response(tx, moved)
-
-
-@router.post(
-    "/v1/staff/{staff_id}/deactivate", permission="staff.manage", operation_id="deactivateStaffMember"
-)
-async def deactivate_staff_member(tx: Tx, caller: Caller, staff_id: UUID, expected: IfMatch) -> StaffResponse:
-    """Somebody left: their sessions end now, for good."""
-    gone = await staff.deactivate_staff_member(tx, staff_id, expected_version=expected, caller=caller)
-    return await _staff_response(tx, gone)
-
-
-@router.post(
-    "/v1/staff/{staff_id}/initial-password",
-    permission="staff.manage",
-    idempotency=Idempotency.NONE,
-    operation_id="renewStaffPassword",
-)
-async def renew_staff_password(tx: Tx, desk: CurrentDesk, caller: Caller, staff_id: UUID) -> InitialPassword:
-    """Replace a forgotten password by an initial one. All their sessions end."""
-    invitation = await staff.renew_staff_password(tx, desk, staff_id, caller=caller)
-    return InitialPassword(
-        initial_password=invitation.initial_password,
-        initial_password_expires_at=invitation.account.password_expires_at,
-    )
-
-
-async def _staff_response(tx: Tx, member: StaffMember) -> StaffResponse:
-    logins = await store.logins_of(tx, [member.staff_id])
-    return StaffResponse.of(member, login=logins.get(member.staff_id))
 
 
 # -- roles

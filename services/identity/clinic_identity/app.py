@@ -8,7 +8,7 @@ from typing import cast
 from clinic_shared.context import Context
 from clinic_shared.service import Runtime, Service
 
-from clinic_identity import api, auth_api, consumers, oauth_api
+from clinic_identity import api, auth_api, consumers, oauth_api, staff_api
 from clinic_identity.bootstrap import add_first_administrator
 from clinic_identity.clients import timers
 from clinic_identity.desk import Desk
@@ -40,7 +40,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
 service = Service(
     name="identity",
     package_dir=Path(__file__).parent,
-    routers=(api.router, auth_api.router, oauth_api.router),
+    routers=(api.router, staff_api.router, auth_api.router, oauth_api.router),
     handlers=consumers.handlers,
     timers=timers,
     settings=IdentitySettings,

@@ -18,9 +18,9 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinic_identity import accounts, authentication, fields, session_store, sessions, store
-from clinic_identity.api import CurrentDesk, InitialPassword, PersonNameBody
 from clinic_identity.domain import AccountKind, InvalidRefreshTokenError, Session
-from clinic_identity.fields import Login, Password
+from clinic_identity.fields import CurrentDesk, Login, Password
+from clinic_identity.staff_api import InitialPassword, PersonNameBody
 
 router = ClinicRouter(tags=["identity"])
 

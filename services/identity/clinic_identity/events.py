@@ -3,10 +3,13 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from clinic_shared.auth import LIFETIME_SECONDS
+from clinic_shared.auth import LEEWAY_SECONDS, LIFETIME_SECONDS
 from clinic_shared.events import Event, wire_instant
 
 from clinic_identity.domain import Centre, Client, Department, Session, StaffMember
+
+_LONGEST_USE = timedelta(seconds=LIFETIME_SECONDS + LEEWAY_SECONDS)
+"""Verifiers forgive clocks that differ, so a token is accepted a little past its expiry."""
 
 
 def centre_event(name: str, centre: Centre) -> Event:
@@ -130,7 +133,7 @@ def _revoked(
             "principal_kind": kind,
             "session_id": None if session_id is None else str(session_id),
             "issued_before": wire_instant(issued_before),
-            "expires_at": wire_instant(issued_before + timedelta(seconds=LIFETIME_SECONDS)),
+            "expires_at": wire_instant(issued_before + _LONGEST_USE),
             "reason_code": reason_code,
         },
     )

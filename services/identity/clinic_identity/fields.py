@@ -1,9 +1,13 @@
-"""Field types that the requests of several routes share."""
+"""What the requests of several routes share: field types, and the desk."""
 
 from typing import Annotated
 from zoneinfo import available_timezones
 
+from clinic_shared.routing import CurrentRuntime
+from fastapi import Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from clinic_identity.desk import Desk
 
 
 class Request(BaseModel):
@@ -24,3 +28,10 @@ Phone = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$", description="E.164
 TimeZone = Annotated[str, AfterValidator(_known_time_zone), Field(max_length=64, examples=["Europe/Moscow"])]
 Login = Annotated[str, Field(min_length=1, max_length=254, examples=["anna.testova@example.org"])]
 Password = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+async def _desk(runtime: CurrentRuntime) -> Desk:
+    return runtime.get(Desk)
+
+
+CurrentDesk = Annotated[Desk, Depends(_desk)]

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, unquote_plus
 from uuid import UUID
 
@@ -25,11 +25,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinic_identity import clients, fields, store
-from clinic_identity.api import CurrentDesk
 from clinic_identity.clients import Granted, Refused
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Client, ClientKind
-from clinic_identity.fields import Code, Label
+from clinic_identity.fields import Code, CurrentDesk, Label
 
 router = ClinicRouter(tags=["identity"])
 
@@ -39,6 +38,18 @@ MAX_FORM_FIELDS = 20
 KEYS_CACHED_SECONDS = 300
 
 # -- tokens (RFC 6749)
+
+
+class ClientTokenResponse(BaseModel):
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Seconds")]
+    scope: Annotated[str, Field(description="Separated by spaces")]
+
+
+class OAuthErrorResponse(BaseModel):
+    error: Literal["invalid_request", "invalid_client", "unsupported_grant_type", "invalid_scope"]
+    error_description: str
 
 
 class _InvalidRequestError(Exception):
@@ -51,6 +62,11 @@ class _InvalidRequestError(Exception):
     media_types=(FORM,),
     max_body_bytes=MAX_FORM_BYTES,
     operation_id="issueToken",
+    responses={
+        200: {"model": ClientTokenResponse},
+        400: {"model": OAuthErrorResponse, "description": "The request can't be granted"},
+        401: {"model": OAuthErrorResponse, "description": "The client or its secret is not known"},
+    },
 )
 async def issue_token(tx: Tx, desk: CurrentDesk, request: Request, body: RawBody) -> Response:
     """Exchange client credentials for an access token (RFC 6749, 4.4).
@@ -181,7 +197,8 @@ class RotateRequest(fields.Request):
 
 
 class ClientResponse(BaseModel):
-    id: Annotated[UUID, Field(description="Of a lab: the partner's id in every service")]
+    id: UUID
+    partner_id: Annotated[UUID | None, Field(description="A lab's id in every service; null for an app")]
     version: int
     kind: ClientKind
     client_id: str
@@ -197,6 +214,7 @@ class ClientResponse(BaseModel):
     def of(cls, client: Client, **more: Any) -> Self:
         return cls(
             id=client.id,
+            partner_id=client.id if client.kind is ClientKind.LAB else None,
             version=client.version,
             kind=client.kind,
             client_id=client.client_id,
