@@ -140,7 +140,7 @@ def test_a_postgresql_without_contrib_is_passed_over(installed):
 
 def test_without_any_postgresql_the_three_choices_are_told(installed, tmp_path):
     with pytest.raises(SetupError) as raised:
-        postgres.Postgres(tmp_path, environ={}).launch(tmp_path / ".run" / "postgres", durable=False)
+        postgres.Postgres(tmp_path, environ={})._binaries(tmp_path / "data", None)
     assert raised.value.advice.count("\n") >= 3
     assert "CLINIC_POSTGRES_URL" in raised.value.report()
 

@@ -1,6 +1,7 @@
 """Private servers start anywhere, listen on the loopback only, and never outlive who started them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from clinic_local import loopback
+from clinic_local.paths import state_path
 from clinic_local.servers import Postgres, TestServers, start_test_servers
 
 pytestmark = pytest.mark.servers
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.servers
 STARTER = """
 import json, sys, time
 from pathlib import Path
+from clinic_local.paths import state_path
 from clinic_local.servers import start_test_servers
 servers = start_test_servers(Path(sys.argv[1]))
 pids = [p for s in (servers.postgres, servers.rabbitmq) for p in (s.process.guardian_pid, *s.process.pids.values())]
@@ -61,6 +64,13 @@ def pids_of(servers: TestServers) -> list[int]:
     return [pid for process in processes if process is not None for pid in process.pids.values()]
 
 
+@pytest.fixture
+def root(tmp_path):
+    """A checkout of the test's own, removed with what lies outside of it."""
+    yield tmp_path
+    shutil.rmtree(state_path(tmp_path), ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
 def awkward(tmp_path_factory):
     """Servers of a checkout whose path has a space and Cyrillic letters."""
@@ -72,6 +82,7 @@ def awkward(tmp_path_factory):
     servers.stop()
     wait_until_gone(pids, within_seconds=1)
     assert not list(root.glob(".run/test/*"))
+    assert not state_path(root).exists()
 
 
 def test_servers_answer_from_a_path_with_spaces_and_cyrillic_letters(awkward):
@@ -100,10 +111,8 @@ def test_as_root_postgresql_runs_as_somebody_else(awkward):
     assert Path(f"/proc/{pid}").stat().st_uid != 0
 
 
-def test_a_killed_starter_leaves_no_process(tmp_path):
-    starter = subprocess.Popen(
-        [sys.executable, "-c", STARTER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+def test_a_killed_starter_leaves_no_process(root):
+    starter = subprocess.Popen([sys.executable, "-c", STARTER, str(root)], stdout=subprocess.PIPE, text=True)
     assert starter.stdout is not None
     with starter.stdout:
         pids = [int(word) for word in starter.stdout.readline().strip("[]\n").split(",")]
@@ -113,8 +122,8 @@ def test_a_killed_starter_leaves_no_process(tmp_path):
     wait_until_gone(pids)
 
 
-def test_a_killed_guardian_takes_its_server_along(tmp_path):
-    server = Postgres(tmp_path, environ={}).start(tmp_path / ".run" / "postgres", durable=False)
+def test_a_killed_guardian_takes_its_server_along(root):
+    server = Postgres(root, environ={}).start(root / ".run" / "postgres", durable=False)
     assert server.process is not None
     pids = list(server.process.pids.values())
     os.kill(server.process.guardian_pid, signal.SIGKILL)
@@ -122,10 +131,10 @@ def test_a_killed_guardian_takes_its_server_along(tmp_path):
     server.stop()
 
 
-def test_what_was_committed_outlives_a_restart(tmp_path):
-    finder = Postgres(tmp_path, environ={})
+def test_what_was_committed_outlives_a_restart(root):
+    finder = Postgres(root, environ={})
     for _ in range(2):
-        server = finder.start(tmp_path / ".run" / "postgres", durable=True)
+        server = finder.start(root / ".run" / "postgres", durable=True)
         with psycopg.connect(server.admin_url, autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS visit (id int)")
             connection.execute("INSERT INTO visit VALUES (1)")
@@ -135,11 +144,11 @@ def test_what_was_committed_outlives_a_restart(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["system", "wheel"])
-def test_both_sources_of_postgresql_have_what_the_services_need(tmp_path, source):
-    finder = Postgres(tmp_path, environ={"CLINIC_POSTGRES_SOURCE": source})
+def test_both_sources_of_postgresql_have_what_the_services_need(root, source):
+    finder = Postgres(root, environ={"CLINIC_POSTGRES_SOURCE": source})
     if source == "system" and not any(b.source == "system" for b in _available()):
         pytest.skip("this machine has no PostgreSQL of its own")
-    server = finder.start(tmp_path / ".run" / "postgres", durable=False)
+    server = finder.start(root / ".run" / "postgres", durable=False)
     try:
         with psycopg.connect(server.admin_url, autocommit=True) as connection:
             for extension in ("btree_gist", "pg_trgm"):
