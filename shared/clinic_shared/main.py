@@ -19,6 +19,7 @@ import uvloop
 
 from clinic_shared import telemetry
 from clinic_shared.app import create_app
+from clinic_shared.crash import SWITCHES
 from clinic_shared.dead_letters import HeldWorker, ParkingDrain
 from clinic_shared.deliveries import Consumer
 from clinic_shared.migrations import migrate
@@ -62,7 +63,7 @@ def run(service: Service, role: Role) -> None:
 
 
 def _refuse_test_switches(settings: ServiceSettings) -> None:
-    for name in ("CLINIC_CRASH_AT", "CLINIC_MUTATION"):
+    for name in SWITCHES:
         if name in os.environ and settings.environment == "production":
             raise ProductionRefusesError(f"{name} is refused in production")
 

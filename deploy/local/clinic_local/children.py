@@ -13,7 +13,7 @@ from clinic_local.fork import fork
 from clinic_local.state import ProcessState
 
 FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = float(os.environ.get("CLINIC_LONGEST_RESTART_PAUSE_SECONDS", "30"))
 # Who ran for so long has recovered: its next death is a first one.
 _STABLE_SECONDS = 30.0
 

@@ -90,7 +90,14 @@ class Environments:
             "CLINIC_DATABASE_URL": self.database_url(name),
             "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / name)),
             **self._of_one(name),
+            **self._crash_file(name),
         }
+
+    def _crash_file(self, name: str) -> dict[str, str]:
+        """In tests, let a running service be told to die at a named point."""
+        if os.environ.get("CLINIC_ENVIRONMENT") != "test":
+            return {}
+        return {"CLINIC_CRASH_FILE": str(private_dir(self._secrets.folder.parent / "crash") / name)}
 
     def _of_one(self, name: str) -> dict[str, str]:
         """Return what only this service gets."""

@@ -26,7 +26,8 @@ DOWNLOADED = "downloaded packages"
 OLDEST, NEWEST = (3, 10), (4, 99)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 9.0
-_SYSTEM_ROOTS = (Path("/"), Path("/usr/local"), Path("/opt"))
+_SYSTEM_ROOTS = (Path("/"), Path("/usr/local"))
+_ERLANG_PLACES = ("usr/lib/erlang/bin", "usr/lib64/erlang/bin", "lib/erlang/bin")
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,9 @@ def _is_suitable(version: str) -> bool:
 
 def _installations(root: Path, source: str) -> Iterator[Installation]:
     """Yield the suitable installations below `root`, newest first."""
-    erlang_bin = root / "usr/lib/erlang/bin"
-    if not (erlang_bin / "erl").exists():
+    places = [root / place for place in _ERLANG_PLACES]
+    erlang_bin = next((place for place in places if (place / "erl").exists()), None)
+    if erlang_bin is None:
         return
     servers = sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True)
     libraries = tuple(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clinic_local import state
 from clinic_local.commands_status import ProcessStatus, collect
+from clinic_local.paths import run_dir
 
 _UP_SECONDS = 240
 _DOWN_SECONDS = 60
@@ -63,6 +64,14 @@ class System:
             raise LookupError(f"{name} doesn't run")
         os.kill(pid, number)
         return pid
+
+    def arm(self, service: str, label: str) -> Path:
+        """Let the service die at its next passage of a crash point; return the file that then appears."""
+        file = run_dir(self.root) / "crash" / service
+        file.write_text(label, encoding="utf-8")
+        hit = file.with_name(f"{service}.hit")
+        hit.unlink(missing_ok=True)
+        return hit
 
     def wait_until_restarted(
         self, name: str, old_pid: int, *, within_seconds: float = 60
