@@ -4,7 +4,7 @@ Amounts are integers in minor units of an ISO 4217 currency. A price is valid on
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import NewType
@@ -267,7 +267,7 @@ class Payment:
     provider: str
     requested_at: datetime
     provider_reference: str | None = None
-    client_secret: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
     refunded_minor: int = 0
     refunding_minor: int = 0
     failure_code: str | None = None

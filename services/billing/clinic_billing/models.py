@@ -25,7 +25,7 @@ ServiceCode = Annotated[str, Field(min_length=1, max_length=200, examples=["derm
 ReasonCode = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217", examples=["RUB"])]
 # What Stripe takes in one payment.
-Amount = Annotated[int, Field(ge=1, le=99_999_999)]
+Amount = Annotated[int, Field(strict=True, ge=1, le=99_999_999)]
 
 
 class Request(BaseModel):
@@ -52,7 +52,7 @@ class PriceRequest(Request):
         PriceKind, Field(description="`service`: of the catalogue; `lab-test`: a test code of lab orders")
     ] = PriceKind.SERVICE
     service_code: ServiceCode
-    amount_minor: Annotated[int, Field(ge=0, le=99_999_999, examples=[250000])]
+    amount_minor: Annotated[int, Field(strict=True, ge=0, le=99_999_999, examples=[250000])]
     currency: Currency
     valid_from: Annotated[date, Field(description="First day, in the centre's time zone")]
 

@@ -7,8 +7,10 @@ from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
+from clinic_shared.problems import constraint_of
+from sqlalchemy.exc import IntegrityError
 
-from clinic_billing import payment_store, store
+from clinic_billing import payment_store, store, tables
 from clinic_billing.domain import (
     Invoice,
     NotCancellableError,
@@ -50,10 +52,20 @@ async def start_payment(
         provider=STRIPE,
         requested_at=tx.now,
     )
-    await payment_store.add_payment(tx, payment)
+    await _add(tx, payment)
     await payment_store.request_call(tx, "create-intent", payment.payment_id)
     audit_payment(tx, Action.CREATE, payment)
     return payment
+
+
+async def _add(tx: Transaction, payment: Payment) -> None:
+    try:
+        await payment_store.add_payment(tx, payment)
+    except IntegrityError as error:
+        # Unreachable while everyone locks the invoice first; the constraint is what makes that a proof.
+        if constraint_of(error) == tables.PAYMENT_PENDING_ONCE:
+            raise PaymentInProgressError from error
+        raise
 
 
 async def cancel_payment(tx: Transaction, payment_id: UUID, *, caller: Principal) -> Payment:

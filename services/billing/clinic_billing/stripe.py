@@ -95,7 +95,7 @@ class PaymentIntent(BaseModel):
     status: str
     amount_received: int = 0
     currency: str
-    client_secret: str | None = None
+    client_secret: str | None = Field(default=None, repr=False)
     metadata: dict[str, str] = {}
     last_payment_error: PaymentError | None = None
 

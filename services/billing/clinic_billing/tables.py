@@ -198,4 +198,3 @@ notification = Table(
 
 PRICE_ONE_AT_A_TIME = "price_one_at_a_time"
 PAYMENT_PENDING_ONCE = "payment_pending_once"
-REFUNDS_WITHIN_PAYMENT = "payment_refunds_within"

@@ -3,8 +3,9 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +13,24 @@ import httpx
 import pytest
 from clinic_billing import notifications
 from clinic_billing.app import service
-from clinic_shared import contracts
+from clinic_billing.provider_calls import make_due_calls
+from clinic_local.fakes.in_process import running_fakes, serving
+from clinic_shared.app import create_app
+from clinic_shared.auth import TokenSigner
 from clinic_shared.ids import uuid7
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.ledger import Ledger
-from clinic_shared.testing import ServiceHarness, service_fixture
+from clinic_shared.service import Service
+from clinic_shared.testing import (
+    FixedClock,
+    Servers,
+    ServiceHarness,
+    eventually,
+    harness,
+    service_fixture,
+)
 from sqlalchemy import Table, select, text
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 WEBHOOK = "/v1/webhooks/payments/stripe"
 SECRET = "whsec_fictitious"
@@ -188,8 +201,7 @@ class Till:
             assert list(wrong) == []
 
 
-@pytest.fixture
-async def till(billing: ServiceHarness) -> Till:
+async def open_till(billing: ServiceHarness) -> Till:
     made = Till(billing)
     await made.open_centre()
     await billing.deliver_example("scheduling.service-defined.v1")
@@ -198,5 +210,82 @@ async def till(billing: ServiceHarness) -> Till:
 
 
 @pytest.fixture
-def examples() -> Callable[[str], list[dict[str, Any]]]:
-    return contracts.examples
+async def till(billing: ServiceHarness) -> Till:
+    return await open_till(billing)
+
+
+@dataclass
+class Provider:
+    """The stand-in for Stripe, and billing as it reaches it over real HTTP."""
+
+    till: Till
+    http: httpx.AsyncClient
+
+    async def call(self) -> int:
+        """Make the calls that are due; returns how many."""
+        return await make_due_calls(self.till.billing.runtime)
+
+    async def make_due(self) -> None:
+        """Let calls that wait for their next attempt be due now."""
+        async with self.till.billing.runtime.database.transaction() as tx:
+            await tx.execute(text("UPDATE provider_call SET next_attempt_at = now()"))
+
+    async def started(self, **body: Any) -> dict[str, Any]:
+        """Return a payment that the provider knows."""
+        payment = await self.till.start_payment((await self.till.invoice())["invoice_id"], **body)
+        await self.call()
+        return await self.till.read_payment(payment["payment_id"])
+
+    async def pay(self, payment: dict[str, Any], **options: Any) -> None:
+        """Let the customer pay, and wait until every notification of it has been taken in and processed."""
+        answer = await self.http.post(f"/_control/stripe/{payment['provider_reference']}/pay", json=options)
+        assert answer.status_code == 200, answer.text
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        async def is_quiet() -> bool:
+            return bool((await self.http.get("/_control/deliveries")).json()["pending"] == 0)
+
+        await eventually(is_quiet)
+        await self.till.process()
+
+    async def fail_next(self, **fault: Any) -> None:
+        answer = await self.http.post("/_control/faults", json={"vendor": "stripe", **fault})
+        assert answer.status_code == 204, answer.text
+
+
+class Door:
+    """An address that exists before the application behind it."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.app(scope, receive, send)
+
+
+@pytest.fixture
+async def provider(
+    servers: Servers, database_of: Callable[[Service], str], signer: TokenSigner
+) -> AsyncIterator[Provider]:
+    door = Door()
+    # The stand-in signs with the time of day, as Stripe does.
+    clock = FixedClock(datetime.now(UTC))
+    async with (
+        serving(door) as clinic_url,
+        running_fakes(clinic_url, fakes_callback_delay_seconds=0) as stripe_url,
+        harness(
+            service,
+            database_url=database_of(service),
+            amqp_url=servers.amqp_url,
+            signer=signer,
+            clock=clock,
+            stripe_base_url=stripe_url,
+        ) as made,
+        httpx.AsyncClient(base_url=stripe_url, trust_env=False) as http,
+    ):
+        door.app = create_app(service, made.runtime)
+        provider = Provider(await open_till(made), http)
+        yield provider
+        # What is still on its way must not meet a database that is being taken down.
+        await provider.quiet()
