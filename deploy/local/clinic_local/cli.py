@@ -67,6 +67,12 @@ def main() -> None:
     except SetupError as error:
         print(error.report(), file=sys.stderr)
         sys.exit(1)
+    except PermissionError as error:
+        # Most often: `make up` as root first, and then as oneself.
+        print(
+            f"clinic: {error.filename} belongs to another user; use that user or remove it", file=sys.stderr
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

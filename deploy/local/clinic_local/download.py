@@ -76,8 +76,11 @@ def _download_and_unpack(draft: Path, target: Path) -> None:
     ):
         folder.mkdir(parents=True)
     options = _apt_options(apt)
-    _apt([*options, "update"], packages)
-    _apt([*options, "download", *_PACKAGES, *_missing_libraries(options)], packages)
+    # One bad source among many makes `update` fail; what counts is whether the packages can be had.
+    update = _apt([*options, "update"], packages)
+    download = _apt([*options, "download", *_PACKAGES, *_missing_libraries(options)], packages)
+    if download:
+        raise SetupError("rabbitmq", f"its packages can't be downloaded: {update or download}", ADVICE)
     for package in sorted(packages.glob("*.deb")):
         _unpack(package, draft)
     names = sorted(package.name for package in packages.glob("*.deb"))
@@ -105,17 +108,17 @@ def _apt_options(apt: Path) -> list[str]:
 
 
 def _apt(arguments: list[str], folder: Path) -> str:
+    """Run apt-get; return its last complaint, or nothing if it succeeded."""
     argv = ["apt-get", "-qq", *arguments]
     try:
         result = subprocess.run(
             argv, cwd=folder, capture_output=True, text=True, check=False, timeout=_APT_SECONDS
         )
-    except subprocess.TimeoutExpired as error:
-        raise SetupError("rabbitmq", "apt-get didn't answer in time", ADVICE) from error
-    if result.returncode != 0:
-        complaint = (result.stderr.strip().splitlines() or ["apt-get failed"])[-1]
-        raise SetupError("rabbitmq", f"its packages can't be downloaded: {complaint}", ADVICE)
-    return result.stdout
+    except subprocess.TimeoutExpired:
+        return "apt-get didn't answer in time"
+    if result.returncode == 0:
+        return ""
+    return (result.stderr.strip().splitlines() or ["apt-get failed"])[-1]
 
 
 def _unpack(package: Path, folder: Path) -> None:
