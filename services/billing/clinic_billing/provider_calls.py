@@ -28,7 +28,7 @@ from clinic_billing.tables import provider_call
 
 log = structlog.get_logger()
 
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.5
 BATCH = 10
 LEASE = timedelta(seconds=3 * stripe.TIMEOUT_SECONDS)
 FIRST_DELAY_SECONDS = 1.0

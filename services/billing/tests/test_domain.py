@@ -1,7 +1,7 @@
 """The rules of money, without anything else."""
 
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from clinic_billing.domain import (
@@ -27,6 +27,8 @@ from clinic_billing.domain import (
     status_of,
     total_of,
 )
+from clinic_billing.models import DispositionName
+from clinic_shared import contracts
 from clinic_shared.ids import uuid7
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +75,19 @@ def payment(amount: int = 1000, **changes: Any) -> Payment:
 
 def received(amount: int = 1000) -> Payment:
     return payment(amount).received(amount_minor=amount, currency="RUB", reference="pi_1", received_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses"),
+    [
+        ("invoice", set(InvoiceStatus)),
+        ("payment", set(PaymentStatus)),
+        ("refund", set(RefundStatus)),
+        ("payment-notification", set(get_args(DispositionName))),
+    ],
+)
+def test_the_statuses_are_those_of_the_taxonomy(name: str, statuses: set[str]) -> None:
+    assert statuses == set(contracts.load().statuses(name))
 
 
 def test_lines_add_up() -> None:
