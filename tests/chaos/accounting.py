@@ -1,0 +1,258 @@
+"""The checker: what clients were told against what took effect, in the manner of Jepsen. Pure.
+
+A `History` holds what callers asked for and what they heard; a `Snapshot` (read by `books.py`) holds
+what stands in the databases. `judge` compares the two; a sound verdict has no findings.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import groupby, pairwise
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+
+class Answer(StrEnum):
+    """What a caller knows about an attempt."""
+
+    ACKED = "acked"
+    FAILED = "failed"
+    """Refused in a way that promises no effect."""
+    UNKNOWN = "unknown"
+    """No answer: it may have taken effect or may still do."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    kind: str
+    key: str
+    answer: Answer
+    at: float
+
+
+class History:
+    """What all callers did, from as many threads as there are. Attempts with one key are one operation."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: list[Attempt] = []
+        self.foreign: set[UUID] = set()
+        """Ids of events that a test put on the broker itself, so that no producer knows of them."""
+
+    def record(self, kind: str, key: str, answer: Answer) -> None:
+        with self._lock:
+            self._attempts.append(Attempt(kind, key, answer, time.time()))
+
+    def kinds(self) -> set[str]:
+        return {attempt.kind for attempt in self._copy()}
+
+    def operations(self, kind: str) -> dict[str, Answer]:
+        """Return what is known of each operation: acknowledged once is acknowledged for good."""
+        rank = {Answer.FAILED: 0, Answer.UNKNOWN: 1, Answer.ACKED: 2}
+        known: dict[str, Answer] = {}
+        for attempt in self._copy():
+            if attempt.kind == kind:
+                best = known.get(attempt.key, Answer.FAILED)
+                known[attempt.key] = max(best, attempt.answer, key=rank.__getitem__)
+        return known
+
+    def acked(self, kind: str) -> set[str]:
+        return {key for key, answer in self.operations(kind).items() if answer is Answer.ACKED}
+
+    def _copy(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._attempts)
+
+
+class Violation(StrEnum):
+    LOST = "lost"
+    DUPLICATE = "duplicate"
+    PHANTOM = "phantom"
+    DISORDER = "out of order"
+    GAP = "gap"
+    UNBALANCED = "unbalanced"
+    LEFT_OVER = "left over"
+
+
+@dataclass(frozen=True)
+class Finding:
+    violation: Violation
+    where: str
+    what: tuple[str, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.what[:5]) + (", ..." if len(self.what) > 5 else "")
+        return f"{self.violation} ({len(self.what)}) in {self.where}: {shown}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    findings: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        return not self.findings
+
+    def of(self, violation: Violation) -> list[Finding]:
+        return [finding for finding in self.findings if finding.violation is violation]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings)) or "nothing lost, doubled, invented, out of order or open"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a producer's event log."""
+
+    event_id: UUID
+    type: str
+    subject: UUID
+    version: int
+
+
+@dataclass(frozen=True)
+class AuditTrail:
+    """How one producer's audit records stand in the repository."""
+
+    numbered: int
+    stored: int
+    distinct: int
+
+
+@dataclass
+class Snapshot:
+    """What stands in the databases, on the broker and in the ledger at one moment."""
+
+    effects: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
+    """By kind of operation and place: how often each operation has taken effect there."""
+    subscriptions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Event type -> the installed services that keep it."""
+    published: dict[str, list[Published]] = field(default_factory=dict)
+    applied: dict[str, dict[UUID, float]] = field(default_factory=dict)
+    """By consumer: when each event took effect."""
+    kept: dict[str, dict[UUID, str]] = field(default_factory=dict)
+    """By consumer: events that wait in `held`, with their state."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Whatever is still under way, by name: outboxes, intake, calls to providers, queues."""
+    audit: dict[str, AuditTrail] = field(default_factory=dict)
+    ledger: Mapping[str, Any] | None = None
+
+
+def judge(snapshot: Snapshot, history: History) -> Verdict:
+    """Return everything that contradicts: acknowledged = in effect, exactly once, in order, accounted for."""
+    findings = [
+        *_operations(snapshot, history),
+        *_deliveries(snapshot, history),
+        *_logs(snapshot),
+        *_order(snapshot),
+        *_left_over(snapshot),
+        *_audit(snapshot),
+        *_ledger(snapshot.ledger),
+    ]
+    return Verdict(tuple(findings))
+
+
+def _found(violation: Violation, where: str, what: Iterable[object]) -> Iterator[Finding]:
+    keys = tuple(sorted(map(str, what)))
+    if keys:
+        yield Finding(violation, where, keys)
+
+
+def _operations(snapshot: Snapshot, history: History) -> Iterator[Finding]:
+    for kind, places in snapshot.effects.items():
+        known = history.operations(kind)
+        acked = {key for key, answer in known.items() if answer is Answer.ACKED}
+        possible = {key for key, answer in known.items() if answer is not Answer.FAILED}
+        for place, effects in places.items():
+            where = f"{kind}: {place}"
+            yield from _found(Violation.LOST, where, acked - effects.keys())
+            yield from _found(Violation.DUPLICATE, where, (k for k, count in effects.items() if count > 1))
+            yield from _found(Violation.PHANTOM, where, effects.keys() - possible)
+    yield from _found(Violation.LOST, "the checker: nobody counts", history.kinds() - snapshot.effects.keys())
+
+
+def _deliveries(snapshot: Snapshot, history: History) -> Iterator[Finding]:
+    """Every event reaches everyone who keeps it; nobody applies what nobody published."""
+    everything = {event.event_id for log in snapshot.published.values() for event in log}
+    for consumer, applied in snapshot.applied.items():
+        kept = snapshot.kept.get(consumer, {})
+        due = {
+            event.event_id
+            for log in snapshot.published.values()
+            for event in log
+            if consumer in snapshot.subscriptions.get(event.type, ())
+        }
+        yield from _found(Violation.LOST, f"events for {consumer}", due - applied.keys() - kept.keys())
+        invented = (applied.keys() | kept.keys()) - everything - history.foreign
+        yield from _found(Violation.PHANTOM, f"events at {consumer}", invented)
+
+
+def _logs(snapshot: Snapshot) -> Iterator[Finding]:
+    """A producer tells each version of an aggregate once, without a gap."""
+    for producer, log in snapshot.published.items():
+        versions = Counter((event.subject, event.version) for event in log)
+        twice = (f"{subject} v{version}" for (subject, version), count in versions.items() if count > 1)
+        yield from _found(Violation.DUPLICATE, f"log of {producer}", twice)
+        by_subject: dict[UUID, set[int]] = {}
+        for subject, version in versions:
+            by_subject.setdefault(subject, set()).add(version)
+        broken = (subject for subject, seen in by_subject.items() if len(seen) != max(seen) - min(seen) + 1)
+        yield from _found(Violation.GAP, f"log of {producer}", broken)
+
+
+def _order(snapshot: Snapshot) -> Iterator[Finding]:
+    """Versions of an aggregate take effect in their order, but for what had to wait for a person."""
+    for consumer, applied in snapshot.applied.items():
+        delayed = snapshot.kept.get(consumer, {})
+        for producer, log in snapshot.published.items():
+            seen = [event for event in log if event.event_id in applied and event.event_id not in delayed]
+            seen.sort(key=lambda event: (event.subject, applied[event.event_id]))
+            wrong = (
+                f"{subject} v{later.version}"
+                for subject, events in groupby(seen, key=attrgetter("subject"))
+                for earlier, later in pairwise(events)
+                if later.version < earlier.version
+            )
+            yield from _found(Violation.DISORDER, f"{producer} at {consumer}", wrong)
+
+
+def _left_over(snapshot: Snapshot) -> Iterator[Finding]:
+    open_ends = (f"{name}: {count}" for name, count in snapshot.waiting.items() if count)
+    yield from _found(Violation.LEFT_OVER, "the system at rest", open_ends)
+    for consumer, kept in snapshot.kept.items():
+        waiting = (f"{event_id} {state}" for event_id, state in kept.items() if state != "discarded")
+        yield from _found(Violation.LEFT_OVER, f"dead letters of {consumer}", waiting)
+
+
+def _audit(snapshot: Snapshot) -> Iterator[Finding]:
+    for producer, trail in snapshot.audit.items():
+        where = f"audit records of {producer}"
+        if trail.distinct < trail.numbered:
+            yield Finding(Violation.LOST, where, (f"{trail.distinct} of {trail.numbered}",))
+        if trail.distinct > trail.numbered:
+            yield Finding(Violation.PHANTOM, where, (f"{trail.distinct} of {trail.numbered}",))
+        if trail.stored > trail.distinct:
+            yield Finding(Violation.DUPLICATE, where, (f"{trail.stored} of {trail.distinct}",))
+
+
+def _ledger(ledger: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """The parts are added here again: `balanced` is what the services say of themselves."""
+    if ledger is None:
+        return
+    parts = ("applied", "parked", "rejected", "superseded", "duplicate", "discarded", "in_flight")
+    for line in ledger["interfaces"]:
+        where = f"ledger of {line['interface']}"
+        total = sum(line[part] for part in parts)
+        if line["answered"] != total or not line["balanced"]:
+            yield Finding(Violation.UNBALANCED, where, (f"{line['answered']} answered, {total} in parts",))
+        if line["in_flight"]:
+            yield Finding(Violation.LEFT_OVER, where, (f"{line['in_flight']} in flight",))
+    unreachable = (f"{part['service']}: {part['reason']}" for part in ledger.get("unreachable", ()))
+    yield from _found(Violation.LEFT_OVER, "ledger: unreachable", unreachable)
+    for service, document in ledger["services"].items():
+        if document.get("money_sum_minor"):
+            yield Finding(Violation.UNBALANCED, f"money of {service}", (str(document["money_sum_minor"]),))
