@@ -51,7 +51,9 @@ async def test_the_points_around_a_commit_are_passed_only_by_what_leaves_somethi
             await tx.execute(text("SELECT 1"))
         assert passed == []
         async with database.transaction() as tx:
-            await tx.execute(text("CREATE TEMP TABLE audit_outbox (record bytea, leaf_hash bytea)"))
+            await tx.execute(
+                text("CREATE TEMP TABLE audit_outbox (id serial, record bytea, leaf_hash bytea)")
+            )
             tx.audit(AuditEntry(action=Action.READ, resource_type="Test"))
     finally:
         await database.dispose()
