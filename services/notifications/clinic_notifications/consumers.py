@@ -1,0 +1,242 @@
+"""Events in: projections, and what patients are told of."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from clinic_shared.consumer import Handlers
+from clinic_shared.database import Transaction
+from clinic_shared.envelope import Envelope
+from clinic_shared.projections import keep_newer
+from pydantic import BaseModel
+
+from clinic_notifications import announcing, domain, tables
+from clinic_notifications.domain import Purpose, Subject
+
+handlers = Handlers("notifications")
+
+
+class Centre(BaseModel):
+    centre_id: UUID
+    version: int
+    name: str
+    address: str | None = None
+    phone: str | None = None
+    time_zone: str
+    language: str
+
+
+class Department(BaseModel):
+    department_id: UUID
+    version: int
+    name: str
+
+
+class Patient(BaseModel):
+    patient_id: UUID
+    version: int
+    status: str
+    phones: list[str] | None = None
+    emails: list[str] | None = None
+    language: str | None = None
+
+
+class Consent(BaseModel):
+    consent_id: UUID
+    version: int
+    patient_id: UUID
+    kind: str
+    status: str
+    channel: str | None
+    expires_at: datetime | None
+
+
+class Appointment(BaseModel):
+    appointment_id: UUID
+    version: int
+    status: str
+    patient_id: UUID
+    centre_id: UUID
+    department_id: UUID
+    starts_at: datetime
+    time_zone: str
+    service_name: str | None = None
+
+    def known(self) -> domain.Appointment:
+        return domain.Appointment(**self.model_dump())
+
+
+class Referral(BaseModel):
+    referral_id: UUID
+    version: int
+    patient_id: UUID
+    to_centre_id: UUID | None
+    to_department_id: UUID | None
+
+
+class LabResult(BaseModel):
+    result_id: UUID
+    version: int
+    status: str
+    patient_id: UUID
+    centre_id: UUID | None
+    department_id: UUID | None
+
+
+class CriticalResult(BaseModel):
+    obligation_id: UUID
+
+
+class Invoice(BaseModel):
+    invoice_id: UUID
+    version: int
+    number: str
+    status: str
+    patient_id: UUID
+    centre_id: UUID
+    department_id: UUID | None
+    total_minor: int
+    currency: str
+    payment_url: str | None = None
+
+
+class Payment(BaseModel):
+    payment_id: UUID
+    version: int
+    patient_id: UUID
+    centre_id: UUID
+    department_id: UUID | None
+    amount_minor: int
+    currency: str
+
+
+@handlers.on("identity.centre-opened.v1", "identity.centre-changed.v1")
+async def keep_centre(tx: Transaction, _: Envelope, centre: Centre) -> None:
+    await keep_newer(tx, tables.centre, centre.model_dump())
+
+
+@handlers.on(
+    "identity.department-opened.v1", "identity.department-changed.v1", "identity.department-closed.v1"
+)
+async def keep_department(tx: Transaction, _: Envelope, department: Department) -> None:
+    await keep_newer(tx, tables.department, department.model_dump())
+
+
+@handlers.on("patients.patient-registered.v1", "patients.patient-updated.v1")
+async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
+    await keep_newer(
+        tx,
+        tables.patient,
+        patient.model_dump() | {"phones": patient.phones or [], "emails": patient.emails or []},
+    )
+
+
+@handlers.on("patients.consent-changed.v1")
+async def keep_consent(tx: Transaction, _: Envelope, consent: Consent) -> None:
+    await keep_newer(tx, tables.consent, consent.model_dump())
+
+
+@handlers.on("scheduling.appointment-booked.v1")
+async def confirm_booking(tx: Transaction, _: Envelope, appointment: Appointment) -> None:
+    await announcing.keep_appointment(tx, appointment.known(), Purpose.CONFIRMATION)
+
+
+@handlers.on("scheduling.appointment-rescheduled.v1")
+async def tell_change(tx: Transaction, _: Envelope, appointment: Appointment) -> None:
+    await announcing.keep_appointment(tx, appointment.known(), Purpose.CHANGE)
+
+
+@handlers.on("scheduling.appointment-cancelled.v1")
+async def tell_cancellation(tx: Transaction, _: Envelope, appointment: Appointment) -> None:
+    await announcing.keep_appointment(tx, appointment.known(), Purpose.CANCELLATION)
+
+
+@handlers.on(
+    "scheduling.appointment-confirmed.v1",
+    "scheduling.appointment-completed.v1",
+    "scheduling.appointment-missed.v1",
+)
+async def follow_appointment(tx: Transaction, _: Envelope, appointment: Appointment) -> None:
+    """The patient knows; reminders stay, or go with what is over."""
+    await announcing.keep_appointment(tx, appointment.known(), None)
+
+
+@handlers.on("referrals.referral-accepted.v1")
+async def tell_referral_accepted(tx: Transaction, _: Envelope, referral: Referral) -> None:
+    """From here on the patient can book."""
+    await announcing.announce(
+        tx,
+        purpose=Purpose.REFERRAL_UPDATE,
+        about=Subject(type="referral", id=referral.referral_id, version=referral.version),
+        patient_id=referral.patient_id,
+        centre_id=referral.to_centre_id,
+        department_id=referral.to_department_id,
+        facts={},
+    )
+
+
+@handlers.on(
+    "referrals.referral-created.v1",
+    "referrals.referral-declined.v1",
+    "referrals.referral-booked.v1",
+    "referrals.referral-seen.v1",
+    "referrals.referral-reported.v1",
+    "referrals.referral-closed.v1",
+)
+async def leave_referral_to_staff(tx: Transaction, _: Envelope, referral: Referral) -> None:
+    """Between departments, or told otherwise: a booked referral is told by its appointment's confirmation."""
+
+
+@handlers.on("patients.lab-result-filed.v1")
+async def tell_result(tx: Transaction, _: Envelope, result: LabResult) -> None:
+    """Say that there is one, never what it says; preliminary results are for doctors."""
+    if result.status not in {"final", "amended", "corrected"}:
+        return
+    await announcing.announce(
+        tx,
+        purpose=Purpose.RESULT_READY,
+        about=Subject(type="lab-result", id=result.result_id, version=result.version),
+        patient_id=result.patient_id,
+        centre_id=result.centre_id,
+        department_id=result.department_id,
+        facts={},
+    )
+
+
+@handlers.on("lab-integration.critical-result-raised.v1")
+async def leave_critical_result_to_doctors(tx: Transaction, _: Envelope, result: CriticalResult) -> None:
+    """A patient must hear it from a person; the obligation and its escalation are lab-integration's."""
+
+
+@handlers.on("billing.invoice-issued.v1")
+async def tell_invoice(tx: Transaction, _: Envelope, invoice: Invoice) -> None:
+    if invoice.status != "issued" or invoice.total_minor == 0:
+        return
+    facts: dict[str, Any] = {
+        "number": invoice.number,
+        "amount_minor": invoice.total_minor,
+        "currency": invoice.currency,
+        "payment_url": invoice.payment_url,
+    }
+    await announcing.announce(
+        tx,
+        purpose=Purpose.INVOICE,
+        about=Subject(type="invoice", id=invoice.invoice_id, version=invoice.version),
+        patient_id=invoice.patient_id,
+        centre_id=invoice.centre_id,
+        department_id=invoice.department_id,
+        facts=facts,
+    )
+
+
+@handlers.on("billing.payment-received.v1")
+async def tell_payment(tx: Transaction, _: Envelope, payment: Payment) -> None:
+    await announcing.announce(
+        tx,
+        purpose=Purpose.PAYMENT_RECEIVED,
+        about=Subject(type="payment", id=payment.payment_id, version=payment.version),
+        patient_id=payment.patient_id,
+        centre_id=payment.centre_id,
+        department_id=payment.department_id,
+        facts={"amount_minor": payment.amount_minor, "currency": payment.currency},
+    )

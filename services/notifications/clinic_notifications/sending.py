@@ -1,0 +1,273 @@
+"""Intent -> call -> result: queued messages go out, each call between two transactions.
+
+A claim leases the message by the database's clock, notes that a call is open, and commits; the vendor is
+called; what it answered takes effect in a transaction of its own. No vendor of messages knows idempotency
+keys, so a call without an answer (a time-out, our own death) is first left to the vendor's status
+callbacks, which carry our message id. Only when the grace has passed without one is it repeated, once:
+a patient rather gets a reminder twice than never, and a third unknown outcome means somebody must look.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import cast
+from uuid import UUID
+
+import httpx
+import structlog
+from clinic_shared import telemetry
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.crash import crash_point
+from clinic_shared.database import Transaction
+from clinic_shared.health import Health
+from clinic_shared.loops import keep_running
+from clinic_shared.service import Runtime
+from prometheus_client import Counter
+
+from clinic_notifications import fallback, statuses, store, templates
+from clinic_notifications.channels import Accepted, Adapter, Answer, Letter, Refused, Unavailable, Unknown
+from clinic_notifications.channels.postmark import Postmark
+from clinic_notifications.channels.twilio import Twilio
+from clinic_notifications.channels.whatsapp import WhatsApp
+from clinic_notifications.domain import (
+    Channel,
+    Failure,
+    Message,
+    MessageStatus,
+    Recipient,
+    TemplateInvalidError,
+    pick_channel,
+)
+from clinic_notifications.events import message_event
+from clinic_notifications.settings import NotificationSettings
+from clinic_notifications.wording import Place, Template, fields_of, render
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.2
+CALLS_AT_ONCE = 8
+MAX_ATTEMPTS = 10
+MAX_UNKNOWN_OUTCOMES = 2
+PATIENCE = timedelta(minutes=10)
+"""How long a message waits for the events that bring its patient's address or its centre's name."""
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 900.0
+
+CALLS = Counter(
+    "clinic_message_calls_total",
+    "Calls to messaging vendors",
+    ["channel", "outcome"],
+    registry=telemetry.REGISTRY,
+)
+
+
+class Vendors:
+    """The network's one identity at each vendor."""
+
+    def __init__(self, adapters: Mapping[Channel, Adapter]) -> None:
+        self.adapters = adapters
+
+    @classmethod
+    def connect(cls, http: httpx.AsyncClient, settings: NotificationSettings) -> "Vendors":
+        return cls(
+            {
+                Channel.WHATSAPP: WhatsApp(http, settings),
+                Channel.SMS: Twilio(http, settings),
+                Channel.EMAIL: Postmark(http, settings),
+            }
+        )
+
+
+async def send_messages(runtime: Runtime, stop: asyncio.Event) -> None:
+    """Send what is due, until told to stop."""
+    health = Health.of(runtime)
+    sender = Sender(runtime)
+    await keep_running("sending", stop, lambda: sender.run(stop, health), health)
+
+
+class Sender:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._settings = cast("NotificationSettings", runtime.settings)
+        self._vendors = runtime.get(Vendors)
+        self._lease = timedelta(seconds=self._settings.unknown_outcome_grace_seconds)
+
+    async def run(self, stop: asyncio.Event, health: Health) -> None:
+        """Keep up to eight calls going; a slow vendor or a bad message holds up nobody else."""
+        calls: set[asyncio.Task[None]] = set()
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                claimed = await self._claim(CALLS_AT_ONCE - len(calls))
+                health.report("sending", None)
+                calls |= {asyncio.create_task(self._send(message_id)) for message_id in claimed}
+                if not claimed:
+                    await asyncio.wait(
+                        {stopping, *calls}, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                calls = {call for call in calls if not call.done()}
+        finally:
+            stopping.cancel()
+            await asyncio.gather(*calls)
+
+    async def send_due(self) -> int:
+        """Send everything that is due now; returns how many messages were taken up."""
+        sent = 0
+        while claimed := await self._claim(CALLS_AT_ONCE):
+            await asyncio.gather(*(self._send(message_id) for message_id in claimed))
+            sent += len(claimed)
+        return sent
+
+    async def _claim(self, limit: int) -> list[UUID]:
+        if limit <= 0:
+            return []
+        async with self._runtime.database.transaction() as tx:
+            return await store.claim_due(tx, limit=limit, lease=self._lease)
+
+    async def _send(self, message_id: UUID) -> None:
+        try:
+            async with self._runtime.database.transaction() as tx:
+                letter = await _prepare(tx, message_id)
+            if letter is None:
+                return
+            adapter = self._vendors.adapters[letter.channel]
+            answer = await adapter.send(letter)
+            CALLS.labels(channel=letter.channel.value, outcome=type(answer).__name__.lower()).inc()
+            crash_point("message.call.after")
+            async with self._runtime.database.transaction() as tx:
+                await _take_answer(tx, letter, adapter.provider, answer)
+        except Exception as error:  # one message's failure never stops the others
+            CALLS.labels(channel="none", outcome="error").inc()
+            log.warning("message_not_sent", message_id=message_id, exc_info=error)
+
+
+async def _prepare(tx: Transaction, message_id: UUID) -> Letter | None:
+    """Make a message ready for its vendor, or settle it without a call."""
+    message = await store.lock_message(tx, message_id)
+    if message is None or message.status is not MessageStatus.QUEUED:
+        return None
+    if await _is_settled(tx, message):
+        return None
+    recipient = await store.find_recipient(tx, message.patient_id)
+    place = await store.find_place(tx, centre_id=message.centre_id, department_id=message.department_id)
+    if (recipient is None or place is None) and tx.now - message.queued_at < PATIENCE:
+        await store.try_again(tx, message_id, delay=timedelta(seconds=0.5), error="reference-not-yet-known")
+        return None
+    if recipient is None:
+        await _fail(tx, message, Failure.NO_ADDRESS)
+        return None
+    if not recipient.may_be_written_to:
+        await store.save_message(tx, message.cancelled())
+        return None
+    return await _address(tx, message, recipient, place or Place())
+
+
+async def _is_settled(tx: Transaction, message: Message) -> bool:
+    """Tell whether a message has outlived its use, its subject or the attempts it has."""
+    if message.useful_until_at is not None and message.useful_until_at <= tx.now:
+        await store.save_message(tx, message.expired())
+        return True
+    if message.about.type == "appointment":
+        appointment = await store.lock_appointment(tx, message.about.id)
+        if appointment is not None and not appointment.makes_sense(message.purpose, message.facts):
+            await store.save_message(tx, message.cancelled())
+            return True
+    attempts, unknown_outcomes = await store.attempts_of(tx, message.message_id)
+    if unknown_outcomes >= MAX_UNKNOWN_OUTCOMES or attempts > MAX_ATTEMPTS:
+        await _fail(tx, message, Failure.PROVIDER_ERROR)
+        return True
+    return False
+
+
+async def _address(tx: Transaction, message: Message, recipient: Recipient, place: Place) -> Letter | None:
+    tried = [channel for channel in await store.channels_tried(tx, message) if channel is not message.channel]
+    channel = pick_channel(recipient, message.purpose, now=tx.now, tried=tried)
+    if not isinstance(channel, Channel):
+        await _fail(tx, message, channel)
+        return None
+    languages = [language for language in (recipient.language, place.language) if language]
+    template = await templates.choose(tx, message, channel, languages)
+    letter = None
+    if template is not None:
+        letter = _letter(message, template, to=recipient.address(channel) or "", place=place)
+    if template is None or letter is None:
+        await _fail(tx, replace(message, channel=channel), Failure.TEMPLATE_REJECTED)
+        return None
+    await store.save_message(
+        tx,
+        replace(
+            message,
+            channel=channel,
+            language=template.language,
+            template_id=template.template_id,
+            recipient=letter.to,
+            text=letter.text,
+        ),
+    )
+    await store.open_call(tx, message.message_id)
+    return letter
+
+
+def _letter(message: Message, template: Template, *, to: str, place: Place) -> Letter | None:
+    try:
+        rendered = render(template, fields_of(message.facts, place, template.language))
+    except TemplateInvalidError:
+        return None
+    return Letter(
+        message_id=message.message_id,
+        channel=template.channel,
+        to=to,
+        language=template.language,
+        subject=rendered.subject,
+        text=rendered.text,
+        template_name=template.vendor_name,
+        parameters=rendered.parameters,
+    )
+
+
+async def _take_answer(tx: Transaction, letter: Letter, provider: str, answer: Answer) -> None:
+    if isinstance(answer, Accepted):
+        await statuses.lock_reference(tx, provider, answer.reference)
+    message = await store.lock_message(tx, letter.message_id)
+    if message is None or message.status is not MessageStatus.QUEUED:
+        # A status callback was faster, and said more.
+        return
+    match answer:
+        case Accepted(reference):
+            await _record_sent(tx, message, provider, reference)
+        case Refused(failure):
+            await _fail(tx, message, failure)
+        case Unavailable(code, retry_after_seconds):
+            attempts, _ = await store.attempts_of(tx, message.message_id)
+            delay = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(attempts - 1, 20))
+            delay = max(delay, retry_after_seconds or 0)
+            await store.try_again(tx, message.message_id, delay=timedelta(seconds=delay), error=code)
+        case Unknown(code):
+            log.warning(
+                "message_outcome_unknown", message_id=message.message_id, channel=letter.channel.value
+            )
+            await store.note_error(tx, message.message_id, code)
+
+
+async def _record_sent(tx: Transaction, message: Message, provider: str, reference: str) -> None:
+    sent = message.sent(provider=provider, reference=reference, now=tx.now)
+    tx.emit(message_event("message-sent", sent))
+    tx.audit(
+        AuditEntry(
+            action=Action.EXECUTE,
+            resource_type="Communication",
+            resource_id=sent.message_id,
+            patient_id=sent.patient_id,
+            details={"channel": sent.channel.value, "provider": provider},
+        )
+    )
+    await store.save_message(tx, sent)
+    await statuses.take_waiting_reports(tx, sent)
+
+
+async def _fail(tx: Transaction, message: Message, failure: Failure) -> None:
+    failed = message.failed(failure, tx.now)
+    await store.save_message(tx, failed)
+    tx.emit(message_event("message-failed", failed))
+    await fallback.try_next_channel(tx, failed)
