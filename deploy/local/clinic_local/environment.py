@@ -109,6 +109,8 @@ class Environments:
         if name == "audit":
             key = private_dir(self._secrets.folder / name) / "checkpoint-key.pem"
             return {"CLINIC_AUDIT_SIGNING_KEY_FILE": str(key)}
+        if name == "notifications":
+            return {"CLINIC_FAKES_URL": self.base_url("fakes")}
         return {}
 
     def of_gateway(self) -> dict[str, str]:
