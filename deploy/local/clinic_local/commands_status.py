@@ -20,6 +20,8 @@ _GAUGES = {
     "held": "clinic_held_messages",
     "parked": "clinic_parked_messages",
 }
+# So that a pipe or a narrow window gets whole names rather than dots.
+_TABLE_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,17 @@ def collect(running: RunState) -> list[ProcessStatus]:
 
 
 def _status(process: ProcessState, depths: dict[str, int] | None) -> ProcessStatus:
-    gauges = read_gauges(process.port) if process.kind == "service" else {}
-    service = process.name.removesuffix("-worker").removesuffix("-api")
-    is_consumer = process.kind == "service" and depths is not None
+    # Of split roles the API knows nothing of the relay's and consumers' figures, and the worker has no HTTP.
+    is_whole = process.kind == "service" and not process.name.endswith("-api")
+    gauges = read_gauges(process.port) if is_whole else {}
+    service = process.name.removesuffix("-worker")
     return ProcessStatus(
         process.name,
         process.state,
         process.pid,
         memory_bytes(process.pid),
         process.restarts,
-        depths.get(service, 0) if is_consumer and depths is not None else None,
+        depths.get(service, 0) if is_whole and depths is not None else None,
         *(gauges.get(name) for name in _GAUGES),
     )
 
@@ -123,7 +126,9 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="for programs
     supervisor = ProcessStatus(
         "supervisor", "running", running.supervisor_pid, memory, 0, None, None, None, None
     )
-    Console(highlight=False).print(_table([supervisor, *processes]), soft_wrap=True)
+    console = Console(highlight=False)
+    console.width = max(console.width, _TABLE_WIDTH)
+    console.print(_table([supervisor, *processes]))
     python = [p for p in (supervisor, *processes) if p.name not in {"postgres", "rabbitmq"}]
     total = sum(process.memory_bytes or 0 for process in python)
     print(f"{running.url}  {len(python)} Python processes, {total / 1e6:.0f} MB")

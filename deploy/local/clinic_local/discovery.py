@@ -16,15 +16,21 @@ from clinic_local.errors import SetupError
 
 # What a server imports only when it starts, thus once per fork if it weren't here already.
 _IMPORTED_LATE = (
+    "anyio._backends._asyncio",
+    "anyio._core._resources",
+    "anyio._core._sockets",
+    "anyio._core._streams",
     "certifi",
     "encodings.idna",
     "fastapi.telemetry._runtime",
     "httpcore",
     "httptools",
     "httpx",
+    "importlib.resources.readers",
     "stringprep",
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
+    "uvicorn.protocols.http.auto",
     "uvicorn.protocols.http.httptools_impl",
     "uvicorn.protocols.websockets.auto",
 )
