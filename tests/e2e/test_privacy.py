@@ -1,0 +1,96 @@
+"""No patient data where it doesn't belong: logs, metrics, problem documents, names at the broker."""
+
+import random
+from collections.abc import Callable
+
+import httpx
+import pytest
+from clinic_local.api_client import ApiError, Caller
+from clinic_local.demo_network import Network
+from clinic_local.paths import run_dir
+from clinic_local.testing import System
+from clinic_shared.testing import eventually
+
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(120)]
+
+FAMILY = "Канарейкина"
+GIVEN = "Сигналина"
+DIAGNOSIS_NOTE = "Канареечная запись врача"
+
+
+@pytest.fixture(scope="module")
+def canary(network: Network, as_person: Callable[[str], Caller]) -> dict[str, str]:
+    """A patient whose data are unmistakable, led through registration, search, an error and the chart."""
+    phone = f"+7000{random.randrange(10**7):07d}"
+    registrar, doctor = as_person("registrar"), as_person("dermatologist")
+    body = {
+        "centre_id": network.centre_id,
+        "name": {"family": FAMILY, "given": GIVEN},
+        "birth_on": "1987-06-05",
+        "phones": [phone],
+        "emails": ["canary.signalina@example.org"],
+        "language": "ru",
+    }
+    patient = registrar.post("/v1/patients", body)
+    registrar.post("/v1/patients/search", {"name": FAMILY, "phone": phone})
+    for broken in ({**body, "birth_on": FAMILY}, {**body, FAMILY: phone}):
+        with pytest.raises(ApiError) as refusal:
+            registrar.post("/v1/patients", broken)
+        assert FAMILY not in str(refusal.value.problem.get("detail"))
+    doctor.post(
+        f"/v1/patients/{patient['patient_id']}/encounters",
+        {
+            "department_id": network.departments["dermatology"],
+            "started_at": "2026-03-02T08:00:00Z",
+            "summary": DIAGNOSIS_NOTE,
+            "diagnoses": [{"code": "L20.9", "rank": "primary"}],
+        },
+    )
+    return {
+        "family": FAMILY,
+        "given": GIVEN,
+        "phone": phone,
+        "mail": "canary.signalina",
+        "note": "Канареечная",
+    }
+
+
+def test_no_log_has_a_word_of_it(system: System, canary: dict[str, str]) -> None:
+    logs = list((run_dir(system.root) / "log").glob("*.log"))
+    assert len(logs) > 10
+    for log in logs:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        escaped = text.encode().decode("unicode_escape", errors="replace")
+        for name, value in canary.items():
+            assert value not in text, f"{name} in {log.name}"
+            assert value not in escaped, f"{name} in {log.name}, escaped"
+
+
+def test_no_metric_has_a_word_of_it(system: System, canary: dict[str, str]) -> None:
+    services = [
+        url
+        for name, url in system.addresses.items()
+        if name.endswith("_URL") and url.startswith("http://127")
+    ]
+    seen = 0
+    for url in services:
+        answer = httpx.get(f"{url}/metrics", trust_env=False)
+        if answer.status_code == 200:
+            seen += 1
+            assert not [value for value in canary.values() if value in answer.text]
+    assert seen >= 10
+
+
+async def test_no_name_at_the_broker_has_a_word_of_it(system: System, canary: dict[str, str]) -> None:
+    management = system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
+
+    def quiet() -> bool:
+        queues = httpx.get(f"{management}/api/queues", trust_env=False).json()
+        return all(
+            queue.get("messages", 0) == 0 for queue in queues if not queue["name"].startswith("unrouted")
+        )
+
+    await eventually(quiet, within_seconds=30, every=0.5)
+    for kind in ("queues", "exchanges", "bindings"):
+        text = httpx.get(f"{management}/api/{kind}", trust_env=False).text
+        assert not [value for value in canary.values() if value in text]
