@@ -11,7 +11,7 @@ from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
 
 from clinic_billing import api, consumers, invoicing, ledger, notification_store, notifications, webhooks
-from clinic_billing.payments import STRIPE
+from clinic_billing.domain import STRIPE
 from clinic_billing.provider_calls import make_provider_calls
 from clinic_billing.settings import BillingSettings
 from clinic_billing.stripe import StripeClient

@@ -18,6 +18,7 @@ PriceId = NewType("PriceId", UUID)
 RefundId = NewType("RefundId", UUID)
 
 PAYMENT_TERM = timedelta(days=7)
+STRIPE = "stripe"
 
 
 class PriceKind(StrEnum):

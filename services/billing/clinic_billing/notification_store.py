@@ -11,9 +11,8 @@ from clinic_shared.ledger import Dispositions
 from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from clinic_billing.domain import STRIPE
 from clinic_billing.tables import notification, provider_event
-
-STRIPE = "stripe"
 
 
 async def claim_event(tx: Transaction, provider: str, event_id: str, intake_id: UUID) -> bool:

@@ -20,12 +20,12 @@ from pydantic import ValidationError
 
 from clinic_billing import notification_store, payment_store, settlement, stripe
 from clinic_billing.domain import (
+    STRIPE,
     Payment,
     PaymentNotYetReceivedError,
     PaymentStatus,
     UnknownPaymentError,
 )
-from clinic_billing.payments import STRIPE
 from clinic_billing.settlement import ToldPayment, ToldRefund
 
 

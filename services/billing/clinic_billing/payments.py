@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from clinic_billing import payment_store, store, tables
 from clinic_billing.domain import (
+    STRIPE,
     Invoice,
     NotCancellableError,
     Payment,
@@ -23,8 +24,6 @@ from clinic_billing.domain import (
     RefundStatus,
 )
 from clinic_billing.invoicing import visible, within
-
-STRIPE = "stripe"
 
 
 async def start_payment(

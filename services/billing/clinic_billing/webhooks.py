@@ -15,7 +15,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel
 
 from clinic_billing import stripe
-from clinic_billing.payments import STRIPE
+from clinic_billing.domain import STRIPE
 from clinic_billing.settings import BillingSettings
 
 router = ClinicRouter(tags=["webhooks"])
