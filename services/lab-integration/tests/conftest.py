@@ -1,16 +1,210 @@
-"""Fixtures of lab-integration's tests."""
+"""A laboratory with its secret, the clinic that it sends to, and HL7 messages of every shape."""
 
+import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import httpx
 import pytest
+from clinic_lab_integration import filing
+from clinic_lab_integration.app import service
 from clinic_lab_integration.hl7 import AssessedMessage, PatientResult, Report, assess, read_report
+from clinic_lab_integration.partners import PartnerDirectory
+from clinic_shared.ids import uuid7
+from clinic_shared.intake_worker import IntakeWorker
+from clinic_shared.ledger import Ledger
+from clinic_shared.testing import ServiceHarness, service_fixture
+from sqlalchemy import Table, select
 
 SAMPLES = Path(__file__).resolve().parents[3] / "contracts" / "hl7"
 
+MESSAGES = "/v1/lab/messages"
+
 Compose = Callable[..., bytes]
+
+lab_integration = service_fixture(service, partner_refresh_seconds=3600)
+
+
+@dataclass
+class Laboratory:
+    """The service as a laboratory and the clinic's people meet it."""
+
+    lab: ServiceHarness
+    partner_id: UUID = field(default_factory=uuid7)
+    client_id: str = "lab-test"
+    secret: str = "fictitious-secret"
+    department_id: UUID = field(default_factory=uuid7)
+    centre_id: UUID = field(default_factory=uuid7)
+
+    # -- what comes from other services
+
+    async def register(self, **changes: Any) -> None:
+        await self.lab.deliver_example(
+            "identity.lab-registered.v1",
+            partner_id=str(self.partner_id),
+            client_id=self.client_id,
+            secret_digests=[digest_of(self.secret)],
+            **changes,
+        )
+        await self.lab.runtime.get(PartnerDirectory).refresh()
+
+    async def open_department(self) -> None:
+        await self.lab.deliver_example(
+            "identity.department-opened.v1",
+            department_id=str(self.department_id),
+            centre_id=str(self.centre_id),
+        )
+
+    async def add_patient(self, number: str = "MRN-1", authority: str = "POLYCLINIC", **changes: Any) -> UUID:
+        patient_id = UUID(str(changes.pop("patient_id", uuid7())))
+        await self.lab.deliver_example(
+            "patients.patient-registered.v1",
+            patient_id=str(patient_id),
+            identifiers=[{"authority": authority, "type": "MR", "value": number}],
+            **changes,
+        )
+        return patient_id
+
+    async def chart_files(self) -> int:
+        """Let the chart answer to every result sent so far; returns to how many."""
+        filed = 0
+        for event in await self.lab.events():
+            if ".lab-result-" in event.type and event.event_id not in self._filed:
+                self._filed.add(event.event_id)
+                filed += 1
+                line = ("result_id", "version", "patient_id", "message_id", "group_index", "report_index")
+                await self.lab.deliver_example(
+                    "patients.lab-result-filed.v1",
+                    **{"status": event.data["status"]} | {name: event.data[name] for name in line},
+                )
+        return filed
+
+    _filed: set[UUID] = field(default_factory=set)
+
+    # -- the laboratory
+
+    async def post(
+        self, message: bytes, content_type: str = "application/hl7-v2", **headers: str
+    ) -> httpx.Response:
+        credentials = httpx.BasicAuth(self.client_id, self.secret)
+        sent = {"content-type": content_type} | headers
+        auth = None if "authorization" in headers else credentials
+        return await self.lab.http.post(MESSAGES, content=message, headers=sent, auth=auth)
+
+    async def send(self, message: bytes) -> str:
+        """Post a message that is to be taken; returns its id once it is processed."""
+        answer = await self.post(message)
+        assert answer.status_code == 200, answer.text
+        assert msa(answer)[:2] in (["MSA", "AA"], ["MSA", "CA"]), answer.text
+        await self.process()
+        return answer.headers["location"].rpartition("/")[2]
+
+    async def process(self) -> int:
+        """Process every message that is due; returns how many."""
+        worker, processed = IntakeWorker(self.lab.runtime, {"hl7": filing.process}), 0
+        while await worker.process_next():
+            processed += 1
+        return processed
+
+    # -- the clinic's people
+
+    def headers(self, *roles: str, **claims: Any) -> dict[str, str]:
+        return self.lab.headers(self.lab.principal(*(roles or ("doctor",)), **claims))
+
+    async def get(self, path: str, *roles: str, **query: Any) -> Any:
+        answer = await self.lab.http.get(path, params=query, headers=self.headers(*roles))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def order(self, patient_id: UUID, **changes: Any) -> dict[str, Any]:
+        body = {
+            "patient_id": str(patient_id),
+            "partner_id": str(self.partner_id),
+            "department_id": str(self.department_id),
+            "tests": [{"code": "58410-2", "system": "http://loinc.org"}],
+        } | changes
+        answer = await self.lab.http.post("/v1/lab/orders", json=body, headers=self.headers())
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def units(self, message_id: str) -> list[tuple[str, str | None]]:
+        """Return what became of a message's patient groups, as (disposition, reason)."""
+        found = await self.get(f"{MESSAGES}/{message_id}")
+        return [(unit["disposition"], unit["reason"]) for unit in found["units"]]
+
+    async def results(self, patient_id: UUID) -> list[dict[str, Any]]:
+        return (await self.get("/v1/lab/results", patient_id=str(patient_id)))["items"]
+
+    async def result_events(self) -> list[tuple[str, int, str]]:
+        """Return what the chart was told, as (event, version, status)."""
+        events = [event for event in await self.lab.events() if ".lab-result-" in event.type]
+        return [
+            (
+                event.type.split(".")[1].removeprefix("lab-result-"),
+                event.data["version"],
+                event.data["status"],
+            )
+            for event in events
+        ]
+
+    async def dispositions(self) -> dict[str, int]:
+        """Return the ledger, zeros left out; asserts that the sum is right."""
+        async with self.lab.runtime.database.transaction() as tx:
+            counted = await Ledger.of(self.lab.runtime).interfaces["hl7"](tx)
+        assert counted.balanced, counted
+        return {name: count for name, count in vars(counted).items() if count}
+
+    async def rows(self, table: Table) -> list[dict[str, Any]]:
+        async with self.lab.runtime.database.transaction() as tx:
+            return [dict(row._mapping) for row in await tx.fetch_all(select(table))]
+
+
+def digest_of(secret: str) -> str:
+    return "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def msa(answer: httpx.Response) -> list[str]:
+    return next(line for line in answer.text.split("\r") if line.startswith("MSA")).split("|")
+
+
+@pytest.fixture
+async def lab(lab_integration: ServiceHarness) -> Laboratory:
+    made = Laboratory(lab_integration)
+    await made.register()
+    await made.open_department()
+    return made
+
+
+@pytest.fixture
+def sample(samples: Path) -> Callable[..., bytes]:
+    """A sample message with its placeholders replaced; `control_id` replaces MSH-10."""
+
+    def read(
+        name: str,
+        *,
+        patient: str = "MRN-1",
+        patient_2: str = "MRN-2",
+        order: str = "NO-ORDER-1",
+        order_2: str = "NO-ORDER-2",
+        **changes: str,
+    ) -> bytes:
+        text = (samples / f"{name}.hl7").read_bytes()
+        replacements = {
+            "PATIENT-NUMBER-2": patient_2,
+            "PATIENT-NUMBER": patient,
+            "ORDER-NUMBER-2": order_2,
+            "ORDER-NUMBER": order,
+        } | changes
+        for placeholder, value in replacements.items():
+            text = text.replace(placeholder.encode(), value.encode())
+        return text
+
+    return read
 
 
 @pytest.fixture

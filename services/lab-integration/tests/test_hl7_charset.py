@@ -1,5 +1,4 @@
 """Character sets: declared, marked, detected."""
-# ruff: noqa: RUF001 - letters that look alike are what this is about
 
 import pytest
 from clinic_lab_integration.hl7 import CharsetSource

@@ -1,5 +1,4 @@
 """Times, numbers, codes and identifiers: what is written is kept."""
-# ruff: noqa: RUF001 - digits and letters that only look like the expected ones
 
 from datetime import UTC, date, datetime
 from decimal import Decimal

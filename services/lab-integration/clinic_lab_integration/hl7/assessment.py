@@ -6,7 +6,7 @@ Pure: `assess` neither stores nor sends. An answer may leave only after its mess
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -114,8 +114,10 @@ class Assessment:
         return wrap(self.envelope, answers, digest=self.digest, at=at)
 
 
-def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> Assessment:
+def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES, default_charset: str = "") -> Assessment:
     """Judge a payload of any kind, in time linear in its size.
+
+    `default_charset` (a name of HL7 table 0211) holds for messages whose MSH-18 is empty, where it can.
 
     Raises:
         UnreadablePayloadError: it has no readable MSH, BHS or FHS.
@@ -133,7 +135,7 @@ def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> Assessment:
     messages = [
         _stray(payload, chunk, batch.header or stand_in)
         if chunk.is_stray
-        else _message(payload, chunk, wide=wide)
+        else _message(payload, chunk, default_charset, wide=wide)
         for batch in payload.batches
         for chunk in batch.chunks
     ]
@@ -142,8 +144,11 @@ def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> Assessment:
     return Assessment(digest, tuple(messages), _envelope(payload), findings)
 
 
-def _message(payload: Payload, chunk: Chunk, *, wide: bool) -> AssessedMessage:
-    text, charset = decode(payload.content[chunk.start : chunk.end], _declared_charset(chunk.lines[0]))
+def _message(payload: Payload, chunk: Chunk, default_charset: str, *, wide: bool) -> AssessedMessage:
+    declared = _declared_charset(chunk.lines[0])
+    text, charset = decode(payload.content[chunk.start : chunk.end], declared or default_charset)
+    if not declared:
+        charset = replace(charset, contradicted=False)  # the sender has said nothing that could be wrong
     if wide:
         charset = Charset("utf-16", CharsetSource.BYTE_ORDER_MARK)
     sent = [line.lstrip("\ufeff\x00") for line in _LINE_END.split(text) if line.strip(_BLANKS)]

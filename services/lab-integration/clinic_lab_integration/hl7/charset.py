@@ -46,6 +46,11 @@ _CODECS = {
     "KS X 1001": "euc_kr",
 }
 
+
+def is_known(name: str) -> bool:
+    return " ".join(name.upper().split()) in _CODECS
+
+
 UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff", b"M\x00S\x00H\x00", b"\x00M\x00S\x00H")
 

@@ -1,0 +1,38 @@
+"""What lab-integration is made of."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from clinic_shared.intake_worker import IntakeWorker
+from clinic_shared.ledger import Ledger
+from clinic_shared.service import Runtime, Service
+
+from clinic_lab_integration import api, consumers, filing, message_api
+from clinic_lab_integration.ledger import count_dispositions
+from clinic_lab_integration.messages import INTERFACE
+from clinic_lab_integration.partners import keep_directory
+from clinic_lab_integration.settings import LabSettings
+
+
+@asynccontextmanager
+async def _open_ledger(runtime: Runtime) -> AsyncIterator[None]:
+    Ledger.of(runtime).interfaces[INTERFACE] = count_dispositions
+    yield
+
+
+async def process_messages(runtime: Runtime, stop: asyncio.Event) -> None:
+    """Work off what laboratories have sent."""
+    await IntakeWorker(runtime, {INTERFACE: filing.process}).run(stop)
+
+
+service = Service(
+    name="lab-integration",
+    package_dir=Path(__file__).parent,
+    routers=(api.router, message_api.router),
+    handlers=consumers.handlers,
+    settings=LabSettings,
+    startup=(_open_ledger, keep_directory),
+    workers=(process_messages,),
+)

@@ -1,0 +1,142 @@
+"""Events in: labs, places, people and patients that orders and matching need; and what the chart has filed."""
+
+from typing import Any
+from uuid import UUID
+
+from clinic_shared.consumer import Handlers
+from clinic_shared.database import Transaction
+from clinic_shared.envelope import Envelope
+from clinic_shared.projections import keep_newer
+from pydantic import BaseModel
+
+from clinic_lab_integration import filing, store, tables, worklist
+from clinic_lab_integration.domain import Identifier
+
+handlers = Handlers("lab-integration")
+
+
+class Lab(BaseModel):
+    partner_id: UUID
+    version: int
+    client_id: str
+    name: str
+    active: bool
+    secret_digests: list[str] = []
+
+
+class Department(BaseModel):
+    department_id: UUID
+    version: int
+    centre_id: UUID
+    status: str
+
+
+class StaffMember(BaseModel):
+    staff_id: UUID
+    version: int
+    practitioner: bool
+    active: bool
+    department_ids: list[UUID]
+
+
+class PatientIdentifier(BaseModel):
+    authority: str
+    value: str
+
+
+class Patient(BaseModel):
+    patient_id: UUID
+    version: int
+    status: str
+    identifiers: list[PatientIdentifier] = []
+
+
+class Appointment(BaseModel):
+    appointment_id: UUID
+    version: int
+    status: str
+    patient_id: UUID
+    centre_id: UUID
+    department_id: UUID
+
+
+class FiledResult(BaseModel):
+    message_id: UUID
+    group_index: int
+    report_index: int
+    version: int
+
+
+@handlers.on("identity.lab-registered.v1", "identity.lab-changed.v1")
+async def keep_partner(tx: Transaction, _: Envelope, lab: Lab) -> None:
+    await keep_newer(tx, tables.partner, lab.model_dump())
+
+
+@handlers.on(
+    "identity.department-opened.v1", "identity.department-changed.v1", "identity.department-closed.v1"
+)
+async def keep_department(tx: Transaction, _: Envelope, department: Department) -> None:
+    await keep_newer(
+        tx,
+        tables.department,
+        {
+            "department_id": department.department_id,
+            "version": department.version,
+            "centre_id": department.centre_id,
+            "active": department.status == "active",
+        },
+    )
+
+
+@handlers.on(
+    "identity.staff-member-added.v1", "identity.staff-member-moved.v1", "identity.staff-member-deactivated.v1"
+)
+async def keep_practitioner(tx: Transaction, _: Envelope, staff: StaffMember) -> None:
+    await keep_newer(
+        tx,
+        tables.practitioner,
+        {
+            "practitioner_id": staff.staff_id,
+            "version": staff.version,
+            "department_ids": staff.department_ids,
+            "active": staff.active and staff.practitioner,
+        },
+    )
+
+
+@handlers.on("patients.patient-registered.v1", "patients.patient-updated.v1")
+async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
+    """Results that came before their patient find them now."""
+    values: dict[str, Any] = {
+        "patient_id": patient.patient_id,
+        "version": patient.version,
+        "active": patient.status != "merged",
+    }
+    if not await keep_newer(tx, tables.patient, values):
+        return
+    identifiers = [Identifier(i.authority, i.value) for i in patient.identifiers]
+    await store.replace_identifiers(tx, patient.patient_id, identifiers)
+    await worklist.match_again(tx, identifiers)
+
+
+@handlers.on(
+    "scheduling.appointment-booked.v1",
+    "scheduling.appointment-rescheduled.v1",
+    "scheduling.appointment-confirmed.v1",
+    "scheduling.appointment-cancelled.v1",
+    "scheduling.appointment-completed.v1",
+    "scheduling.appointment-missed.v1",
+)
+async def keep_appointment(tx: Transaction, _: Envelope, appointment: Appointment) -> None:
+    await keep_newer(tx, tables.appointment, appointment.model_dump())
+
+
+@handlers.on("patients.lab-result-filed.v1")
+async def close_line(tx: Transaction, _: Envelope, filed: FiledResult) -> None:
+    await filing.close(
+        tx,
+        message_id=filed.message_id,
+        group_index=filed.group_index,
+        report_index=filed.report_index,
+        version=filed.version,
+    )

@@ -1,0 +1,286 @@
+"""From a durable message to results: each patient group gets its patient, each report its next version.
+
+A group is applied only when the chart says so (LabResultFiled); what can't be decided here is parked.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.database import Transaction
+from clinic_shared.intake import Item
+
+from clinic_lab_integration import matching, messages, result_store, store
+from clinic_lab_integration.domain import (
+    Disposition,
+    MessageId,
+    Parked,
+    ParkReason,
+    ReportVersion,
+    ResultId,
+    SentReport,
+    Superseded,
+    new_criticals,
+    next_version,
+    order_status,
+    settled,
+)
+from clinic_lab_integration.events import Place, critical_raised, result_event
+from clinic_lab_integration.matching import Group
+from clinic_lab_integration.messages import MessageNote
+from clinic_lab_integration.result_store import Unit, UnitReport
+from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, LabOrder, Partner
+
+log = structlog.get_logger()
+
+CONTROL_ID_REUSED = "control-id-reused"
+
+
+async def process(tx: Transaction, item: Item) -> None:
+    """Work one message off, whole: what the intake worker calls."""
+    note = MessageNote.read(item.attributes)
+    await _notice_reused_control_id(tx, item, note)
+    if not note.is_accepted:
+        await result_store.add_unit(tx, _new_unit(item, note, 0, Disposition.REJECTED, _refusal(note)))
+        return
+    partner = await store.find_partner(tx, UUID(note.partner_id))
+    message = messages.read_again(item.body, note)
+    groups = matching.read_groups(message, partner, message_id=item.id)
+    matched = await matching.match_groups(tx, UUID(note.partner_id), groups)
+    await store.lock_patients(tx, (whose for whose in matched if isinstance(whose, UUID)))
+    for group, whose in zip(groups, matched, strict=True):
+        unit = _new_unit(item, note, group.index, Disposition.IN_FLIGHT)
+        await result_store.add_unit(tx, unit)
+        if isinstance(whose, ParkReason):
+            await park(tx, unit, group, whose)
+        else:
+            await file_group(tx, unit, group, Filing(partner, whose))
+
+
+async def _notice_reused_control_id(tx: Transaction, item: Item, note: MessageNote) -> None:
+    """The same control id with other bytes is taken like any message, and somebody is told."""
+    if not note.control_id or note.outcome is None:
+        return
+    earlier = await messages.find_earlier(tx, item)
+    if earlier is None:
+        return
+    await result_store.add_incident(
+        tx,
+        kind=CONTROL_ID_REUSED,
+        partner_id=UUID(note.partner_id),
+        message_id=item.id,
+        earlier_message_id=earlier,
+    )
+    log.warning("lab_control_id_reused", message_id=item.id, partner_id=UUID(note.partner_id))
+
+
+def _refusal(note: MessageNote) -> str:
+    """Why a message has no effect: the answer it got, or that it was an answer itself."""
+    if note.outcome is None:
+        return "acknowledgement"
+    return f"answered-{(note.answer_code or note.outcome).lower()}"
+
+
+def _new_unit(
+    item: Item, note: MessageNote, index: int, disposition: Disposition, reason: str | None = None
+) -> Unit:
+    return Unit(
+        message_id=MessageId(item.id),
+        group_index=index,
+        partner_id=UUID(note.partner_id),
+        disposition=disposition,
+        reason=reason,
+        patient_id=None,
+        received_at=item.received_at,
+    )
+
+
+async def park(tx: Transaction, unit: Unit, group: Group, reason: ParkReason) -> None:
+    """Let a group wait for a person, or for the patient or order that it names."""
+    await result_store.settle_unit(tx, unit, Disposition.PARKED, reason=reason)
+    await result_store.want(tx, unit, group.keys)
+
+
+@dataclass(frozen=True)
+class Filing:
+    """For whom a group is filed. `decided` by a person: then no order of arrival holds."""
+
+    partner: Partner | None
+    patient_id: UUID
+    decided: bool = False
+
+
+async def file_group(tx: Transaction, unit: Unit, group: Group, filing: Filing) -> None:
+    """File what isn't filed yet of a group. The patient is locked."""
+    await result_store.want_nothing(tx, unit)
+    known = {report.report_index: report for report in await result_store.list_reports(tx, unit)}
+    orders = {o.placer_order_number: o for o in await store.orders_with(tx, group.order_numbers)}
+    for sent in group.reports:
+        if sent.index in known and known[sent.index].disposition is not Disposition.PARKED:
+            continue
+        order = orders.get(sent.own_order_number or "")
+        if order is not None and order.patient_id != filing.patient_id:
+            order = None
+        known[sent.index] = await _file(tx, unit, sent, order, filing)
+        await result_store.save_report(tx, unit, known[sent.index])
+    disposition = settled(report.disposition for report in known.values())
+    reasons = [ParkReason(r.reason) for r in known.values() if r.reason]
+    if not group.reports:
+        disposition, reasons = Disposition.PARKED, [ParkReason.NO_RESULTS]
+    await result_store.settle_unit(
+        tx, unit, disposition, reason=reasons[0] if reasons else None, patient_id=filing.patient_id
+    )
+
+
+async def _file(
+    tx: Transaction, unit: Unit, sent: SentReport, order: LabOrder | None, filing: Filing
+) -> UnitReport:
+    result_id, known = await result_store.find_result(
+        tx, partner_id=unit.partner_id, patient_id=filing.patient_id, report_key=sent.key
+    )
+    match next_version(known, sent, decided=filing.decided):
+        case Superseded():
+            return UnitReport(
+                report_index=sent.index,
+                disposition=Disposition.SUPERSEDED,
+                result_id=result_id,
+                result_version=known.version,
+            )
+        case Parked(reason):
+            return UnitReport(report_index=sent.index, disposition=Disposition.PARKED, reason=reason.value)
+        case new:
+            await _publish(tx, unit, sent, result_id, known, new, order, filing)
+            return UnitReport(
+                report_index=sent.index,
+                disposition=Disposition.IN_FLIGHT,
+                result_id=result_id,
+                result_version=new.version,
+            )
+
+
+async def _publish(
+    tx: Transaction,
+    unit: Unit,
+    sent: SentReport,
+    result_id: ResultId,
+    known: ReportVersion,
+    new: ReportVersion,
+    order: LabOrder | None,
+    filing: Filing,
+) -> None:
+    place = await _place_of(tx, order, filing.partner)
+    await result_store.add_version(
+        tx,
+        unit,
+        sent,
+        new,
+        result_id=result_id,
+        patient_id=filing.patient_id,
+        lab_order_id=place.lab_order_id,
+    )
+    tx.emit(
+        result_event(
+            result_id,
+            new,
+            sent,
+            patient_id=filing.patient_id,
+            partner_id=unit.partner_id,
+            message_id=unit.message_id,
+            group_index=unit.group_index,
+            received_at=unit.received_at,
+            place=place,
+        )
+    )
+    await _raise_criticals(tx, unit, result_id, known, new, place, filing)
+    if order is not None:
+        results = await store.results_of_order(tx, order.lab_order_id)
+        await store.save_order_status(tx, order.lab_order_id, order_status(order.tests, results))
+    tx.audit(
+        AuditEntry(
+            action=Action.CREATE,
+            resource_type="DiagnosticReport",
+            resource_id=result_id,
+            patient_id=filing.patient_id,
+            details={"version": str(new.version), "status": new.status.value},
+        )
+    )
+
+
+async def _place_of(tx: Transaction, order: LabOrder | None, partner: Partner | None) -> Place:
+    """Who ordered; of what nobody here ordered, the department that looks after this laboratory."""
+    if order is not None:
+        return Place(
+            lab_order_id=order.lab_order_id,
+            practitioner_id=order.practitioner_id,
+            centre_id=order.centre_id,
+            department_id=order.department_id,
+        )
+    if partner is None or partner.default_department_id is None:
+        return Place()
+    department = await store.find_department(tx, partner.default_department_id)
+    return Place(
+        centre_id=department.centre_id if department else None, department_id=partner.default_department_id
+    )
+
+
+async def _raise_criticals(
+    tx: Transaction,
+    unit: Unit,
+    result_id: ResultId,
+    known: ReportVersion,
+    new: ReportVersion,
+    place: Place,
+    filing: Filing,
+) -> None:
+    critical = new_criticals(known, new)
+    if not critical:
+        return
+    seconds = filing.partner.critical_acknowledge_seconds if filing.partner else CRITICAL_ACKNOWLEDGE_SECONDS
+    acknowledge_by_at = tx.now + timedelta(seconds=seconds)
+    obligation_id = await result_store.add_critical(
+        tx,
+        result_id=result_id,
+        result_version=new.version,
+        patient_id=filing.patient_id,
+        acknowledge_by_at=acknowledge_by_at,
+    )
+    tx.emit(
+        critical_raised(
+            obligation_id,
+            critical,
+            result_id=result_id,
+            result_version=new.version,
+            patient_id=filing.patient_id,
+            partner_id=unit.partner_id,
+            place=place,
+            raised_at=tx.now,
+            acknowledge_by_at=acknowledge_by_at,
+        )
+    )
+
+
+async def close(
+    tx: Transaction, *, message_id: UUID, group_index: int, report_index: int, version: int
+) -> None:
+    """The chart has filed a report: the group is applied once all of its reports are."""
+    unit = await result_store.lock_unit(tx, message_id, group_index)
+    if unit is None:
+        log.warning("lab_result_of_unknown_message", message_id=message_id)
+        return
+    known = {report.report_index: report for report in await result_store.list_reports(tx, unit)}
+    report = known.get(report_index)
+    if report is None or report.result_id is None or report.disposition is Disposition.APPLIED:
+        return
+    known[report_index] = UnitReport(
+        report_index=report_index,
+        disposition=Disposition.APPLIED,
+        result_id=report.result_id,
+        result_version=report.result_version,
+        filed_at=tx.now,
+    )
+    await result_store.save_report(tx, unit, known[report_index])
+    await result_store.mark_filed(tx, report.result_id, version, filed_at=tx.now)
+    if unit.disposition is Disposition.IN_FLIGHT:
+        await result_store.settle_unit(tx, unit, settled(r.disposition for r in known.values()))

@@ -1,0 +1,74 @@
+"""Whose results a patient group holds, and what to wait for while nobody knows.
+
+By our own order numbers and by (authority, identifier); never by name or birth date.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from clinic_shared.database import Transaction
+
+from clinic_lab_integration import reports, store
+from clinic_lab_integration.domain import Identifier, ParkReason, SentReport, match
+from clinic_lab_integration.hl7 import AssessedMessage
+from clinic_lab_integration.partners import zone_of
+from clinic_lab_integration.store import Partner
+
+_ORDER_NUMBER = "placer-order-number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A patient group, read: `index` counts within the message, from 0."""
+
+    index: int
+    identifiers: tuple[Identifier, ...]
+    reports: tuple[SentReport, ...]
+
+    @property
+    def order_numbers(self) -> set[str]:
+        return {r.own_order_number for r in self.reports if r.own_order_number}
+
+    @property
+    def keys(self) -> tuple[Identifier, ...]:
+        """What would match it."""
+        return (*self.identifiers, *(order_key(n) for n in sorted(self.order_numbers) if len(n) <= 200))  # noqa: PLR2004  # what an index can hold
+
+
+def order_key(placer_order_number: str) -> Identifier:
+    return Identifier(_ORDER_NUMBER, placer_order_number)
+
+
+def read_groups(message: AssessedMessage, partner: Partner | None, *, message_id: UUID) -> list[Group]:
+    zone = zone_of(partner)
+    authorities = partner.identifier_authorities if partner else {}
+    report = reports.read(message, zone)
+    return [
+        Group(
+            index=index,
+            identifiers=reports.identifiers(patient, authorities),
+            reports=reports.sent_reports(
+                patient,
+                authorities,
+                sent_at=reports.sent_at(message, zone),
+                fallback_key=f"{message_id}:{index}",
+            ),
+        )
+        for index, patient in enumerate(report.patients)
+    ]
+
+
+async def match_groups(tx: Transaction, partner_id: UUID, groups: Sequence[Group]) -> list[UUID | ParkReason]:
+    """Match each group. While one is unmatched, no patient and no order can come in unseen until commit."""
+    found = [await match_group(tx, partner_id, group) for group in groups]
+    if any(isinstance(whose, ParkReason) for whose in found):
+        await store.lock_matching(tx, alone=True)
+        found = [await match_group(tx, partner_id, group) for group in groups]
+    return found
+
+
+async def match_group(tx: Transaction, partner_id: UUID, group: Group) -> UUID | ParkReason:
+    orders = await store.orders_with(tx, group.order_numbers) if group.order_numbers else []
+    identified = await store.patients_with(tx, group.identifiers)
+    return match(partner_id, orders=orders, identified=identified)

@@ -1,0 +1,450 @@
+"""What clients of lab-integration send and get. Requests refuse fields they don't know."""
+
+import base64
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import Row
+
+from clinic_lab_integration.domain import OrderedTest
+from clinic_lab_integration.hl7 import AssessedMessage
+from clinic_lab_integration.hl7.charset import is_known
+from clinic_lab_integration.inspection import Message, Waiting
+from clinic_lab_integration.orders import PlaceOrder
+from clinic_lab_integration.partners import ConfigurePartner
+from clinic_lab_integration.result_store import Unit, UnitReport
+from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, LabOrder, Partner, PartnerActivity
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", str_max_length=10_000)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("not a time zone of the IANA database")
+    return name
+
+
+def _charset(name: str) -> str:
+    if not is_known(name):
+        raise ValueError("not a character set of HL7 table 0211")
+    return name
+
+
+class AuthorityName(Request):
+    """How the lab names an authority that assigns numbers, and how we know it."""
+
+    sent: str = Field(max_length=200, description="as in PID-3.4 or OBR-2.2; empty: numbers without any")
+    known_as: Name
+
+
+class PartnerRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "enabled": True,
+                "time_zone": "Europe/Moscow",
+                "default_charset": "WINDOWS-1251",
+                "identifier_authorities": [{"sent": "CLINIC", "known_as": "POLYCLINIC"}],
+            }
+        }
+    )
+
+    enabled: bool = Field(default=True, description="False: nothing is taken from this lab (403)")
+    time_zone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None, description="IANA zone of times that name none, in messages whose MSH-7 names none"
+    )
+    default_charset: Annotated[str, AfterValidator(_charset)] | None = Field(
+        default=None, description="HL7 table 0211; for messages with an empty MSH-18. Null: found out"
+    )
+    identifier_authorities: list[AuthorityName] = Field(default=[], max_length=50)
+    default_department_id: UUID | None = Field(
+        default=None, description="looks after results that nobody here has ordered"
+    )
+    critical_acknowledge_seconds: int = Field(default=CRITICAL_ACKNOWLEDGE_SECONDS, ge=60, le=7 * 86400)
+
+    def command(self) -> ConfigurePartner:
+        return ConfigurePartner(
+            enabled=self.enabled,
+            time_zone=self.time_zone,
+            default_charset=self.default_charset,
+            identifier_authorities={a.sent: a.known_as for a in self.identifier_authorities},
+            default_department_id=self.default_department_id,
+            critical_acknowledge_seconds=self.critical_acknowledge_seconds,
+        )
+
+
+class PartnerResponse(BaseModel):
+    """`active` is identity's word (the client may sign in), `enabled` ours."""
+
+    partner_id: UUID
+    version: int
+    client_id: str
+    name: str
+    active: bool
+    enabled: bool
+    time_zone: str | None
+    default_charset: str | None
+    identifier_authorities: list[AuthorityName]
+    default_department_id: UUID | None
+    critical_acknowledge_seconds: int
+
+    @classmethod
+    def of(cls, partner: Partner, **more: Any) -> "PartnerResponse":
+        named = {name: getattr(partner, name, None) for name in PartnerResponse.model_fields}
+        authorities = [
+            AuthorityName(sent=sent, known_as=known) for sent, known in partner.identifier_authorities.items()
+        ]
+        return cls(**{**named, "identifier_authorities": authorities, **more})
+
+
+class PartnerDetail(PartnerResponse):
+    """`groups` counts patient groups of messages by what became of them."""
+
+    last_message_id: UUID | None
+    last_received_at: datetime | None
+    groups: dict[str, int]
+
+    @classmethod
+    def with_activity(cls, partner: Partner, activity: PartnerActivity) -> "PartnerDetail":
+        made = cls.of(
+            partner,
+            last_message_id=activity.last_message_id,
+            last_received_at=activity.last_received_at,
+            groups=activity.dispositions,
+        )
+        assert isinstance(made, cls)  # noqa: S101  # `of` makes what it is called on
+        return made
+
+
+class TestBody(Request):
+    """A test by its code; `system` is a URI such as http://loinc.org, or null for the lab's own codes."""
+
+    code: Name
+    system: Name | None = None
+    display: Annotated[str, Field(max_length=200)] | None = None
+
+
+class OrderRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "patient_id": "01900000-0000-7000-8000-a00000000001",
+                "partner_id": "01900000-0000-7000-8000-1ab000000001",
+                "tests": [{"code": "58410-2", "system": "http://loinc.org", "display": "CBC panel"}],
+            }
+        }
+    )
+
+    patient_id: UUID
+    partner_id: UUID
+    tests: list[TestBody] = Field(min_length=1, max_length=100)
+    priority: Literal["routine", "urgent", "asap", "stat"] = "routine"
+    department_id: UUID | None = Field(default=None, description="the appointment's or your own, if left out")
+    appointment_id: UUID | None = None
+    encounter_id: UUID | None = None
+    referral_id: UUID | None = None
+    clinical_note: Annotated[str, Field(max_length=4000)] | None = None
+
+    def command(self) -> PlaceOrder:
+        tests = tuple(OrderedTest(t.code, t.system, t.display) for t in self.tests)
+        return PlaceOrder(
+            **{**{name: getattr(self, name) for name in type(self).model_fields}, "tests": tests}
+        )
+
+
+class OrderResponse(BaseModel):
+    """`placer_order_number` is what the lab sends back in ORC-2 / OBR-2."""
+
+    lab_order_id: UUID
+    version: int
+    status: str
+    placer_order_number: str
+    patient_id: UUID
+    partner_id: UUID
+    practitioner_id: UUID
+    centre_id: UUID
+    department_id: UUID
+    appointment_id: UUID | None
+    encounter_id: UUID | None
+    referral_id: UUID | None
+    priority: str
+    tests: list[TestBody]
+    clinical_note: str | None
+    placed_at: datetime
+
+    @classmethod
+    def of(cls, order: LabOrder) -> "OrderResponse":
+        named = {name: getattr(order, name) for name in cls.model_fields}
+        return cls(**{**named, "tests": [TestBody(**vars(test)) for test in order.tests]})
+
+
+class ResultResponse(BaseModel):
+    """The newest version of a report, without its values: those are in the chart."""
+
+    result_id: UUID
+    version: int
+    status: str
+    retraction_reason_code: str | None
+    patient_id: UUID
+    partner_id: UUID
+    lab_order_id: UUID | None
+    placer_order_number: str | None
+    filler_order_number: str | None
+    code: str | None
+    system: str | None
+    display: str | None
+    message_id: UUID
+    collected_at: datetime | None
+    reported_at: datetime | None
+    received_at: datetime
+    observation_count: int
+    abnormal_count: int
+    critical_count: int
+    filed_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "ResultResponse":
+        return cls(**{name: row._mapping[name] for name in cls.model_fields})  # noqa: SLF001  # public, by its documentation
+
+
+class FindingResponse(BaseModel):
+    """`code` is of HL7 table 0357."""
+
+    severity: Literal["E", "W"]
+    code: int
+    location: str
+    text: str
+
+
+class ReportDisposition(BaseModel):
+    report_index: int
+    disposition: str
+    reason: str | None
+    result_id: UUID | None
+    result_version: int | None
+    filed_at: datetime | None
+
+    @classmethod
+    def of(cls, report: UnitReport) -> "ReportDisposition":
+        return cls(**vars(report))
+
+
+class UnitResponse(BaseModel):
+    """One patient group of a message; exactly one disposition at any time."""
+
+    group_index: int
+    disposition: str
+    reason: str | None
+    patient_id: UUID | None
+    decided_by: UUID | None
+    decision_reason: str | None
+    reports: list[ReportDisposition]
+
+    @classmethod
+    def of(
+        cls, unit: Unit, reports: tuple[UnitReport, ...] = (), *, show_patient: bool = True
+    ) -> "UnitResponse":
+        return cls(
+            group_index=unit.group_index,
+            disposition=unit.disposition.value,
+            reason=unit.reason,
+            patient_id=unit.patient_id if show_patient else None,
+            decided_by=unit.decided_by,
+            decision_reason=unit.decision_reason,
+            reports=[ReportDisposition.of(report) for report in reports],
+        )
+
+
+class MessageResponse(BaseModel):
+    """A message that was answered. `answer_code` is MSA-1; null where no answer may be given."""
+
+    message_id: UUID
+    partner_id: UUID
+    received_at: datetime
+    control_id: str
+    message_type: str
+    version_id: str
+    processing_id: str
+    charset: str
+    content_type: str
+    via: str
+    answer_code: str | None
+    copies: int = Field(description="how often the same bytes came again")
+    units: list[UnitResponse]
+
+    @classmethod
+    def of(cls, message: Message, **more: Any) -> "MessageResponse":
+        note = message.note
+        show = more.pop("show_patient", True)
+        return cls(
+            message_id=message.message_id,
+            partner_id=UUID(note.partner_id),
+            received_at=message.received_at,
+            control_id=note.control_id,
+            message_type=note.message_type,
+            version_id=note.version_id,
+            processing_id=note.processing_id,
+            charset=note.charset,
+            content_type=message.content_type,
+            via=message.via,
+            answer_code=note.answer_code,
+            copies=message.copies,
+            units=[UnitResponse.of(unit, reports, show_patient=show) for unit, reports in message.units],
+            **more,
+        )
+
+
+class MessageDetail(MessageResponse):
+    """`raw_base64` are the message's own bytes, `before_base64` and `after_base64` what stood around them.
+
+    These three are null without the scope lab-messages.read.
+    """
+
+    findings: list[FindingResponse]
+    answer: str | None
+    raw_base64: str | None
+    before_base64: str | None
+    after_base64: str | None
+
+    @classmethod
+    def of_message(cls, message: Message) -> "MessageDetail":
+        note, raw = message.note, message.raw
+        made = cls.of(
+            message,
+            show_patient=raw is not None,
+            findings=[FindingResponse(**vars(f)) for f in note.findings],
+            answer=message.answer.decode(note.charset, "replace") if message.answer is not None else None,
+            raw_base64=base64.b64encode(raw).decode() if raw is not None else None,
+            before_base64=note.before if raw is not None else None,
+            after_base64=note.after if raw is not None else None,
+        )
+        assert isinstance(made, cls)  # noqa: S101  # `of` makes what it is called on
+        return made
+
+
+class WaitingIdentifier(BaseModel):
+    authority: str
+    value: str
+    type: str | None
+
+
+class WaitingResponse(BaseModel):
+    """A patient group that waits for a person, with the patient as the lab wrote them."""
+
+    unit_id: str
+    message_id: UUID
+    group_index: int
+    partner_id: UUID
+    control_id: str
+    received_at: datetime
+    reason: str | None
+    family_name: str
+    given_name: str
+    middle_name: str
+    birth_on: date | None
+    sex: str
+    identifiers: list[WaitingIdentifier]
+    order_numbers: list[str]
+
+    @classmethod
+    def of(cls, waiting: Waiting) -> "WaitingResponse":
+        unit, patient = waiting.unit, waiting.patient
+        return cls(
+            unit_id=f"{unit.message_id}.{unit.group_index}",
+            message_id=unit.message_id,
+            group_index=unit.group_index,
+            partner_id=unit.partner_id,
+            control_id=waiting.control_id,
+            received_at=unit.received_at,
+            reason=unit.reason,
+            family_name=patient.family_name,
+            given_name=patient.given_name,
+            middle_name=patient.middle_name,
+            birth_on=patient.birth_on,
+            sex=patient.sex,
+            identifiers=[
+                WaitingIdentifier(authority=i.authority, value=i.value, type=i.type_code or None)
+                for i in patient.identifiers
+            ],
+            order_numbers=[o.placer.value for o in patient.orders if o.placer],
+        )
+
+
+class AttachRequest(Request):
+    patient_id: UUID
+
+
+class DiscardRequest(Request):
+    reason: str = Field(min_length=3, max_length=500)
+
+
+class IncidentResponse(BaseModel):
+    """Something that should not happen and was not refused."""
+
+    incident_id: UUID
+    kind: str
+    state: str
+    partner_id: UUID
+    message_id: UUID
+    earlier_message_id: UUID
+    owner_id: UUID | None
+    raised_at: datetime
+    settled_at: datetime | None
+    note: str | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "IncidentResponse":
+        return cls(**row._mapping)  # noqa: SLF001  # public, by its documentation
+
+
+class SettleRequest(Request):
+    note: str = Field(min_length=3, max_length=500)
+
+
+class MatchResponse(BaseModel):
+    """`patient_id` is null without the scope lab-messages.read, and where nobody matches."""
+
+    group_index: int
+    matched: bool
+    reason: str | None
+    patient_id: UUID | None
+
+
+class ValidatedMessage(BaseModel):
+    control_id: str
+    answer: str | None
+    findings: list[FindingResponse]
+    groups: list[MatchResponse]
+
+    @classmethod
+    def of(
+        cls, message: AssessedMessage, answer: bytes | None, groups: list[MatchResponse]
+    ) -> "ValidatedMessage":
+        return cls(
+            control_id=message.header.control_id,
+            answer=answer.decode(message.charset.codec, "replace") if answer is not None else None,
+            findings=[
+                FindingResponse(
+                    severity="W" if f.severity == "W" else "E",
+                    code=f.code,
+                    location=f.location.path(),
+                    text=f.text,
+                )
+                for f in message.findings
+            ],
+            groups=groups,
+        )
+
+
+class Validation(BaseModel):
+    """What would be answered. Nothing was kept."""
+
+    messages: list[ValidatedMessage]

@@ -1,0 +1,290 @@
+"""The queries of partners, orders and what they refer to, each on the open transaction it is given."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from clinic_shared.database import Transaction
+from sqlalchemy import Row, Select, delete, func, insert, select, true, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from clinic_lab_integration.domain import (
+    Identifier,
+    KnownOrder,
+    LabOrderId,
+    OrderedTest,
+    OrderStatus,
+)
+from clinic_lab_integration.hl7 import ResultStatus
+from clinic_lab_integration.tables import (
+    appointment,
+    department,
+    lab_order,
+    lab_result,
+    lab_unit,
+    partner,
+    partner_configuration,
+    patient,
+    patient_identifier,
+)
+
+CRITICAL_ACKNOWLEDGE_SECONDS = 3600
+
+_MATCHING_LOCK = 0x1AB_0001
+_PATIENT_LOCK = 0x1AB_0002
+
+# -- locks, always taken in this order: matching, units by id, patients by id
+
+
+async def lock_matching(tx: Transaction, *, alone: bool) -> None:
+    """Keep "nobody has this number" true until commit.
+
+    Whoever parks a group as unmatched holds it alone, whoever brings a patient or an order shares it:
+    else a patient registered in the same instant and the group would miss each other for ever.
+    """
+    take = func.pg_advisory_xact_lock if alone else func.pg_advisory_xact_lock_shared
+    await tx.execute(select(take(_MATCHING_LOCK)))
+
+
+async def lock_patients(tx: Transaction, patient_ids: Iterable[UUID]) -> None:
+    """One at a time decides what a patient's next versions are."""
+    for patient_id in sorted(set(patient_ids)):
+        key = func.hashtext(str(patient_id))
+        await tx.execute(select(func.pg_advisory_xact_lock(_PATIENT_LOCK, key)))
+
+
+# -- partners
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partner:
+    """A laboratory: what identity says of it, and how the clinic has configured it."""
+
+    partner_id: UUID
+    client_id: str
+    name: str
+    active: bool
+    secret_digests: tuple[str, ...] = field(repr=False)
+    version: int
+    enabled: bool
+    time_zone: str | None
+    default_charset: str | None
+    identifier_authorities: dict[str, str]
+    default_department_id: UUID | None
+    critical_acknowledge_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartnerActivity:
+    """What a laboratory has sent, counted by patient group."""
+
+    last_message_id: UUID | None
+    last_received_at: datetime | None
+    dispositions: dict[str, int]
+
+
+def _partners() -> Select[Any]:
+    configured = partner_configuration.c
+    return select(
+        partner.c.partner_id,
+        partner.c.client_id,
+        partner.c.name,
+        partner.c.active,
+        partner.c.secret_digests,
+        func.coalesce(configured.version, 0).label("version"),
+        func.coalesce(configured.enabled, true()).label("enabled"),
+        configured.time_zone,
+        configured.default_charset,
+        configured.identifier_authorities,
+        configured.default_department_id,
+        func.coalesce(configured.critical_acknowledge_seconds, CRITICAL_ACKNOWLEDGE_SECONDS).label(
+            "critical_acknowledge_seconds"
+        ),
+    ).outerjoin(partner_configuration, configured.partner_id == partner.c.partner_id)
+
+
+async def list_partners(
+    tx: Transaction, *, after: UUID | None = None, limit: int | None = None
+) -> list[Partner]:
+    statement = _partners().order_by(partner.c.partner_id).limit(limit)
+    if after is not None:
+        statement = statement.where(partner.c.partner_id > after)
+    return [_partner(row) for row in await tx.fetch_all(statement)]
+
+
+async def find_partner(tx: Transaction, partner_id: UUID, *, lock: bool = False) -> Partner | None:
+    statement = _partners().where(partner.c.partner_id == partner_id)
+    if lock:
+        statement = statement.with_for_update(of=partner)
+    row = await tx.fetch_one(statement)
+    return None if row is None else _partner(row)
+
+
+async def save_configuration(tx: Transaction, configured: Partner) -> None:
+    values = {
+        "partner_id": configured.partner_id,
+        "version": configured.version,
+        "enabled": configured.enabled,
+        "time_zone": configured.time_zone,
+        "default_charset": configured.default_charset,
+        "identifier_authorities": configured.identifier_authorities,
+        "default_department_id": configured.default_department_id,
+        "critical_acknowledge_seconds": configured.critical_acknowledge_seconds,
+        "changed_at": tx.now,
+    }
+    await tx.execute(
+        upsert(partner_configuration)
+        .values(values)
+        .on_conflict_do_update(index_elements=["partner_id"], set_=values)
+    )
+
+
+async def find_activity(tx: Transaction, partner_id: UUID) -> PartnerActivity:
+    last = await tx.fetch_one(
+        select(lab_unit.c.message_id, lab_unit.c.received_at)
+        .where(lab_unit.c.partner_id == partner_id)
+        .order_by(lab_unit.c.message_id.desc())
+        .limit(1)
+    )
+    counted = await tx.fetch_all(
+        select(lab_unit.c.disposition, func.count().label("units"))
+        .where(lab_unit.c.partner_id == partner_id)
+        .group_by(lab_unit.c.disposition)
+    )
+    return PartnerActivity(
+        last_message_id=last.message_id if last else None,
+        last_received_at=last.received_at if last else None,
+        dispositions={row.disposition: row.units for row in counted},
+    )
+
+
+# -- what orders and matching need of others
+
+
+async def find_department(tx: Transaction, department_id: UUID) -> Row[Any] | None:
+    return await tx.fetch_one(select(department).where(department.c.department_id == department_id))
+
+
+async def find_appointment(tx: Transaction, appointment_id: UUID) -> Row[Any] | None:
+    return await tx.fetch_one(select(appointment).where(appointment.c.appointment_id == appointment_id))
+
+
+async def is_patient_known(tx: Transaction, patient_id: UUID) -> bool:
+    row = await tx.fetch_one(
+        select(patient.c.patient_id).where(patient.c.patient_id == patient_id, patient.c.active)
+    )
+    return row is not None
+
+
+async def replace_identifiers(tx: Transaction, patient_id: UUID, identifiers: Sequence[Identifier]) -> None:
+    await tx.execute(delete(patient_identifier).where(patient_identifier.c.patient_id == patient_id))
+    if identifiers:
+        await tx.execute(
+            insert(patient_identifier),
+            [{"patient_id": patient_id, **asdict(i)} for i in dict.fromkeys(identifiers)],
+        )
+
+
+async def patients_with(tx: Transaction, identifiers: Sequence[Identifier]) -> set[UUID]:
+    """The patients who have one of these identifiers and whose record is in use."""
+    if not identifiers:
+        return set()
+    named = tuple_(patient_identifier.c.authority, patient_identifier.c.value)
+    rows = await tx.fetch_all(
+        select(patient.c.patient_id)
+        .join(patient_identifier, patient_identifier.c.patient_id == patient.c.patient_id)
+        .where(named.in_([(i.authority, i.value) for i in identifiers]), patient.c.active)
+        .distinct()
+    )
+    return {row.patient_id for row in rows}
+
+
+# -- orders
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabOrder(KnownOrder):
+    version: int
+    status: OrderStatus
+    appointment_id: UUID | None
+    encounter_id: UUID | None
+    referral_id: UUID | None
+    priority: str
+    tests: tuple[OrderedTest, ...]
+    clinical_note: str | None
+    placed_at: datetime
+
+
+async def add_order(tx: Transaction, order: LabOrder) -> None:
+    values = {c.name: getattr(order, c.name) for c in lab_order.columns}
+    values |= {"status": order.status.value, "tests": [asdict(t) for t in order.tests]}
+    await tx.execute(insert(lab_order).values(values))
+
+
+async def find_order(tx: Transaction, lab_order_id: UUID) -> LabOrder | None:
+    row = await tx.fetch_one(select(lab_order).where(lab_order.c.lab_order_id == lab_order_id))
+    return None if row is None else _order(row)
+
+
+async def list_orders(
+    tx: Transaction,
+    *,
+    patient_id: UUID | None,
+    within: tuple[Iterable[UUID], Iterable[UUID]] | None,
+    after: UUID | None,
+    limit: int,
+) -> list[LabOrder]:
+    """Return orders by id; `within` narrows to (centre ids, department ids) of the caller."""
+    statement = select(lab_order).order_by(lab_order.c.lab_order_id).limit(limit)
+    if after is not None:
+        statement = statement.where(lab_order.c.lab_order_id > after)
+    if patient_id is not None:
+        statement = statement.where(lab_order.c.patient_id == patient_id)
+    if within is not None:
+        centres, departments = within
+        statement = statement.where(
+            lab_order.c.centre_id.in_(centres) | lab_order.c.department_id.in_(departments)
+        )
+    return [_order(row) for row in await tx.fetch_all(statement)]
+
+
+async def orders_with(tx: Transaction, placer_order_numbers: Iterable[str]) -> list[LabOrder]:
+    """Our orders among these numbers, compared as written and whole."""
+    rows = await tx.fetch_all(
+        select(lab_order).where(lab_order.c.placer_order_number.in_(sorted(set(placer_order_numbers))))
+    )
+    return [_order(row) for row in rows]
+
+
+async def results_of_order(tx: Transaction, lab_order_id: UUID) -> dict[UUID, ResultStatus]:
+    rows = await tx.fetch_all(
+        select(lab_result.c.result_id, lab_result.c.status).where(lab_result.c.lab_order_id == lab_order_id)
+    )
+    return {row.result_id: ResultStatus(row.status) for row in rows}
+
+
+async def save_order_status(tx: Transaction, lab_order_id: LabOrderId, status: OrderStatus) -> None:
+    await tx.execute(
+        update(lab_order)
+        .where(lab_order.c.lab_order_id == lab_order_id, lab_order.c.status != status.value)
+        .values(status=status.value, version=lab_order.c.version + 1)
+    )
+
+
+# -- rows to values
+
+
+def _partner(row: Row[Any]) -> Partner:
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+    values["secret_digests"] = tuple(row.secret_digests)
+    values["identifier_authorities"] = row.identifier_authorities or {}
+    return Partner(**values)
+
+
+def _order(row: Row[Any]) -> LabOrder:
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+    values["status"] = OrderStatus(row.status)
+    values["tests"] = tuple(OrderedTest(**test) for test in row.tests)
+    return LabOrder(**values)

@@ -1,0 +1,206 @@
+"""Lab-integration's tables. Partners' secrets, patients, orders' places and appointments are projections.
+
+The messages themselves are rows of the runtime's `intake`: raw bytes, sender, answer.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData()
+
+json_or_null = JSONB(none_as_null=True)
+
+# -- projections
+
+department = Table(
+    "department",
+    metadata,
+    Column("department_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("centre_id", Uuid, nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+practitioner = Table(
+    "practitioner",
+    metadata,
+    Column("practitioner_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("department_ids", ARRAY(Uuid), nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+patient = Table(
+    "patient",
+    metadata,
+    Column("patient_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+patient_identifier = Table(
+    "patient_identifier",
+    metadata,
+    Column("authority", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("patient_id", Uuid, primary_key=True),
+)
+appointment = Table(
+    "appointment",
+    metadata,
+    Column("appointment_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("patient_id", Uuid, nullable=False),
+    Column("centre_id", Uuid, nullable=False),
+    Column("department_id", Uuid, nullable=False),
+)
+partner = Table(
+    "partner",
+    metadata,
+    Column("partner_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("secret_digests", ARRAY(Text), nullable=False),
+)
+
+# -- own
+
+partner_configuration = Table(
+    "partner_configuration",
+    metadata,
+    Column("partner_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("time_zone", Text),
+    Column("default_charset", Text),
+    Column("identifier_authorities", JSONB, nullable=False),
+    Column("default_department_id", Uuid),
+    Column("critical_acknowledge_seconds", Integer, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+)
+lab_order = Table(
+    "lab_order",
+    metadata,
+    Column("lab_order_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("placer_order_number", Text, nullable=False),
+    Column("patient_id", Uuid, nullable=False),
+    Column("partner_id", Uuid, nullable=False),
+    Column("practitioner_id", Uuid, nullable=False),
+    Column("centre_id", Uuid, nullable=False),
+    Column("department_id", Uuid, nullable=False),
+    Column("appointment_id", Uuid),
+    Column("encounter_id", Uuid),
+    Column("referral_id", Uuid),
+    Column("priority", Text, nullable=False),
+    Column("tests", JSONB, nullable=False),
+    Column("clinical_note", Text),
+    Column("placed_at", DateTime(timezone=True), nullable=False),
+)
+lab_unit = Table(
+    "lab_unit",
+    metadata,
+    Column("message_id", Uuid, primary_key=True),
+    Column("group_index", Integer, primary_key=True),
+    Column("partner_id", Uuid, nullable=False),
+    Column("disposition", Text, nullable=False),
+    Column("reason", Text),
+    Column("patient_id", Uuid),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("settled_at", DateTime(timezone=True)),
+    Column("decided_by", Uuid),
+    Column("decision_reason", Text),
+)
+unit_report = Table(
+    "unit_report",
+    metadata,
+    Column("message_id", Uuid, primary_key=True),
+    Column("group_index", Integer, primary_key=True),
+    Column("report_index", Integer, primary_key=True),
+    Column("disposition", Text, nullable=False),
+    Column("reason", Text),
+    Column("result_id", Uuid),
+    Column("result_version", BigInteger),
+    Column("filed_at", DateTime(timezone=True)),
+)
+wanted_key = Table(
+    "wanted_key",
+    metadata,
+    Column("message_id", Uuid, primary_key=True),
+    Column("group_index", Integer, primary_key=True),
+    Column("authority", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+)
+lab_result = Table(
+    "lab_result",
+    metadata,
+    Column("result_id", Uuid, primary_key=True),
+    Column("partner_id", Uuid, nullable=False),
+    Column("patient_id", Uuid, nullable=False),
+    Column("report_key", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("lab_order_id", Uuid),
+)
+lab_result_version = Table(
+    "lab_result_version",
+    metadata,
+    Column("result_id", Uuid, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("retraction_reason_code", Text),
+    Column("message_id", Uuid, nullable=False),
+    Column("group_index", Integer, nullable=False),
+    Column("report_index", Integer, nullable=False),
+    Column("placer_order_number", Text),
+    Column("filler_order_number", Text),
+    Column("code", Text),
+    Column("system", Text),
+    Column("display", Text),
+    Column("collected_at", DateTime(timezone=True)),
+    Column("reported_at", DateTime(timezone=True)),
+    Column("sent_at", DateTime(timezone=True)),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("observation_count", Integer, nullable=False),
+    Column("abnormal_count", Integer, nullable=False),
+    Column("critical_count", Integer, nullable=False),
+    Column("content", json_or_null),
+    Column("filed_at", DateTime(timezone=True)),
+)
+critical_result = Table(
+    "critical_result",
+    metadata,
+    Column("obligation_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("result_id", Uuid, nullable=False),
+    Column("result_version", BigInteger, nullable=False),
+    Column("patient_id", Uuid, nullable=False),
+    Column("raised_at", DateTime(timezone=True), nullable=False),
+    Column("acknowledge_by_at", DateTime(timezone=True), nullable=False),
+)
+incident = Table(
+    "incident",
+    metadata,
+    Column("incident_id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("partner_id", Uuid, nullable=False),
+    Column("message_id", Uuid, nullable=False),
+    Column("earlier_message_id", Uuid, nullable=False),
+    Column("owner_id", Uuid),
+    Column("raised_at", DateTime(timezone=True), nullable=False),
+    Column("settled_at", DateTime(timezone=True)),
+    Column("note", Text),
+)

@@ -1,0 +1,137 @@
+"""What waits for a person, or for a patient or an order to appear: matched again, attached or discarded."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.database import Transaction
+from clinic_shared.errors import NotFoundError, ReferenceNotYetKnownError
+from clinic_shared.intake import intake_table
+from clinic_shared.principal import Principal
+from sqlalchemy import Row, select
+
+from clinic_lab_integration import filing, matching, messages, result_store, store
+from clinic_lab_integration.domain import (
+    Disposition,
+    Identifier,
+    NotParkedError,
+    OtherPatientError,
+    ParkReason,
+)
+from clinic_lab_integration.filing import Filing
+from clinic_lab_integration.matching import Group
+from clinic_lab_integration.messages import MessageNote
+from clinic_lab_integration.result_store import Unit
+
+
+async def match_again(tx: Transaction, keys: Sequence[Identifier]) -> int:
+    """Try the groups that wait for one of these; returns how many were matched."""
+    await store.lock_matching(tx, alone=False)
+    matched = 0
+    for unit in await result_store.lock_units_wanting(tx, keys):
+        group = await read_group(tx, unit)
+        whose = await matching.match_group(tx, unit.partner_id, group)
+        if isinstance(whose, ParkReason):
+            if whose.value != unit.reason:
+                await filing.park(tx, unit, group, whose)
+            continue
+        matched += 1
+        await _file(tx, unit, group, patient_id=whose, decided=False)
+    return matched
+
+
+async def attach(tx: Transaction, unit_id: tuple[UUID, int], patient_id: UUID, *, caller: Principal) -> Unit:
+    """A person says whose results these are. Raises NotFoundError, NotParkedError, OtherPatientError."""
+    unit = await _parked(tx, unit_id)
+    if unit.patient_id not in (None, patient_id):
+        raise OtherPatientError
+    if not await store.is_patient_known(tx, patient_id):
+        raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
+    group = await read_group(tx, unit)
+    await result_store.note_decision(tx, unit, decided_by=caller.subject)
+    await _file(tx, unit, group, patient_id=patient_id, decided=True)
+    _audit(tx, unit, patient_id, "attached")
+    return await _current(tx, unit_id)
+
+
+async def discard(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, caller: Principal) -> Unit:
+    """A person says that a group has no effect. It stays visible, with the reason."""
+    unit = await _parked(tx, unit_id)
+    await result_store.want_nothing(tx, unit)
+    await result_store.note_decision(tx, unit, decided_by=caller.subject, reason=reason)
+    await result_store.settle_unit(tx, unit, Disposition.DISCARDED)
+    _audit(tx, unit, unit.patient_id, "discarded")
+    return await _current(tx, unit_id)
+
+
+async def read_group(tx: Transaction, unit: Unit) -> Group:
+    """Read a group out of its message's own bytes."""
+    row = await message_row(tx, unit.message_id)
+    note = MessageNote.read(row.attributes)
+    partner = await store.find_partner(tx, unit.partner_id)
+    groups = matching.read_groups(
+        messages.read_again(row.body, note),
+        partner,
+        message_id=unit.message_id,
+    )
+    return groups[unit.group_index]
+
+
+async def message_row(tx: Transaction, message_id: UUID) -> Row[Any]:
+    row = await tx.fetch_one(
+        select(intake_table.c.body, intake_table.c.attributes).where(intake_table.c.id == message_id)
+    )
+    if row is None:
+        raise NotFoundError
+    return row
+
+
+async def _file(
+    tx: Transaction,
+    unit: Unit,
+    group: Group,
+    *,
+    patient_id: UUID,
+    decided: bool,
+) -> None:
+    await store.lock_patients(tx, [patient_id])
+    partner = await store.find_partner(tx, unit.partner_id)
+    await filing.file_group(tx, unit, group, Filing(partner, patient_id, decided))
+
+
+async def _parked(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
+    unit = await result_store.lock_unit(tx, *unit_id)
+    if unit is None:
+        raise NotFoundError
+    if unit.disposition is not Disposition.PARKED:
+        raise NotParkedError(disposition=unit.disposition.value)
+    return unit
+
+
+async def _current(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
+    unit = await result_store.lock_unit(tx, *unit_id)
+    if unit is None:
+        raise NotFoundError
+    return unit
+
+
+def _audit(tx: Transaction, unit: Unit, patient_id: UUID | None, decision: str) -> None:
+    tx.audit(
+        AuditEntry(
+            action=Action.UPDATE,
+            resource_type="LabMessage",
+            resource_id=f"{unit.message_id}:{unit.group_index}",
+            patient_id=patient_id,
+            details={"decision": decision},
+        )
+    )
+
+
+async def change_incident(tx: Transaction, incident_id: UUID, **values: Any) -> Row[Any]:
+    """Raises NotFoundError when there is no such open incident."""
+    row = await result_store.change_incident(tx, incident_id, **values)
+    if row is None:
+        raise NotFoundError
+    tx.audit(AuditEntry(action=Action.UPDATE, resource_type="LabIncident", resource_id=incident_id))
+    return row
