@@ -82,15 +82,17 @@ def test_no_metric_has_a_word_of_it(system: System, canary: dict[str, str]) -> N
 
 
 async def test_no_name_at_the_broker_has_a_word_of_it(system: System, canary: dict[str, str]) -> None:
-    management = system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
+    management = httpx.Client(
+        base_url=system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"], trust_env=False
+    )
 
     def quiet() -> bool:
-        queues = httpx.get(f"{management}/api/queues", trust_env=False).json()
+        queues = management.get("/api/queues").json()
         return all(
             queue.get("messages", 0) == 0 for queue in queues if not queue["name"].startswith("unrouted")
         )
 
     await eventually(quiet, within_seconds=30, every=0.5)
     for kind in ("queues", "exchanges", "bindings"):
-        text = httpx.get(f"{management}/api/{kind}", trust_env=False).text
+        text = management.get(f"/api/{kind}").text
         assert not [value for value in canary.values() if value in text]

@@ -289,6 +289,7 @@ class Journey:
             b"\r".join((b"|".join(fields), rest))
             .replace(b"PATIENT-NUMBER", self.identifier["value"].encode())
             .replace(b"ORDER-NUMBER", order["placer_order_number"].encode())
+            .replace(b"FILLER-0001", f"F{control_id}".encode())
         )
 
     def post_hl7(self, message: bytes) -> bytes:
