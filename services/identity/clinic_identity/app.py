@@ -30,7 +30,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
     runtime.verifier = keys.verifier(runtime.clock)
     async with runtime.database.transaction(Context()) as tx:
         await refresh_roles(tx, settings.contracts_dir)
-        await add_first_administrator(tx, desk)
+    await add_first_administrator(runtime.database, desk)
     try:
         yield
     finally:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import structlog
-from clinic_shared.database import Transaction
+from clinic_shared.context import Context
+from clinic_shared.database import Database, Transaction
 from clinic_shared.ids import uuid7
 from sqlalchemy import text
 
@@ -18,15 +19,23 @@ log = structlog.get_logger()
 _LOCK = 0x0C11_1D01
 
 
-async def add_first_administrator(tx: Transaction, desk: Desk) -> None:
+async def add_first_administrator(database: Database, desk: Desk) -> None:
     """Add the administrator that the settings name, unless there is staff. Replicas may all try."""
     login, password = desk.settings.bootstrap_admin_login, desk.settings.bootstrap_admin_password
     if login is None or password is None:
         return
-    await tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    if await store.has_staff(tx):
-        return
-    account = await _account(tx, desk, login.get_secret_value(), password.get_secret_value())
+    async with database.transaction(Context()) as tx:
+        if await store.has_staff(tx):
+            return
+    # Before the lock: on a busy machine hashing takes longer than the others may wait for it.
+    account = await _account(desk, login.get_secret_value(), password.get_secret_value())
+    async with database.transaction(Context()) as tx:
+        await tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        if not await store.has_staff(tx):
+            await _add(tx, account)
+
+
+async def _add(tx: Transaction, account: Account) -> None:
     await store_account(tx, account)
     await store_member(
         tx,
@@ -44,7 +53,8 @@ async def add_first_administrator(tx: Transaction, desk: Desk) -> None:
     log.info("first_administrator_added")
 
 
-async def _account(tx: Transaction, desk: Desk, login: str, password: str) -> Account:
+async def _account(desk: Desk, login: str, password: str) -> Account:
+    now = desk.database.clock.now()
     login = parse_login(login, phone_allowed=False)
     check_password(password, kind=AccountKind.STAFF, login=login)
     account = Account(
@@ -56,8 +66,8 @@ async def _account(tx: Transaction, desk: Desk, login: str, password: str) -> Ac
         must_change_password=False,
         active=True,
         patient_id=None,
-        tokens_valid_from=tx.now,
-        created_at=tx.now,
+        tokens_valid_from=now,
+        created_at=now,
     )
     # Whoever installs a production system isn't its administrator.
     return replace(account, must_change_password=desk.settings.environment == "production")
