@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,7 +48,6 @@ class Code:
 def load(errors: Path) -> Code:
     """Import all services, the gateway and the fakes. `errors` takes the traceback of one that can't be."""
     wanted = [name for name in os.environ.get("CLINIC_SUBSCRIBED_SERVICES", "").split(",") if name]
-    _import_structlog_without_rich()
     for module in _IMPORTED_LATE:
         if _exists(module):
             importlib.import_module(module)
@@ -63,17 +61,6 @@ def load(errors: Path) -> Code:
         gateway=_attribute("clinic_gateway.app", "main", errors) if _exists("clinic_gateway.app") else None,
         fakes=_attribute("clinic_local.fakes.app", "main", errors),
     )
-
-
-def _import_structlog_without_rich() -> None:
-    """Spare every process the 5 MB of a console renderer that no service uses."""
-    if "rich" in sys.modules:
-        return
-    sys.modules["rich"] = None  # type: ignore[assignment]  # Python's own way to let an import fail
-    try:
-        importlib.import_module("structlog")
-    finally:
-        del sys.modules["rich"]
 
 
 def _exists(module: str) -> bool:

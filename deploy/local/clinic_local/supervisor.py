@@ -5,6 +5,7 @@ Run by `clinic up` as `python -m clinic_local.supervisor FD`, where FD takes the
 """
 
 import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -93,6 +94,7 @@ class Supervisor:
 
     def _load_code(self) -> "Code":
         with self._reporter.gate("code") as detail:
+            _import_structlog_without_rich()
             # While the servers boot, which is why it isn't imported above.
             from clinic_local import composition, discovery  # noqa: F401, PLC0415
 
@@ -232,6 +234,17 @@ class Supervisor:
     def _signal_children(self, number: signal.Signals) -> None:
         for child in self._children:
             child.signal(number)
+
+
+def _import_structlog_without_rich() -> None:
+    """Spare every process the 5 MB of a console renderer that no service uses."""
+    if "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # Python's own way to let an import fail
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del sys.modules["rich"]
 
 
 def _still_runs(child: "Child") -> bool:
