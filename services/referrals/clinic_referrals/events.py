@@ -2,14 +2,24 @@
 
 from clinic_shared.events import Event, wire_id, wire_instant
 
-from clinic_referrals.domain import Referral
+from clinic_referrals.domain import Referral, ReferralStatus
+
+_NAMES = {
+    ReferralStatus.CREATED: "referral-created",
+    ReferralStatus.ACCEPTED: "referral-accepted",
+    ReferralStatus.DECLINED: "referral-declined",
+    ReferralStatus.BOOKED: "referral-booked",
+    ReferralStatus.SEEN: "referral-seen",
+    ReferralStatus.REPORTED: "referral-reported",
+    ReferralStatus.CLOSED: "referral-closed",
+}
 
 
 def referral_event(referral: Referral) -> Event:
     """Return the event of the referral's present status, such as ReferralAccepted."""
     r = referral
     return Event(
-        type=f"referrals.referral-{r.status.value}.v1",
+        type=f"referrals.{_NAMES[r.status]}.v1",
         subject=r.referral_id,
         aggregate_version=r.version,
         patient_id=r.patient_id,
