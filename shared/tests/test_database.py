@@ -1,5 +1,7 @@
 """The one place where transactions open and commit."""
 
+from typing import Any
+
 import psycopg
 import pytest
 from clinic_shared.audit import Action, AuditEntry
@@ -33,7 +35,12 @@ async def test_a_connection_that_died_while_idle_is_replaced_unnoticed(
 
 def test_an_event_without_a_patient_keeps_its_subject_s_order() -> None:
     subject, patient_id = uuid7(), uuid7()
-    about = {"type": "identity.centre-opened.v1", "subject": subject, "aggregate_version": 1, "data": {}}
+    about: dict[str, Any] = {
+        "type": "identity.centre-opened.v1",
+        "subject": subject,
+        "aggregate_version": 1,
+        "data": {},
+    }
     assert Event(**about).partition_key == subject
     assert Event(**about, patient_id=patient_id).partition_key == patient_id
 

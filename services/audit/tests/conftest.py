@@ -1,6 +1,7 @@
 """An audit service, and records as producers make them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from clinic_audit.app import service
@@ -20,7 +21,11 @@ def record() -> RecordFactory:
     """Return a maker of records as the relay sends them."""
 
     def make(pseq: int, *, producer: str = "scheduling", **entry: object) -> IncomingRecord:
-        values = {"action": Action.READ, "resource_type": "Patient", "patient_id": uuid7()} | entry
+        values: dict[str, Any] = {
+            "action": Action.READ,
+            "resource_type": "Patient",
+            "patient_id": uuid7(),
+        } | entry
         content = canonical_record(
             AuditEntry(**values), producer=producer, recorded_at=MONDAY, context=Context()
         )
