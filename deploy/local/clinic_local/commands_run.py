@@ -28,8 +28,10 @@ def up() -> None:
     root = state.root()
     if state.is_running(root):
         running = state.RunState.read(root)
-        where = f" at {running.url}" if running is not None and running.url else ""
-        console.print(f"Polyclinic runs already{where}. See: make status")
+        if running is not None and running.is_ready:
+            console.print(f"Polyclinic runs already at {running.url}. See: make status")
+        else:
+            console.print("Polyclinic is being started already. See: make logs")
         return
     started = time.monotonic()
     last = _start_supervisor(root, console)

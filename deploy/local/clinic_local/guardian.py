@@ -38,6 +38,7 @@ class Guardian:
         )
         self._running: dict[int, dict[str, Any]] = {}
         self._status: int | None = None
+        self._stopping = False
 
     def run(self) -> int:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -46,7 +47,6 @@ class Guardian:
         signal.set_wakeup_fd(wake_write)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
-        self._stopping = False
         for command in self._commands:
             self._start(command)
         print(json.dumps({c["name"]: pid for pid, c in self._running.items()}), flush=True)

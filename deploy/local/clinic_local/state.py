@@ -43,13 +43,15 @@ class RunState:
 
     @classmethod
     def read(cls, root: Path) -> "RunState | None":
-        """Return what the running supervisor wrote last, or None when none runs."""
+        """Return what the running supervisor wrote last, or None when none runs or it has just begun."""
         if not is_running(root):
             return None
         try:
             raw: dict[str, Any] = json.loads((_folder(root) / "state.json").read_text())
         except (FileNotFoundError, ValueError):
             return None
+        if raw["supervisor_pid"] != supervisor_pid(root):
+            return None  # of the run before: this one has only begun
         return cls(**{**raw, "processes": [ProcessState(**process) for process in raw["processes"]]})
 
     def process(self, name: str) -> ProcessState | None:
