@@ -76,6 +76,7 @@ class Subscriber:
         channel = await self._connection.channel(prefetch=self._prefetch)
         try:
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
+            underlay.consumers = _LateDeliveries(session.receive)
             with broker_errors():
                 consuming = await underlay.basic_consume(self.queue, session.receive)
             self._health.report(self._name, None)
@@ -84,6 +85,8 @@ class Subscriber:
             if not underlay.is_closed and tag in underlay.consumers:
                 with broker_errors():
                     await underlay.basic_cancel(tag, timeout=DRAIN_SECONDS)
+                    # What the broker had on its way comes after its cancel-ok; any answer, after that.
+                    await underlay.basic_qos(prefetch_count=self._prefetch, timeout=DRAIN_SECONDS)
                 await session.drain()
         finally:
             await session.close()
@@ -101,6 +104,21 @@ class Subscriber:
                 await asyncio.wait({stopping}, timeout=WATCH_SECONDS)
         finally:
             stopping.cancel()
+
+
+class _LateDeliveries(dict[str, Any]):
+    """The consumers of one channel, which has one, so that a delivery finds it even after its end.
+
+    RabbitMQ may send deliveries after cancel-ok (a quorum queue's wait in the channel's mailbox
+    meanwhile). aiormq would drop them, and each would count against its message.
+    """
+
+    def __init__(self, receive: Callable[[DeliveredMessage], Awaitable[None]]) -> None:
+        super().__init__()
+        self._receive = receive
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key, default or self._receive)
 
 
 class _Session:
