@@ -1,0 +1,209 @@
+"""Reads what took effect: straight from the services' databases, the broker and the operators' ledger."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, LiteralString
+
+import httpx
+import psycopg
+from clinic_local.api_client import ApiError, Caller
+from clinic_local.testing import System
+from clinic_shared import contracts
+
+from .accounting import AuditTrail, Finding, History, Published, Snapshot, Verdict, Violation, judge
+
+BOOKING, LAB_RESULT, OBSERVATION, PAYMENT = "booking", "lab result", "observation", "payment"
+MARK = "chaos-"
+"""Begins the keys of what these tests do, where the demo network has left something of the same kind."""
+
+Rows = Callable[[str, LiteralString], list[tuple[Any, ...]]]
+
+_WAITING: dict[str, LiteralString] = {
+    "outbox": "SELECT count(*) FROM outbox",
+    "audit outbox": "SELECT count(*) FROM audit_outbox",
+    "intake": "SELECT count(*) FROM intake WHERE state <> 'processed'",
+}
+
+
+class Books:
+    """The state of one system against the history of what was asked of it."""
+
+    def __init__(self, system: System, history: History, operator: Caller) -> None:
+        self._system = system
+        self._history = history
+        self._operator = operator
+        addresses = system.addresses
+        self._urls = {
+            service: url
+            for service in contracts.load().services
+            if (url := addresses.get(f"CLINIC_{service.upper().replace('-', '_')}_DATABASE_URL"))
+        }
+        self._management = addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
+        # A system that ran before these tests knows effects of which their history doesn't.
+        self._earlier: dict[str, dict[str, Counter[str]]] = {}
+        self._earlier = self.read().effects
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        return tuple(self._urls)
+
+    def query(self, service: str, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+        """Ask one service's database."""
+        with psycopg.connect(self._urls[service], autocommit=True, connect_timeout=5) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def settle(self, *, within_seconds: float = 60) -> Verdict:
+        """Wait until everything has come to rest, and return the verdict; what is open by then is its finding."""
+        deadline = time.monotonic() + within_seconds
+        while True:
+            verdict = self._attempt()
+            if verdict.sound or time.monotonic() > deadline:
+                return verdict
+            time.sleep(0.2)
+
+    def _attempt(self) -> Verdict:
+        try:
+            snapshot = self.read()
+            verdict = judge(snapshot, self._history)
+            if verdict.sound:
+                # Only now: reading the ledger leaves audit records, which would be found under way.
+                snapshot.ledger = self._operator.get("/v1/ops/ledger")
+                verdict = judge(snapshot, self._history)
+        except (psycopg.OperationalError, httpx.HTTPError, ApiError) as error:
+            return Verdict((Finding(Violation.LEFT_OVER, "the system", (f"{error!r}",)),))
+        return verdict
+
+    def read(self) -> Snapshot:
+        with ExitStack() as stack:
+            connections = {
+                service: stack.enter_context(psycopg.connect(url, autocommit=True, connect_timeout=5))
+                for service, url in self._urls.items()
+            }
+
+            def rows(service: str, statement: LiteralString) -> list[tuple[Any, ...]]:
+                return connections[service].execute(statement).fetchall()
+
+            snapshot = Snapshot(subscriptions=self._subscriptions())
+            # Consumers before producers: what is published in between is not yet due, never invented.
+            for service in self._urls:
+                self._read_consumer(rows, service, snapshot)
+            snapshot.effects = {kind: self._new(kind, read(rows)) for kind, read in self._effects().items()}
+            for service in self._urls:
+                self._read_producer(rows, service, snapshot)
+            snapshot.audit = _audit_trails(rows, self._urls)
+        snapshot.waiting |= self._queues()
+        return snapshot
+
+    def _subscriptions(self) -> dict[str, tuple[str, ...]]:
+        return {
+            name: tuple(consumer for consumer in event.consumers if consumer in self._urls)
+            for name, event in contracts.load().events.items()
+        }
+
+    def _read_consumer(self, rows: Rows, service: str, snapshot: Snapshot) -> None:
+        applied = rows(service, "SELECT event_id, extract(epoch FROM processed_at) FROM inbox")
+        snapshot.applied[service] = {event_id: float(at) for event_id, at in applied}
+        snapshot.kept[service] = dict(rows(service, "SELECT event_id, state FROM held"))
+
+    def _read_producer(self, rows: Rows, service: str, snapshot: Snapshot) -> None:
+        for name, statement in _WAITING.items():
+            snapshot.waiting[f"{name} of {service}"] = rows(service, statement)[0][0]
+        broadcast = {event.type for event in contracts.load().events.values() if event.broadcast}
+        log = rows(service, "SELECT event_id, type, subject, aggregate_version FROM event")
+        snapshot.published[service] = [Published(*row) for row in log if row[1] not in broadcast]
+
+    def _effects(self) -> dict[str, Callable[[Rows], dict[str, Counter[str]]]]:
+        kinds: dict[str, Callable[[Rows], dict[str, Counter[str]]]] = {BOOKING: self._bookings}
+        if "lab-integration" in self._urls:
+            kinds |= {LAB_RESULT: _lab_results, OBSERVATION: _observations}
+        return kinds | {PAYMENT: _payments}
+
+    def _new(self, kind: str, places: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
+        earlier = self._earlier.get(kind, {})
+        return {place: found - earlier.get(place, Counter()) for place, found in places.items()}
+
+    def _bookings(self, rows: Rows) -> dict[str, Counter[str]]:
+        made = rows("scheduling", "SELECT appointment_id, reason FROM appointment")
+        key_of = {appointment: key for appointment, key in made if key and key.startswith(MARK)}
+        places = {"calendar": Counter(key_of.values())}
+        elsewhere: dict[str, tuple[str, LiteralString]] = {
+            "timeline": ("patients", "SELECT source_id FROM timeline_entry WHERE kind = 'appointment'"),
+            "confirmation": (
+                "notifications",
+                "SELECT about_id FROM message WHERE purpose = 'appointment-confirmation' AND about_type = 'appointment'",
+            ),
+            "reports": ("reporting", "SELECT appointment_id FROM appointment_fact"),
+        }
+        for place, (service, statement) in elsewhere.items():
+            if service in self._urls:
+                ids = (row[0] for row in rows(service, statement))
+                places[place] = Counter(key_of[one] for one in ids if one in key_of)
+        return places
+
+    def _queues(self) -> dict[str, int]:
+        answer = httpx.get(f"{self._management}/api/queues", params={"columns": "name,messages"}, timeout=5)
+        found = answer.raise_for_status().json()
+        return {f"queue {queue['name']}": queue.get("messages", 0) for queue in found}
+
+
+def _lab_results(rows: Rows) -> dict[str, Counter[str]]:
+    """A result is known by the laboratory's own number of it."""
+    statement: LiteralString = "SELECT filler_order_number FROM {} WHERE filler_order_number LIKE 'chaos-%'"
+    return {
+        "chart": _counted(rows("patients", statement.format("result_version"))),
+        "laboratory": _counted(rows("lab-integration", statement.format("lab_result_version"))),
+        "timeline": _counted(
+            rows(
+                "patients",
+                "SELECT filler_order_number FROM timeline_entry JOIN result_version v "
+                "ON v.result_id = source_id AND v.version = timeline_entry.version "
+                "WHERE kind = 'lab-result' AND filler_order_number LIKE 'chaos-%'",
+            )
+        ),
+        "answered": _counted(
+            rows(
+                "lab-integration",
+                "SELECT filler_order_number FROM lab_result_version "
+                "WHERE filed_at IS NOT NULL AND filler_order_number LIKE 'chaos-%'",
+            )
+        ),
+    }
+
+
+def _observations(rows: Rows) -> dict[str, Counter[str]]:
+    statement: LiteralString = (
+        "SELECT filler_order_number || '/' || observation.code FROM observation "
+        "JOIN result_version USING (result_id, version) WHERE filler_order_number LIKE 'chaos-%'"
+    )
+    return {"chart": _counted(rows("patients", statement))}
+
+
+def _payments(rows: Rows) -> dict[str, Counter[str]]:
+    return {
+        "ledger": _counted(
+            rows("billing", "SELECT source_id::text FROM ledger_movement WHERE kind = 'payment-received'")
+        ),
+        "timeline": _counted(
+            rows("patients", "SELECT source_id::text FROM timeline_entry WHERE kind = 'payment'")
+        ),
+    }
+
+
+def _counted(found: Iterable[tuple[Any, ...]]) -> Counter[str]:
+    return Counter(row[0] for row in found)
+
+
+def _audit_trails(rows: Rows, services: Iterable[str]) -> dict[str, AuditTrail]:
+    stored = rows(
+        "audit",
+        "SELECT producer, count(*), count(DISTINCT pseq) FROM audit_record GROUP BY producer",
+    )
+    by_producer = {producer: counts for producer, *counts in stored}
+    trails = {}
+    for service in services:
+        numbered = rows(service, "SELECT next_pseq FROM audit_producer")[0][0]
+        count, distinct = by_producer.get(service, (0, 0))
+        trails[service] = AuditTrail(numbered=numbered, stored=count, distinct=distinct)
+    return trails

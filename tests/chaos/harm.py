@@ -1,0 +1,43 @@
+"""What is done to a system, and waiting until it has got over it."""
+
+import time
+
+from clinic_local.state import RunState
+from clinic_local.testing import System
+
+RECOVERY_SECONDS = 60
+
+
+def pids_of(system: System, owner: str) -> dict[str, int]:
+    """Return the processes of a service (its roles), of a server or of the gateway, all of which must run."""
+    running = RunState.read(system.root)
+    assert running is not None
+    own = [p for p in running.processes if p.name in {owner, f"{owner}-api", f"{owner}-worker"}]
+    assert own, f"{owner} isn't part of the system"
+    assert all(process.state == "running" for process in own), own
+    return {process.name: process.pid for process in own if process.pid is not None}
+
+
+def kill_all(system: System, owner: str) -> dict[str, int]:
+    """Kill -9; returns the pids that were."""
+    before = pids_of(system, owner)
+    for name in before:
+        system.kill(name)
+    return before
+
+
+def wait_until_running(system: System, before: dict[str, int]) -> None:
+    """Wait until other processes run in the place of those that died."""
+    for name, pid in before.items():
+        system.wait_until_restarted(name, pid, within_seconds=RECOVERY_SECONDS)
+
+
+def first_dead(system: System, before: dict[str, int]) -> str:
+    """Wait until the supervisor notices that one of these has died."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while True:
+        dead = [name for name, pid in before.items() if system.process(name).pid != pid]
+        if dead:
+            return dead[0]
+        assert time.monotonic() < deadline, "the supervisor didn't notice"
+        time.sleep(0.05)

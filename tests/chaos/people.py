@@ -1,0 +1,266 @@
+"""Those who use the system from outside: each does something, tells the history what came of it, and persists.
+
+Whoever gets no answer, or one that says that the platform is in trouble, does the same again: the registrar
+with the same Idempotency-Key, the laboratory with the same bytes, as real clients are told to.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+from clinic_local.api_client import ApiError, Caller
+from clinic_local.demo_network import Network
+from clinic_local.paths import CHECKOUT
+
+from .accounting import Answer, History
+from .books import BOOKING, LAB_RESULT, MARK, OBSERVATION, PAYMENT
+
+PATIENCE_SECONDS = 60.0
+PANEL = CHECKOUT / "contracts" / "hl7" / "panel.hl7"
+HL7 = "application/hl7-v2"
+_RETRY_SECONDS = 0.2
+
+
+class NotAnsweredError(Exception):
+    """Nobody answered, or only to say that the platform is in trouble: it may have taken effect."""
+
+
+def persist(history: History, operations: dict[str, list[str]], attempt: Callable[[], Any]) -> Any:
+    """Try until there is an answer, noting each attempt for all `operations` (keys by kind).
+
+    Raises what the attempt raised when it is refused, or when patience ends.
+    """
+
+    def note(answer: Answer) -> None:
+        for kind, keys in operations.items():
+            for key in keys:
+                history.record(kind, key, answer)
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            answered = attempt()
+        except (httpx.TransportError, NotAnsweredError, ApiError) as error:
+            refused = isinstance(error, ApiError) and error.status < httpx.codes.INTERNAL_SERVER_ERROR
+            note(Answer.FAILED if refused else Answer.UNKNOWN)
+            if refused or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            note(Answer.ACKED)
+            return answered
+
+
+class Keys:
+    """Makes keys that are unique in a run, for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+        self._run = f"{time.time_ns():x}"
+
+    def next(self) -> tuple[int, str]:
+        with self._lock:
+            self._last += 1
+            return self._last, f"{MARK}{self._run}-{self._last}"
+
+
+@dataclass
+class Patient:
+    patient_id: str
+    record_number: str
+
+
+@dataclass
+class Desk:
+    """The registry: registers patients and books appointments, each in a slot of its own."""
+
+    caller: Caller
+    network: Network
+    history: History
+    keys: Keys = field(default_factory=Keys)
+
+    def register(self) -> Patient:
+        number, _ = self.keys.next()
+        registered = self.caller.post(
+            "/v1/patients",
+            {
+                "centre_id": self.network.centre_id,
+                "name": {"family": "Тестова", "given": "Анна"},
+                "birth_on": "1990-01-02",
+                "sex": "female",
+                "phones": [f"+7000{number:07d}"],
+                "language": "ru",
+            },
+        )
+        record_number = next(i["value"] for i in registered["identifiers"] if i["type"] == "MR")
+        return Patient(registered["patient_id"], record_number)
+
+    def book(self, patient: Patient, *, department: str = "dermatology") -> dict[str, Any]:
+        number, key = self.keys.next()
+        body = {
+            "patient_id": patient.patient_id,
+            "service_id": self.network.services[department],
+            "centre_id": self.network.centre_id,
+            "department_id": self.network.departments[department],
+            "practitioner_id": self.network.staff[_PRACTITIONERS[department]],
+            "room_id": self.network.rooms[department],
+            "starts_at": _slot(number).isoformat(),
+            "reason": key,
+        }
+
+        def attempt() -> dict[str, Any]:
+            answer = self.caller.send("POST", "/v1/appointments", json=body, headers={"Idempotency-Key": key})
+            return dict(answer.json())
+
+        return dict(persist(self.history, {BOOKING: [key]}, attempt))
+
+
+_PRACTITIONERS = {"dermatology": "dermatologist", "dietetics": "dietitian"}
+_SLOTS_A_DAY = 24
+
+
+def _slot(number: int) -> datetime:
+    """Return the start of the n-th half hour within the demo network's hours, from the day after tomorrow on."""
+    day, place = divmod(number, _SLOTS_A_DAY)
+    opening = datetime.now(ZoneInfo("Europe/Moscow")).replace(hour=8, minute=0, second=0, microsecond=0)
+    return (opening + timedelta(days=2 + day, minutes=30 * place)).astimezone(UTC)
+
+
+@dataclass
+class Lab:
+    """The laboratory: sends the same bytes until they are acknowledged."""
+
+    url: str
+    network: Network
+    history: History
+    keys: Keys = field(default_factory=Keys)
+
+    def write(self, patient: Patient, order_number: str = "") -> tuple[str, bytes]:
+        """Write the panel of `contracts/hl7` about a patient; returns its filler number and the bytes."""
+        _, key = self.keys.next()
+        header, _, rest = PANEL.read_bytes().partition(b"\r")
+        fields = header.split(b"|")
+        fields[9] = key.encode()
+        return key, (
+            b"\r".join((b"|".join(fields), rest))
+            .replace(b"PATIENT-NUMBER", patient.record_number.encode())
+            .replace(
+                b"ORDER-NUMBER^POLYCLINIC", f"{order_number}^POLYCLINIC".encode() if order_number else b""
+            )
+            .replace(b"FILLER-0001", key.encode())
+        )
+
+    def send(self, patient: Patient, order_number: str = "") -> str:
+        """Send a result until it is acknowledged; returns its filler number."""
+        key, message = self.write(patient, order_number)
+        self.insist(key, message)
+        return key
+
+    def insist(self, key: str, message: bytes) -> bytes:
+        """Send these bytes until they are acknowledged; returns the acknowledgement."""
+        operations = {LAB_RESULT: [key], OBSERVATION: [f"{key}/{code}" for code in _codes(message)]}
+        acknowledgement = persist(self.history, operations, lambda: self._post(message))
+        return bytes(acknowledgement)
+
+    def _post(self, message: bytes) -> bytes:
+        answer = self.post(message)
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise NotAnsweredError
+        answer.raise_for_status()
+        assert acknowledgement_code(answer.content) == "AA", answer.content
+        return answer.content
+
+    def post(self, message: bytes) -> httpx.Response:
+        """Send once, with HTTP Basic as interface engines do."""
+        return httpx.post(
+            f"{self.url}/v1/lab/messages",
+            content=message,
+            headers={"Content-Type": HL7},
+            auth=(self.network.lab_client_id, self.network.lab_client_secret),
+            timeout=30,
+            trust_env=False,
+        )
+
+
+def acknowledgement_code(answer: bytes) -> str | None:
+    """Return MSA-1."""
+    segments = (line.split("|") for line in answer.decode().split("\r"))
+    return next((segment[1] for segment in segments if segment[0] == "MSA"), None)
+
+
+def _codes(message: bytes) -> list[str]:
+    """Return the code of each OBX."""
+    segments = (line.split("|") for line in message.decode().split("\r"))
+    return [segment[3].split("^")[0] for segment in segments if segment[0] == "OBX"]
+
+
+@dataclass
+class Till:
+    """A patient who pays for visits, at the provider's."""
+
+    desk: Desk
+    doctor: Caller
+    biller: Caller
+    payer: Patient
+    patient: Caller
+    provider_url: str
+    history: History
+
+    def visit(self) -> str:
+        """Let the patient be seen; returns the id of the invoice for it."""
+        appointment = self.desk.book(self.payer)["appointment_id"]
+        for step in ("arrive", "complete"):
+            self._do(self.doctor, f"/v1/appointments/{appointment}/{step}")
+        return str(
+            self._awaited(
+                lambda: self.biller.items("/v1/invoices", appointment_id=appointment), what="invoice"
+            )[0]["invoice_id"]
+        )
+
+    def pay(self, invoice_id: str, *, deliveries: int = 2) -> str:
+        """Pay an invoice; the provider notifies so many times, out of order. Returns the payment's id."""
+        payment: str = self._do(self.patient, f"/v1/invoices/{invoice_id}/payments")["payment_id"]
+        reference = self._awaited(
+            lambda: self.biller.get(f"/v1/payments/{payment}")["provider_reference"], what="reference"
+        )
+
+        def pay() -> None:
+            httpx.post(
+                f"{self.provider_url}/_control/stripe/{reference}/pay",
+                json={"deliveries": deliveries, "reorder": True},
+                trust_env=False,
+                timeout=10,
+            ).raise_for_status()
+
+        persist(self.history, {PAYMENT: [payment]}, pay)
+        return payment
+
+    def _do(self, caller: Caller, path: str) -> dict[str, Any]:
+        key = str(uuid.uuid4())
+
+        def attempt() -> dict[str, Any]:
+            answer = caller.send("POST", path, json={}, headers={"Idempotency-Key": key})
+            return dict(answer.json())
+
+        return dict(persist(self.history, {}, attempt))
+
+    def _awaited(self, ask: Callable[[], Any], *, what: str) -> Any:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := persist(self.history, {}, ask)):
+            assert time.monotonic() < deadline, f"no {what}"
+            time.sleep(0.1)
+        return found
+
+
+def read_network(root: Path) -> Network:
+    network = Network.read(root)
+    assert network is not None, "the demo network wasn't seeded"
+    return network

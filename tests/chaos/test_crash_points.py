@@ -1,0 +1,93 @@
+"""A process dies at each step of the way from a laboratory's message to the chart: one effect each, always.
+
+The steps are the crash points in `clinic_shared`; the laboratory sends the same bytes until somebody
+acknowledges them. A case whose point was not passed fails: it would prove nothing.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clinic_local.api_client import Caller
+from clinic_local.testing import System
+
+from .books import Books
+from .harm import first_dead, pids_of
+from .people import Desk, Lab, Patient
+
+LAB, PATIENTS = "lab-integration", "patients"
+STEPS = [
+    # The message comes in ...
+    (LAB, "intake.accept.before"),
+    (LAB, "commit.before"),
+    (LAB, "commit.after"),
+    (LAB, "intake.durable.after"),
+    # ... is read, matched and told ...
+    (LAB, "intake.process.before"),
+    (LAB, "intake.process.commit"),
+    (LAB, "relay.publish.before"),
+    (LAB, "relay.publish.after"),
+    (LAB, "relay.confirm.after"),
+    (LAB, "relay.mark.after"),
+    # ... is filed ...
+    (PATIENTS, "consumer.deliver"),
+    (PATIENTS, "consumer.effect.before"),
+    (PATIENTS, "commit.before"),
+    (PATIENTS, "consumer.commit.after"),
+    (PATIENTS, "consumer.ack.after"),
+    # ... and the laboratory's ledger hears that it was.
+    (PATIENTS, "relay.publish.before"),
+    (PATIENTS, "relay.publish.after"),
+    (PATIENTS, "relay.confirm.after"),
+    (LAB, "consumer.deliver"),
+    (LAB, "consumer.effect.before"),
+    (LAB, "consumer.commit.after"),
+]
+HIT_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def ordered(desk: Desk, books: Books, caller_of: Callable[[str], Caller]) -> tuple[Patient, list[str]]:
+    """A patient with an order per case, all of them heard of everywhere before the first process dies."""
+    patient = desk.register()
+    doctor = caller_of("dermatologist")
+    numbers = [
+        doctor.post(
+            "/v1/lab/orders",
+            {
+                "patient_id": patient.patient_id,
+                "partner_id": desk.network.lab_partner_id,
+                "department_id": desk.network.departments["dermatology"],
+                "tests": [{"code": "CBC", "display": "Complete blood count"}],
+            },
+        )["placer_order_number"]
+        for _ in STEPS
+    ]
+    assert books.settle().sound
+    return patient, numbers
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)), ids=["-".join(step) for step in STEPS])
+def test_a_process_that_dies_at_any_step_costs_and_doubles_nothing(
+    system: System, books: Books, lab: Lab, ordered: tuple[Patient, list[str]], step: int
+) -> None:
+    service, label = STEPS[step]
+    patient, numbers = ordered
+    before = pids_of(system, service)
+    hit = system.arm(service, label)
+    key, message = lab.write(patient, numbers[step])
+    acknowledgement = lab.insist(key, message)
+    _wait_for(hit)
+    victim = first_dead(system, before)
+    system.wait_until_restarted(victim, before[victim])
+    assert lab.insist(key, message) == acknowledgement
+    verdict = books.settle()
+    assert verdict.sound, f"\n{verdict}"
+
+
+def _wait_for(hit: Path) -> None:
+    deadline = time.monotonic() + HIT_SECONDS
+    while not hit.exists():
+        assert time.monotonic() < deadline, f"{hit.name}: nobody passed the point"
+        time.sleep(0.02)

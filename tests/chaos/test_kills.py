@@ -1,0 +1,81 @@
+"""kill -9 under traffic, of every process that there is: nothing acknowledged is lost, doubled or invented."""
+
+import signal
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+from clinic_local.testing import System
+from clinic_shared import contracts
+
+from .books import Books
+from .harm import kill_all, pids_of, wait_until_running
+from .traffic import Traffic
+
+RESUME_SECONDS = 10
+GATEWAY = "gateway"
+
+
+@pytest.mark.parametrize("victim", [*contracts.load().services, GATEWAY])
+def test_a_killed_service_costs_nothing_that_was_acknowledged(
+    system: System, traffic: Traffic, victim: str
+) -> None:
+    with traffic.flowing() as flow:
+        flow.wait_for_more(1)
+        before = kill_all(system, victim)
+        wait_until_running(system, before)
+        flow.wait_for_more(1)
+
+
+def test_a_killed_broker_costs_nothing_and_publishing_resumes_soon(
+    system: System, books: Books, traffic: Traffic
+) -> None:
+    with traffic.flowing() as flow:
+        flow.wait_for_more(2)
+        before = pids_of(system, "rabbitmq")
+        system.kill("rabbitmq")
+        flow.wait_for_more(2)
+        back = _listens_again(system.addresses["CLINIC_PRIVATE_AMQP_URL"])
+        waiting = {service: _newest_pending(books, service) for service in books.services}
+        assert any(waiting.values())
+        _published_up_to(books, waiting, deadline=back + RESUME_SECONDS)
+        print(f"published what waited {time.monotonic() - back:.1f} s after the broker was back")
+        wait_until_running(system, before)
+        flow.wait_for_more(2)
+
+
+def test_an_immediate_stop_of_the_database_costs_nothing_that_was_acknowledged(
+    system: System, traffic: Traffic
+) -> None:
+    with traffic.flowing() as flow:
+        flow.wait_for_more(2)
+        before = pids_of(system, "postgres")
+        system.kill("postgres", signal.SIGQUIT)
+        wait_until_running(system, before)
+        flow.wait_for_more(2)
+
+
+def _listens_again(url: str) -> float:
+    parts = urlsplit(url)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 0), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline, "the broker didn't come back"
+            time.sleep(0.05)
+        else:
+            return time.monotonic()
+
+
+def _newest_pending(books: Books, service: str) -> int:
+    return int(books.query(service, "SELECT coalesce(max(id), 0) FROM outbox")[0][0])
+
+
+def _published_up_to(books: Books, waiting: dict[str, int], *, deadline: float) -> None:
+    """Wait until all that was in the outboxes has been confirmed, whatever came after it."""
+    for service, newest in waiting.items():
+        while books.query(service, "SELECT 1 FROM outbox WHERE id <= %s LIMIT 1", newest):
+            assert time.monotonic() < deadline, f"{service} doesn't publish again"
+            time.sleep(0.05)
