@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from socket import socket
@@ -26,7 +28,7 @@ from clinic_local.postgres import Postgres, PostgresServer
 from clinic_local.rabbitmq import Rabbit, RabbitServer
 from clinic_local.state import ProcessState, RunState, root, supervisor_lock, write_env
 from clinic_local.steps import Reporter, Step
-from clinic_local.tasks import Background, run_tasks
+from clinic_local.tasks import Background, Task, run_tasks
 
 if TYPE_CHECKING:
     from clinic_local.children import Child
@@ -94,11 +96,12 @@ class Supervisor:
 
     def _load_code(self) -> "Code":
         with self._reporter.gate("code") as detail:
-            _import_structlog_without_rich()
-            # While the servers boot, which is why it isn't imported above.
-            from clinic_local import composition, discovery  # noqa: F401, PLC0415
-
-            code = discovery.load(self._logs / "import-error.log")
+            if not _is_compiled():
+                # In a process of its own: what a compiler leaves behind in memory, every fork would inherit.
+                task = Task(partial(_load, self._logs), dict(os.environ), self._logs / "bytecode.log")
+                with suppress(SetupError):  # the same import below says better what is wrong
+                    run_tasks({"bytecode": task})
+            code = _load(self._logs)
             # What is here now is shared with all children; the collector must not touch, thus copy, it.
             gc.collect()
             gc.freeze()
@@ -234,6 +237,22 @@ class Supervisor:
     def _signal_children(self, number: signal.Signals) -> None:
         for child in self._children:
             child.signal(number)
+
+
+def _is_compiled() -> bool:
+    """Tell whether Python has written its bytecode of the packages, which it does at the first import."""
+    spec = find_spec("sqlalchemy")
+    return (
+        spec is not None and spec.origin is not None and Path(spec.origin).with_name("__pycache__").exists()
+    )
+
+
+def _load(logs: Path) -> "Code":
+    """Import everything. It isn't imported above because the servers boot meanwhile."""
+    _import_structlog_without_rich()
+    from clinic_local import composition, discovery  # noqa: F401, PLC0415
+
+    return discovery.load(logs / "import-error.log")
 
 
 def _import_structlog_without_rich() -> None:
