@@ -23,6 +23,7 @@ from clinic_notifications.domain import (
     Message,
     Purpose,
     Subject,
+    is_overtaken,
     reminders_to_come,
 )
 from clinic_notifications.events import message_event
@@ -118,6 +119,8 @@ async def remind(tx: Transaction, timer: Timer) -> None:
     """Queue a reminder whose time has come, if the appointment still takes place then."""
     appointment = await store.lock_appointment(tx, timer.subject)
     if appointment is None or not appointment.makes_sense(Purpose.REMINDER, timer.payload):
+        return
+    if is_overtaken(timer.occurrence, appointment.starts_at, tx.now):
         return
     await _queue(
         tx,

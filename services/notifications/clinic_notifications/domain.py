@@ -270,3 +270,9 @@ REMINDERS = {"24h": timedelta(hours=24), "2h": timedelta(hours=2)}
 def reminders_to_come(starts_at: datetime, now: datetime) -> dict[str, datetime]:
     """Return when to remind. What would be due by now is covered by the message that is sent now."""
     return {name: starts_at - before for name, before in REMINDERS.items() if starts_at - before > now}
+
+
+def is_overtaken(occurrence: str, starts_at: datetime, now: datetime) -> bool:
+    """Tell whether a nearer reminder is due too: after an outage one of them is enough."""
+    before = REMINDERS[occurrence]
+    return any(other < before and starts_at - other <= now for other in REMINDERS.values())

@@ -169,7 +169,7 @@ async def _is_settled(tx: Transaction, message: Message) -> bool:
         await store.save_message(tx, message.expired())
         return True
     if message.about.type == "appointment":
-        appointment = await store.lock_appointment(tx, message.about.id)
+        appointment = await store.find_appointment(tx, message.about.id)
         if appointment is not None and not appointment.makes_sense(message.purpose, message.facts):
             await store.save_message(tx, message.cancelled())
             return True

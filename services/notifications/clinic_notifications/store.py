@@ -220,6 +220,11 @@ async def find_place(tx: Transaction, *, centre_id: UUID | None, department_id: 
 # -- appointments
 
 
+async def find_appointment(tx: Transaction, appointment_id: UUID) -> Appointment | None:
+    row = await tx.fetch_one(select(appointment).where(appointment.c.appointment_id == appointment_id))
+    return None if row is None else Appointment(**row._asdict())
+
+
 async def lock_appointment(tx: Transaction, appointment_id: UUID) -> Appointment | None:
     statement = select(appointment).where(appointment.c.appointment_id == appointment_id)
     row = await tx.fetch_one(statement.with_for_update())

@@ -24,6 +24,7 @@ from clinic_shared.testing import (
     service_fixture,
 )
 from sqlalchemy import Table, select, text
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 PHONE = "+70000000001"
@@ -38,6 +39,7 @@ class Clinic:
 
     notifications: ServiceHarness
     fakes: httpx.AsyncClient
+    gate: "Gate"
     centre_id: UUID = field(default_factory=uuid7)
     department_id: UUID = field(default_factory=uuid7)
     patient_id: UUID = field(default_factory=uuid7)
@@ -115,6 +117,10 @@ class Clinic:
     async def behave(self, **behaviour: Any) -> None:
         assert (await self.fakes.put("/_control/behaviour", json=behaviour)).status_code == 204
 
+    def lose_patience(self) -> None:
+        """Wait only so long for the vendors that a fault of two seconds is a time-out."""
+        self.notifications.runtime.get(httpx.AsyncClient).timeout = httpx.Timeout(1)
+
     async def callbacks_done(self) -> None:
         async def quiet() -> bool:
             deliveries = (await self.fakes.get("/_control/deliveries")).json()
@@ -152,10 +158,11 @@ def wire(moment: datetime) -> str:
 
 
 @dataclass
-class LateApp:
+class Gate:
     """The fakes call an address that has to exist before the service that will answer there."""
 
     app: ASGIApp | None = None
+    open: bool = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -165,14 +172,14 @@ class LateApp:
             await send({"type": "lifespan.shutdown.complete"})
             return
         assert self.app is not None
-        await self.app(scope, receive, send)
+        await (self.app if self.open else Response(status_code=503))(scope, receive, send)
 
 
 @pytest.fixture
 async def clinic(
     servers: Servers, database_of: Callable[[Service], str], signer: TokenSigner, clock: FixedClock
 ) -> AsyncIterator[Clinic]:
-    gate = LateApp()
+    gate = Gate()
     async with (
         serving(gate) as url,
         running_fakes(url, fakes_callback_delay_seconds=0.01, fakes_retry_base_seconds=0.05) as fakes_url,
@@ -188,11 +195,11 @@ async def clinic(
             whatsapp_base_url=fakes_url,
             twilio_base_url=fakes_url,
             postmark_base_url=fakes_url,
-            vendor_timeout_seconds=0.5,
         ) as notifications,
     ):
         gate.app = create_app(service, notifications.runtime)
-        made = Clinic(notifications, fakes)
+        made = Clinic(notifications, fakes, gate)
         await made.open()
         yield made
+        gate.open = True
         await made.callbacks_done()
