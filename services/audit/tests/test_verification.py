@@ -87,6 +87,17 @@ async def test_the_log_refuses_to_be_changed(filled: ServiceHarness, statement: 
             "11 records",
         ),
         (
+            ["UPDATE audit_record SET record = '{', leaf_hash = sha256('\\x007b') WHERE leaf_index = 9"],
+            "altered",
+            "record 9",
+        ),
+        (
+            ["UPDATE audit_record SET pseq = 1000000000000000 WHERE leaf_index = 9"],
+            "missing",
+            "999999999999991 records of scheduling are missing, from 9",
+        ),
+        (["UPDATE audit_record SET pseq = -1 WHERE leaf_index = 9"], "altered", "below zero"),
+        (
             [
                 "UPDATE audit_record SET leaf_index = 100 WHERE leaf_index = 6",
                 "UPDATE audit_record SET leaf_index = 6 WHERE leaf_index = 7",
@@ -104,6 +115,9 @@ async def test_the_log_refuses_to_be_changed(filled: ServiceHarness, statement: 
         "cut-off-with-checkpoint",
         "false-signature",
         "inserted",
+        "no-record",
+        "huge-number",
+        "negative-number",
         "swapped",
     ],
 )
