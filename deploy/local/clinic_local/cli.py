@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "commands_doctor": ("doctor",),
     "commands_seed": ("seed",),
     "commands_demo": ("demo",),
+    "commands_ledger": ("ledger",),
 }
 GROUPS: dict[str, str] = {
     "lab": "commands_lab",

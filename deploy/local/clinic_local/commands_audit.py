@@ -1,0 +1,198 @@
+"""`clinic audit`: is the audit log whole? Read straight from its database, so that no service need be trusted.
+
+The log is compared with its own hashes, its producers' sequences and the checkpoints that were signed.
+Whoever can change the database can't sign: only the public key is needed here.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from clinic_audit import store
+from clinic_audit.verification import MAX_FINDINGS, Report, verify_log
+from clinic_shared.database import Database
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from rich.console import Console
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from clinic_local.errors import SetupError
+from clinic_local.operations import AsJson, print_json, print_table
+from clinic_local.paths import run_dir
+from clinic_local.state import read_env, root
+
+app = typer.Typer(help="The audit log, checked without the audit service.", no_args_is_help=True)
+
+TAMPERED, CANNOT_VERIFY = 1, 4
+_DATABASE_URL = "CLINIC_AUDIT_DATABASE_URL"
+_SIGNING_KEY_FILE = "CLINIC_AUDIT_SIGNING_KEY_FILE"
+
+PublicKeyFile = Annotated[
+    Path | None, typer.Option("--public-key", help="PEM file of the key that verifies checkpoints")
+]
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What was found, and how far the log is signed: newer records have only hashes and sequences."""
+
+    report: Report
+    signed_size: int
+    signed_at: datetime | None
+
+
+@app.command()
+def verify(public_key: PublicKeyFile = None, *, as_json: AsJson = False) -> None:
+    """Check every record, sequence and checkpoint. Needs the database, not the audit service.
+
+    Exit status: 0 intact, 1 altered or incomplete, 4 it could not be checked.
+    """
+    with _giving_up():
+        url = _database_url()
+        verified = asyncio.run(_verify(url, _public_key(public_key, url)))
+    if as_json:
+        print_json(_document(verified))
+    else:
+        _show(verified)
+    if not verified.report.intact:
+        raise typer.Exit(TAMPERED)
+
+
+@app.command("public-key")
+def print_public_key() -> None:
+    """Print the public key (PEM), for an auditor to keep and to verify with: --public-key."""
+    with _giving_up():
+        key = _public_key(None, _database_url())
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    print(pem.decode(), end="")
+
+
+@contextmanager
+def _giving_up() -> Iterator[None]:
+    """Report what keeps us from checking, with an exit status that can't be taken for an answer."""
+    try:
+        yield
+    except SetupError as error:
+        print(error.report(), file=sys.stderr)
+        raise typer.Exit(CANNOT_VERIFY) from error
+
+
+async def _verify(url: str, public_key: Ed25519PublicKey) -> _Verified:
+    database = Database(url, service="audit", pool_size=1)
+    try:
+        async with database.transaction() as tx:
+            # One snapshot: records that are taken in meanwhile are neither missing nor inserted.
+            await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            checkpoints = await store.list_checkpoints(tx)
+            last = checkpoints[-1] if checkpoints else None
+            return _Verified(
+                report=await verify_log(tx, public_key),
+                signed_size=last.tree_size if last else 0,
+                signed_at=last.signed_at.astimezone(UTC) if last else None,
+            )
+    except SQLAlchemyError as error:
+        raise SetupError(
+            "audit", f"its database can't be read: {_reason(error)}", f"Look at {_DATABASE_URL}."
+        ) from error
+    finally:
+        await database.dispose()
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return next(iter(str(original).splitlines()), type(error).__name__)
+
+
+def _database_url() -> str:
+    url = os.environ.get(_DATABASE_URL) or read_env(root()).get(_DATABASE_URL)
+    if not url:
+        raise SetupError("audit", f"nothing has run here and {_DATABASE_URL} isn't set")
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"postgresql", "postgresql+psycopg"}:
+        raise SetupError("audit", f"{_DATABASE_URL} isn't a postgresql:// URL")
+    return f"postgresql+psycopg://{rest}"
+
+
+def _public_key(given: Path | None, url: str) -> Ed25519PublicKey:
+    """Return the key of the file that was given, else of the signing key."""
+    if given is not None:
+        return _read_public(given)
+    named = os.environ.get(_SIGNING_KEY_FILE)
+    if named:
+        return _read_signing(Path(named))
+    here = read_env(root()).get(_DATABASE_URL, "")
+    # This system's key says nothing about another one's log.
+    if url.partition("://")[2] != here.partition("://")[2]:
+        raise SetupError("audit", "the public key is needed", f"Give --public-key or {_SIGNING_KEY_FILE}.")
+    return _read_signing(run_dir(root()) / "secrets" / "audit" / "checkpoint-key.pem")
+
+
+def _read_public(file: Path) -> Ed25519PublicKey:
+    try:
+        key = serialization.load_pem_public_key(_read(file))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SetupError("audit", f"{file} isn't a public key in PEM") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise SetupError("audit", f"{file} isn't an Ed25519 key")
+    return key
+
+
+def _read_signing(file: Path) -> Ed25519PublicKey:
+    try:
+        key = serialization.load_pem_private_key(_read(file), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SetupError("audit", f"{file} isn't a private key in PEM, without a password") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SetupError("audit", f"{file} isn't an Ed25519 key")
+    return key.public_key()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SetupError("audit", f"{file} can't be read: {error.strerror}") from error
+
+
+def _document(verified: _Verified) -> dict[str, object]:
+    report = verified.report
+    return {
+        "intact": report.intact,
+        "records": report.records,
+        "checkpoints": report.checkpoints,
+        "signed_size": verified.signed_size,
+        "signed_at": verified.signed_at.isoformat() if verified.signed_at else None,
+        "producers": report.producers,
+        "root_hash": report.root_hash.hex(),
+        "findings": [asdict(finding) for finding in report.findings],
+    }
+
+
+def _show(verified: _Verified) -> None:
+    report = verified.report
+    producers = len(report.producers)
+    print(f"{report.records} records of {producers} producers, root {report.root_hash.hex()}")
+    signed = "none of them"
+    if verified.signed_at is not None:
+        signed = f"the first {verified.signed_size}, last at {verified.signed_at:%Y-%m-%d %H:%M:%S} UTC"
+    print(f"{report.checkpoints} checkpoints sign {signed}")
+    console = Console(highlight=False, soft_wrap=True)
+    if report.intact:
+        console.print("Intact.", style="green")
+        return
+    print()
+    print_table(("finding", "what"), ((finding.kind, finding.text) for finding in report.findings))
+    if len(report.findings) == MAX_FINDINGS:
+        print(f"Only the first {MAX_FINDINGS} findings are shown.")
+    if any(finding.kind == "signature" for finding in report.findings):
+        print("False signatures may also mean that this is not the public key of this log.")
+    console.print("The log was altered or is incomplete.", style="bold red")

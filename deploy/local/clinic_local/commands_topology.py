@@ -1,0 +1,168 @@
+"""`clinic topology`: what must exist at the broker. Declared, read back, or printed for whoever may apply it.
+
+The broker is the one that `CLINIC_AMQP_URL` names, else the one of the system that runs here.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+import typer
+from clinic_shared import contracts, topology
+from clinic_shared.broker import BrokerUnavailableError
+from clinic_shared.topology import Topology, TopologyError
+
+from clinic_local.errors import SetupError
+from clinic_local.operations import AsJson, print_json
+from clinic_local.state import read_env, root
+
+app = typer.Typer(help="Exchanges, queues, bindings and policies at the broker.", no_args_is_help=True)
+
+Result = TypeVar("Result")
+Services = Annotated[
+    str | None, typer.Option("--services", help="installed ones, comma separated; all if left out")
+]
+
+
+@dataclass(frozen=True)
+class _Broker:
+    amqp_url: str
+    management_url: str | None
+
+    @property
+    def address(self) -> str:
+        """Return where it is, without the credentials."""
+        parts = urlsplit(self.amqp_url.split(",", 1)[0])
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@app.command()
+def declare(services: Services = None, *, as_json: AsJson = False) -> None:
+    """Declare everything for the installed services. What is there already stays as it is."""
+    broker, installed = _broker(), _installed(services)
+    declared = _run(broker, topology.declare_all(broker.amqp_url, broker.management_url, installed))
+    has_policies = broker.management_url is not None
+    if as_json:
+        print_json(_counts(declared) | {"policies_applied": has_policies})
+        return
+    print(f"Declared at {broker.address}: {_summary(declared)}")
+    if not has_policies:
+        print("The policies are left to you (no CLINIC_AMQP_MANAGEMENT_URL): clinic topology print")
+
+
+@app.command()
+def verify(
+    services: Services = None,
+    *,
+    within_seconds: Annotated[
+        float, typer.Option("--within", min=0, help="seconds in which a difference may still go away")
+    ] = topology.SETTLE_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Read back what is in effect. Exit status 1 when something differs."""
+    broker, installed = _broker(), _installed(services)
+    differences = _run(
+        broker,
+        topology.verify_all(broker.amqp_url, broker.management_url, installed, settle_seconds=within_seconds),
+    )
+    is_full_check = broker.management_url is not None
+    if as_json:
+        print_json({"differences": differences, "only_existence_checked": not is_full_check})
+    elif differences:
+        print("\n".join(differences))
+        print(f"{len(differences)} differences at {broker.address}. What to do: clinic topology declare")
+    else:
+        print(f"As it should be at {broker.address}: {_summary(Topology.of(installed))}")
+    if not is_full_check and not as_json:
+        print("Only whether the queues exist: the rest needs CLINIC_AMQP_MANAGEMENT_URL.")
+    if differences:
+        raise typer.Exit(1)
+
+
+@app.command("print")
+def print_definitions(services: Services = None) -> None:
+    """Print the definitions (JSON) to import where we may not declare: rabbitmqctl import_definitions."""
+    installed = _installed(services)
+    print(topology.print_text(_amqp_url() or "", installed))
+
+
+def _amqp_url() -> str | None:
+    return os.environ.get("CLINIC_AMQP_URL") or read_env(root()).get("CLINIC_PRIVATE_AMQP_URL")
+
+
+def _broker() -> _Broker:
+    url = _amqp_url()
+    if url is None:
+        raise SetupError(
+            "topology", "nothing runs here and CLINIC_AMQP_URL isn't set", "Start it with: make up"
+        )
+    if not url.startswith(("amqp://", "amqps://")):
+        raise SetupError("topology", "CLINIC_AMQP_URL isn't an amqp:// URL")
+    management_url = os.environ.get("CLINIC_AMQP_MANAGEMENT_URL")
+    if management_url is None and not os.environ.get("CLINIC_AMQP_URL"):
+        management_url = read_env(root()).get("CLINIC_PRIVATE_AMQP_MANAGEMENT_URL")
+    return _Broker(url, management_url)
+
+
+def _installed(services: str | None) -> tuple[str, ...]:
+    """Return the services that were named, those of `CLINIC_SUBSCRIBED_SERVICES`, or those that run here."""
+    known = contracts.load().services
+    named = os.environ.get("CLINIC_SUBSCRIBED_SERVICES", "") if services is None else services
+    chosen = tuple(name.strip() for name in named.split(",") if name.strip())
+    if unknown := [name for name in chosen if name not in known]:
+        raise SetupError("topology", f"there is no service {unknown[0]}", f"There are: {', '.join(known)}")
+    if not chosen and not os.environ.get("CLINIC_AMQP_URL"):
+        here = read_env(root())
+        chosen = tuple(name for name in known if f"CLINIC_{name.upper().replace('-', '_')}_URL" in here)
+    return chosen
+
+
+def _run(broker: _Broker, work: Coroutine[Any, Any, Result]) -> Result:
+    try:
+        with _quiet():
+            return asyncio.run(work)
+    except TopologyError as error:
+        raise SetupError("topology", str(error)) from error
+    except BrokerUnavailableError as error:
+        why = type(error.__cause__).__name__ if error.__cause__ else "no answer"
+        raise SetupError(
+            "topology", f"{broker.address} can't be used ({why})", "Look at: make status"
+        ) from error
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise SetupError("topology", f"the management API answered {status}") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise SetupError("topology", "the management API can't be reached", "Look at: make status") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the runtime's log lines out of a command's output: what matters in them is in its report."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        structlog.configure(**before)
+
+
+def _counts(declared: Topology) -> dict[str, int]:
+    return {
+        "exchanges": len(declared.exchanges),
+        "queues": len(declared.queues),
+        "bindings": sum(len(queue.bindings) for queue in declared.queues),
+        "policies": len(declared.policies),
+    }
+
+
+def _summary(declared: Topology) -> str:
+    return ", ".join(f"{count} {name}" for name, count in _counts(declared).items())
