@@ -143,5 +143,10 @@ class Place:
     centre_id: UUID | None
     department_id: UUID | None = None
 
+    @property
+    def order(self) -> tuple[str, str]:
+        """Return what lines are sorted by: ids, which is the order of opening; what is nowhere comes last."""
+        return str(self.centre_id or "~"), str(self.department_id or "~")
+
     def at(self, level: Level) -> "Place":
         return self if level is Level.DEPARTMENT else Place(self.centre_id)

@@ -25,7 +25,8 @@ Value = TypeVar("Value")
 
 
 def by_place(cells: Iterable[Cell], level: Level) -> dict[Place, list[Cell]]:
-    return grouped(cells, lambda cell: cell.place.at(level))
+    groups = grouped(cells, lambda cell: cell.place.at(level))
+    return {place: groups[place] for place in sorted(groups, key=lambda place: place.order)}
 
 
 def grouped(values: Iterable[Value], key: Callable[[Value], Key]) -> dict[Key, list[Value]]:
@@ -167,7 +168,7 @@ def fold_utilisation(
                 for day, own in sorted(grouped(times.get(place, []), lambda cell: cell.on).items())
             },
         )
-        for place in dict.fromkeys([*times, *staffed])
+        for place in sorted(times.keys() | staffed.keys(), key=lambda place: place.order)
     ]
 
 
@@ -189,6 +190,10 @@ class Edge:
 
     sender: Place
     receiver: Place
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return *self.sender.order, *self.receiver.order
 
     def at(self, level: Level) -> "Edge":
         return Edge(self.sender.at(level), self.receiver.at(level))
@@ -228,7 +233,7 @@ def fold_referrals(cells: Iterable[ReferralCell], level: Level, medians: Medians
             reached={stage: sum(cell.reached[stage] for cell in own) for stage in ReferralStage},
             median_seconds=medians.get(edge, {}),
         )
-        for edge, own in edges.items()
+        for edge, own in sorted(edges.items(), key=lambda each: each[0].order)
     ]
 
 
@@ -328,7 +333,7 @@ def fold_revenue(cells: Iterable[MoneyCell], level: Level) -> list[RevenueLine]:
             documents={m: sum(c.documents for c in own if c.movement is m) for m in Movement},
             amount_minor={m: sum(c.amount_minor for c in own if c.movement is m) for m in Movement},
         )
-        for (place, currency), own in groups.items()
+        for (place, currency), own in sorted(groups.items(), key=lambda each: (each[0][0].order, each[0][1]))
     ]
 
 

@@ -36,8 +36,12 @@ class ReportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     level: Annotated[Level, Field(description="A line per department, or per centre")] = Level.DEPARTMENT
-    starts_on: Annotated[date, Field(description="First day, in each centre's own time zone")]
-    ends_on: Annotated[date, Field(description="First day after the period; at most 366 days later")]
+    starts_on: Annotated[
+        date, Field(description="First day, in each centre's own time zone", examples=["2026-03-02"])
+    ]
+    ends_on: Annotated[
+        date, Field(description="First day after the period; at most 366 days later", examples=["2026-03-09"])
+    ]
     centre_id: Annotated[UUID | None, Field(description="This centre only")] = None
 
     def question(self) -> Question:

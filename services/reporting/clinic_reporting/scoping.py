@@ -1,5 +1,6 @@
 """Which facts a report counts, as conditions: where its reader works, and days as each centre has them."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -22,9 +23,10 @@ def within(
 ) -> ColumnElement[bool]:
     """Return the condition that a fact stands in the scope on the period's days of its centre."""
     whole: dict[Window, list[UUID]] = {}
+    windows: list[Window] = []
     conditions: list[ColumnElement[bool]] = []
     for part in scope.parts:
-        window = period.window(part.centre.zone)
+        windows.append(window := period.window(part.centre.zone))
         if part.department_ids is None:
             whole.setdefault(window, []).append(part.centre.centre_id)
         elif department_id is not None:
@@ -32,8 +34,16 @@ def within(
             conditions.append(and_(here, _during(at, window)))
     conditions += [and_(centre_id.in_(ids), _during(at, window)) for window, ids in whole.items()]
     if scope.unplaced:
-        conditions.append(and_(centre_id.is_(None), _during(at, period.window(ZoneInfo("UTC")))))
-    return or_(false(), *conditions)
+        windows.append(window := period.window(ZoneInfo("UTC")))
+        conditions.append(and_(centre_id.is_(None), _during(at, window)))
+    if not conditions:
+        return false()
+    # Implied by the rest, but an index on the instant alone can be used for it.
+    return and_(_during(at, _hull(windows)), or_(*conditions))
+
+
+def _hull(windows: Sequence[Window]) -> Window:
+    return Window(min(w.from_at for w in windows), max(w.until_at for w in windows))
 
 
 def stands_in(

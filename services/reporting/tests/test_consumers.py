@@ -1,6 +1,8 @@
 """Events in: once, twice, late, malformed; and what must never get in."""
 
+import asyncio
 import json
+import random
 from typing import Any
 
 import pytest
@@ -54,6 +56,30 @@ async def test_an_older_version_that_arrives_late_changes_nothing(network: Netwo
     )
     [fact] = await rows(network.reporting, tables.appointment_fact)
     assert (fact["status"], fact["version"]) == ("completed", 3)
+
+
+async def test_of_versions_that_arrive_at_once_the_newest_stays(network: Network) -> None:
+    appointment_id, result_id = uuid7(), str(uuid7())
+    versions = list(range(1, 13))
+    random.Random(1).shuffle(versions)
+    deliveries = [
+        network.appointment(
+            "appointment-rescheduled", network.dermatology, version=version, appointment_id=appointment_id
+        )
+        for version in versions
+    ] + [
+        network.reporting.deliver_example(
+            "patients.lab-result-filed.v1",
+            version=version,
+            result_id=result_id,
+            filed_at=f"2026-03-04T09:00:{version:02}Z",
+        )
+        for version in versions
+    ]
+    await asyncio.gather(*deliveries)
+    [fact] = await rows(network.reporting, tables.appointment_fact)
+    [milestone] = await rows(network.reporting, tables.lab_milestone)
+    assert (fact["version"], milestone["reached_at"].second) == (12, 1)
 
 
 async def test_a_correction_keeps_the_time_of_the_first_receipt(reporting: ServiceHarness) -> None:
