@@ -4,6 +4,7 @@ Redriving handles the message again with its origin unchanged; a person's decisi
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
+MEASURE_SECONDS = 5.0
 REDRIVE_INTERVAL = timedelta(milliseconds=20)
 """Redriven messages become due one after the other, so that a thousand don't drown live ones."""
 KILLED_CAUSE = "delivery-limit"
@@ -53,10 +55,13 @@ class HeldWorker:
         await keep_running("held", stop, partial(self._work, stop, health), health)
 
     async def _work(self, stop: asyncio.Event, health: Health) -> None:
+        measured_at = 0.0
         while not stop.is_set():
+            if time.monotonic() - measured_at > MEASURE_SECONDS:
+                measured_at = time.monotonic()
+                await self._measure()
             if not await self.retry_next():
                 health.report("held", None)
-                await self._measure()
                 await pause(stop, POLL_SECONDS)
 
     async def retry_next(self) -> bool:

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -33,7 +34,7 @@ UPDATED = "patients.patient-updated.v1"
 INSTALLED = "patients,reporting"
 QUEUE = "reporting.patients"
 
-Loop = Callable[[asyncio.Event], Awaitable[None]]
+Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class Registered(BaseModel):
@@ -277,10 +278,14 @@ class Queues:
         async with self.channel() as channel:
             await channel.queue_delete(name)
 
-    async def put(self, name: str, body: bytes, headers: dict[str, Any] | None = None, **more: Any) -> None:
-        message = aio_pika.Message(body, headers=headers or {}, delivery_mode=2, **more)
+    async def put(
+        self, name: str, *bodies: bytes, headers: Sequence[dict[str, Any]] = (), **more: Any
+    ) -> None:
+        """Put messages into a queue, each with its headers if any are given."""
         async with self.channel() as channel:
-            await channel.default_exchange.publish(message, name)
+            for body, own in zip_longest(bodies, headers):
+                message = aio_pika.Message(body, headers=own or {}, delivery_mode=2, **more)
+                await channel.default_exchange.publish(message, name)
 
 
 @pytest.fixture
@@ -371,6 +376,6 @@ async def wire(broker_urls: Servers) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-def mutation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+def mutation(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Switch one safeguard off for this test."""
     return lambda name: monkeypatch.setenv("CLINIC_MUTATION", name)

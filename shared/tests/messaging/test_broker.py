@@ -14,6 +14,7 @@ from clinic_shared.broker import (
     Publisher,
     broker_errors,
 )
+from clinic_shared.crash import mutated
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import Servers, eventually
 
@@ -65,7 +66,7 @@ async def test_what_no_queue_takes_is_returned(connection: Connection) -> None:
 
 async def test_what_a_full_queue_refuses_is_nacked(connection: Connection) -> None:
     channel = await connection.channel()
-    limits = {"x-queue-type": "quorum", "x-max-length": 5, "x-overflow": "reject-publish"}
+    limits: dict[str, Any] = {"x-queue-type": "quorum", "x-max-length": 5, "x-overflow": "reject-publish"}
     await channel.declare_queue("small", durable=True, arguments=limits)
     publisher = Publisher(connection)
     results = await asyncio.gather(*(publisher.publish(message("", "small")) for _ in range(200)))
@@ -170,4 +171,4 @@ def test_mutations_are_refused_outside_tests(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CLINIC_MUTATION", "confirms-off")
     monkeypatch.setenv("CLINIC_ENVIRONMENT", "production")
     with pytest.raises(RuntimeError, match="CLINIC_ENVIRONMENT"):
-        broker.mutated("confirms-off")
+        mutated("confirms-off")

@@ -61,10 +61,22 @@ def body(key: UUID, version: int = 1) -> bytes:
     return encode_body({"patient_id": str(key), "version": version}, None)
 
 
-async def put(queues: Queues, key: UUID, version: int = 1, event_id: UUID | None = None) -> UUID:
-    event_id = event_id or uuid7()
-    await queues.put(QUEUE, body(key, version), dict(envelope(event_id, key, version).headers()))
-    return event_id
+async def put(queues: Queues, key: UUID, *versions: int, event_id: UUID | None = None) -> UUID:
+    """Put a patient's events into the queue; returns the id of the first."""
+    ids = [event_id or uuid7(), *(uuid7() for _ in versions[1:])]
+    numbered = list(zip(ids, versions or (1,), strict=True))
+    await queues.put(
+        QUEUE,
+        *(body(key, version) for _, version in numbered),
+        headers=[dict(envelope(one, key, version).headers()) for one, version in numbered],
+    )
+    return ids[0]
+
+
+async def put_each(queues: Queues, *keys: UUID) -> None:
+    """Put one event of each patient into the queue."""
+    headers = [dict(envelope(uuid7(), key).headers()) for key in keys]
+    await queues.put(QUEUE, *(body(key) for key in keys), headers=headers)
 
 
 async def held_rows(runtime: Runtime) -> list[Any]:
@@ -134,8 +146,7 @@ async def test_a_slow_key_does_not_stop_the_others(
     behaviour.before = wait
     await put(queues, slow)
     others = [uuid7() for _ in range(30)]
-    for key in others:
-        await put(queues, key)
+    await put_each(queues, *others)
     async with looping(Consumer(consumer, QUEUE).run):
         # Keys that share the slow one's lane wait with it; the seven other lanes flow on.
         await eventually(lambda: _at_least(journal, consumer, 15))
@@ -152,13 +163,15 @@ async def test_what_can_never_be_handled_is_parked_at_once_and_the_rest_flows(
 ) -> None:
     refused, unknown, broken = uuid7(), uuid7(), uuid7()
     behaviour.fail(refused, InvalidRequestError("never"))
-    await queues.put(QUEUE, b"not an event", {"some": "header"})
-    await queues.put(QUEUE, b"\xff\x00{", dict(envelope(uuid7(), broken).headers()))
+    await queues.put(QUEUE, b"not an event", headers=[{"some": "header"}])
+    await queues.put(QUEUE, b"\xff\x00{", headers=[dict(envelope(uuid7(), broken).headers())])
     await queues.put(
-        QUEUE, encode_body({"patient_id": "Testova"}, None), dict(envelope(uuid7(), broken).headers())
+        QUEUE,
+        encode_body({"patient_id": "Testova"}, None),
+        headers=[dict(envelope(uuid7(), broken).headers())],
     )
     newer = envelope(uuid7(), unknown, event_type="patients.patient-registered.v9")
-    await queues.put(QUEUE, body(unknown), dict(newer.headers()))
+    await queues.put(QUEUE, body(unknown), headers=[dict(newer.headers())])
     await put(queues, refused)
     await put(queues, uuid7())
     async with looping(Consumer(consumer, QUEUE).run):
@@ -223,8 +236,7 @@ async def test_messages_of_a_held_key_queue_up_behind_it(
 ) -> None:
     failing, other = uuid7(), uuid7()
     behaviour.fail(failing, RuntimeError("not today"), version=1)
-    for version in (1, 2, 3):
-        await put(queues, failing, version)
+    await put(queues, failing, 1, 2, 3)
     await put(queues, other)
     async with looping(Consumer(consumer, QUEUE).run):
         await effects_reach(journal, consumer, 1)
@@ -251,8 +263,7 @@ async def test_with_the_database_down_messages_wait_and_no_delivery_is_spent(
             await put(queues, uuid7())
             await effects_reach(journal, consumer, 1)
             database_wire.go_down()
-            for _ in range(20):
-                await put(queues, uuid7())
+            await put_each(queues, *(uuid7() for _ in range(20)))
             await eventually(lambda: len(watched.deliveries) >= 4)  # the lanes are stuck with one each
             database_wire.come_back()
             await effects_reach(journal, consumer, 21)
@@ -300,8 +311,7 @@ async def test_a_lost_acknowledgement_leaves_one_effect(
             wire.cut()
 
     behaviour.before = cut_once
-    for _ in range(10):
-        await put(queues, uuid7())
+    await put_each(queues, *(uuid7() for _ in range(10)))
     url = consumer.settings.database_url.get_secret_value()
     async with made.start(consumer.service, url, amqp_url=SecretStr(wire.url)) as runtime:
         watched = Watched(runtime)
@@ -326,9 +336,7 @@ async def test_stopping_finishes_what_was_delivered_and_touches_nothing_else(
         await asyncio.sleep(0)
 
     behaviour.before = announce
-    async with queues.channel():
-        for _ in range(150):
-            await put(queues, uuid7())
+    await put_each(queues, *(uuid7() for _ in range(150)))
     async with looping(Consumer(consumer, QUEUE).run):
         await started.wait()
     done = len(await journal.effects(consumer))
@@ -355,11 +363,9 @@ async def test_of_two_consumers_one_is_active_and_the_other_takes_over(
     url, key = consumer.settings.database_url.get_secret_value(), uuid7()
     async with made.start(consumer.service, url) as second, looping(Consumer(second, QUEUE).run):
         async with looping(Consumer(consumer, QUEUE).run):
-            for version in range(1, 31):
-                await put(queues, key, version)
+            await put(queues, key, *range(1, 31))
             await eventually(lambda: _at_least(journal, consumer, 5))
-        for version in range(31, 41):
-            await put(queues, key, version)
+        await put(queues, key, *range(31, 41))
         effects = await effects_reach(journal, consumer, 40)
     assert versions_of(effects, key) == list(range(1, 41))
 

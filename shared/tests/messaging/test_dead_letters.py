@@ -180,7 +180,7 @@ async def test_a_redriven_message_that_had_taken_effect_does_so_no_second_time(
     async with looping(Consumer(consumer, QUEUE).run):
         await eventually(lambda: _effects(journal, consumer, 1))
     one = envelope(event_id, key)
-    await queues.put("reporting.parking", body(key), dict(one.headers()))
+    await queues.put("reporting.parking", body(key), headers=[dict(one.headers())])
     async with looping(ParkingDrain(consumer).run):
         await eventually(lambda: held_rows(consumer))
     async with consumer.database.transaction(operator()) as tx:
@@ -251,9 +251,8 @@ async def test_nothing_about_the_patient_is_in_what_is_shown(
 ) -> None:
     canary = "Testova-Canary"
     private = {"name": {"family": canary}, "patient_id": canary}
-    await queues.put(
-        QUEUE, encode_body({"version": canary}, private), dict(envelope(uuid7(), uuid7()).headers())
-    )
+    headers = dict(envelope(uuid7(), uuid7()).headers())
+    await queues.put(QUEUE, encode_body({"version": canary}, private), headers=[headers])
     async with looping(Consumer(consumer, QUEUE).run):
         await eventually(lambda: held_rows(consumer))
     async with consumer.database.transaction(operator()) as tx:

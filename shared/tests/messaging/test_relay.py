@@ -16,10 +16,11 @@ from clinic_shared.context import Context
 from clinic_shared.envelope import Envelope
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
+from clinic_shared.management import vhost_of
 from clinic_shared.relay import Db, Relay, RouteMissingError, session
 from clinic_shared.service import Runtime
 from clinic_shared.testing import Servers, eventually
-from clinic_shared.topology import declare_all, vhost_of
+from clinic_shared.topology import declare_all
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -320,4 +321,4 @@ async def test_audit_records_are_numbered_without_gaps(
 
 async def _no_audit_pending(runtime: Runtime) -> bool:
     async with runtime.database.transaction() as tx:
-        return (await tx.fetch_all(text("SELECT count(*) FROM audit_outbox")))[0][0] == 0
+        return bool((await tx.fetch_all(text("SELECT count(*) FROM audit_outbox")))[0][0] == 0)

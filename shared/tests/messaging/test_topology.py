@@ -5,7 +5,7 @@ import httpx
 import pytest
 from clinic_shared import contracts
 from clinic_shared.broker import Connection
-from clinic_shared.management import Management
+from clinic_shared.management import Management, vhost_of
 from clinic_shared.testing import Servers, eventually
 from clinic_shared.topology import (
     QueueProbe,
@@ -14,7 +14,6 @@ from clinic_shared.topology import (
     declare_all,
     print_text,
     verify_all,
-    vhost_of,
 )
 
 pytestmark = pytest.mark.servers
