@@ -15,9 +15,9 @@ TEST_DIRS := $(foreach folder,$(wildcard shared/tests gateway/tests deploy/local
 # What starts the whole system or kills processes runs by itself, one after the other.
 SERIAL := $(filter tests/e2e tests/chaos tests/load,$(TEST_DIRS)) $(wildcard deploy/local/tests/test_system.py)
 PARALLEL := $(filter-out $(SERIAL),$(TEST_DIRS))
-# Test functions needn't say that they return None; all else is as strict as in the sources.
+# Test functions needn't be annotated; all else is as strict as in the sources.
 MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
-	--allow-untyped-decorators
+	--allow-untyped-decorators --no-warn-return-any
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap
