@@ -59,6 +59,10 @@ class MessageResponse(BaseModel):
 
 
 class PreferencesRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"channels": ["sms", "email"], "opted_out": ["invoice"]}]}
+    )
+
     channels: Annotated[list[Channel], Field(max_length=3, description="In this order; none: no messages")]
     opted_out: Annotated[list[Purpose], Field(max_length=20)] = []
 
@@ -80,6 +84,19 @@ class PreferencesResponse(BaseModel):
 
 
 class TemplateRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "code": "appointment-reminder",
+                    "language": "en",
+                    "channel": "sms",
+                    "body": "See you at {{ time }} on {{ date }}: {{ department }}, {{ address }}.",
+                }
+            ]
+        }
+    )
+
     code: Purpose
     language: Language
     channel: Channel

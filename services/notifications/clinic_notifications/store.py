@@ -29,6 +29,7 @@ from clinic_notifications.tables import (
     message,
     patient,
     preference,
+    reply,
 )
 from clinic_notifications.wording import Place
 
@@ -136,6 +137,15 @@ async def try_again(tx: Transaction, message_id: UUID, *, delay: timedelta, erro
 
 async def note_error(tx: Transaction, message_id: UUID, error: str) -> None:
     await tx.execute(update(message).where(message.c.message_id == message_id).values(last_error=error))
+
+
+async def keep_reply(tx: Transaction, provider: str, reference: str, content: dict[str, Any]) -> None:
+    """Keep what a patient wrote, once."""
+    await tx.execute(
+        insert(reply)
+        .values(provider=provider, provider_reference=reference, content=content, received_at=tx.now)
+        .on_conflict_do_nothing()
+    )
 
 
 # -- who and in whose name

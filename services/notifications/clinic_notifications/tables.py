@@ -141,6 +141,14 @@ delivery_status = Table(
     Column("occurred_at", DateTime(timezone=True), nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False),
 )
+reply = Table(
+    "reply",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("provider_reference", Text, primary_key=True),
+    Column("content", JSONB, nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+)
 
 MESSAGE_ONCE = "message_once"
 TEMPLATE_VERSION_ONCE = "template_version_once"

@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import Counter
 from pydantic import BaseModel, ValidationError
 
-from clinic_notifications import statuses
+from clinic_notifications import statuses, store
 from clinic_notifications.channels import twilio, whatsapp
 from clinic_notifications.settings import NotificationSettings
 from clinic_notifications.statuses import Report
@@ -36,9 +36,6 @@ REFUSED = Counter(
     "Callbacks without a valid signature",
     ["provider"],
     registry=telemetry.REGISTRY,
-)
-REPLIES = Counter(
-    "clinic_message_replies_total", "Messages from patients, not yet acted on", registry=telemetry.REGISTRY
 )
 
 
@@ -93,7 +90,7 @@ async def verify_whatsapp(
     operation_id="receiveWhatsAppNotification",
 )
 async def receive_whatsapp(request: Request, runtime: CurrentRuntime, tx: Tx, body: RawBody) -> Received:
-    """Take statuses of messages, in whatever order and number they come."""
+    """Take statuses of messages, in whatever order and number they come, and what patients wrote."""
     settings = cast("NotificationSettings", runtime.settings)
     signature = request.headers.get("x-hub-signature-256", "")
     if not whatsapp.is_signed(body, signature, settings.whatsapp_app_secret.get_secret_value()):
@@ -104,8 +101,9 @@ async def receive_whatsapp(request: Request, runtime: CurrentRuntime, tx: Tx, bo
         reports = notification.reports()
     except (ValidationError, OverflowError, OSError):
         raise UnreadableCallbackError from None
-    REPLIES.inc(notification.replies())
     await _take(tx, reports)
+    for reference, content in notification.replies().items():
+        await store.keep_reply(tx, whatsapp.PROVIDER, reference, content)
     return Received()
 
 

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from clinic_shared.events import audit_outbox
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import ServiceHarness, eventually
 
@@ -264,8 +265,6 @@ async def test_where_the_vendors_are_real_there_is_no_development_inbox(
 
 
 async def test_reading_is_audited(clinic: Clinic) -> None:
-    from clinic_shared.events import audit_outbox
-
     async def reads() -> int:
         records = await clinic.rows(audit_outbox)
         return sum(b'"action":"R"' in row["record"] for row in records)

@@ -3,9 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
-from clinic_notifications.channels import Accepted, Letter
+from clinic_notifications.channels import Letter
 from clinic_notifications.domain import Channel
 from clinic_notifications.sending import Vendors
+from clinic_shared import contracts
 from clinic_shared.events import Origin
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import FixedClock
@@ -252,8 +253,6 @@ async def test_only_what_happens_now_is_told(clinic: Clinic, clock: FixedClock) 
 
 
 async def _deliver_booking(clinic: Clinic, origin: Origin) -> None:
-    from clinic_shared import contracts
-
     example = contracts.examples("scheduling.appointment-booked.v1")[0]
     places = {
         "appointment_id": str(uuid7()),
@@ -264,22 +263,3 @@ async def _deliver_booking(clinic: Clinic, origin: Origin) -> None:
     await clinic.notifications.deliver(
         "scheduling.appointment-booked.v1", example["data"] | places, example["private"], origin=origin
     )
-
-
-async def test_a_status_that_comes_before_we_know_the_reference_is_not_lost(clinic: Clinic) -> None:
-    from .test_webhooks import post_whatsapp, status
-
-    class Scripted:
-        provider = "whatsapp"
-
-        async def send(self, letter: Letter) -> Accepted:
-            assert letter.template_name == "appointment_confirmation"
-            # The vendor is faster than the way back of its own answer, and doesn't hand our id back.
-            await post_whatsapp(clinic, [status("wamid.EARLY", "delivered")])
-            return Accepted("wamid.EARLY")
-
-    clinic.notifications.runtime.provide(Vendors({Channel.WHATSAPP: Scripted()}))
-    await clinic.book()
-    await clinic.send_due()
-    assert await clinic.statuses(purpose="appointment-confirmation") == ["delivered"]
-    assert await clinic.event_names() == ["message-queued", "message-sent", "message-delivered"]

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import datetime
 from io import BytesIO
 
 import structlog
 from clinic_notifications import tables
 from clinic_notifications.sending import Sender
 from clinic_shared import telemetry
+from clinic_shared.ids import uuid7
 from clinic_shared.testing import eventually
+from sqlalchemy import func, select
 
 from .conftest import MAIL, PHONE, Clinic
 
@@ -194,8 +197,6 @@ async def test_our_own_broken_token_fails_no_message(clinic: Clinic) -> None:
 
 
 async def test_a_message_waits_for_the_patient_s_address_to_arrive(clinic: Clinic) -> None:
-    from clinic_shared.ids import uuid7
-
     patient_id = uuid7()
     await clinic.book(patient_id=patient_id)
     await clinic.send_due()
@@ -236,9 +237,7 @@ async def test_texts_phones_and_addresses_stay_out_of_logs_and_metrics(clinic: C
         assert secret not in logged
 
 
-async def _database_now(clinic: Clinic):
-    from sqlalchemy import func, select
-
+async def _database_now(clinic: Clinic) -> datetime:
     async with clinic.notifications.runtime.database.transaction() as tx:
         row = await tx.fetch_one(select(func.clock_timestamp().label("now")))
     assert row is not None

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -13,8 +13,12 @@ from clinic_local.fakes.settings import FakesSettings
 from clinic_local.fakes.twilio import sign as sign_twilio
 from clinic_local.fakes.whatsapp import notification_body, sign
 from clinic_notifications import tables
+from clinic_notifications.channels import Accepted, Letter
+from clinic_notifications.domain import Channel
+from clinic_notifications.sending import Vendors
+from clinic_notifications.settings import NotificationSettings
 
-from .conftest import Clinic
+from .conftest import PHONE, Clinic
 
 SETTINGS = FakesSettings()
 WHATSAPP = "/v1/webhooks/messaging/whatsapp"
@@ -128,9 +132,17 @@ async def test_a_timestamp_beyond_time_is_refused(clinic: Clinic) -> None:
     assert (await post_whatsapp(clinic, [beyond])).status_code == 400
 
 
+async def test_what_a_patient_writes_is_kept_once(clinic: Clinic) -> None:
+    await clinic.behave(duplicate_every=1)
+    reply = {"sender": PHONE, "text": "Test reply"}
+    assert (await clinic.fakes.post("/_control/whatsapp/replies", json=reply)).status_code == 202
+    await clinic.callbacks_done()
+    [kept] = await clinic.rows(tables.reply)
+    assert kept["content"]["text"] == {"body": "Test reply"}
+
+
 async def test_other_notifications_are_taken(clinic: Clinic) -> None:
-    reply = {"messages": [{"from": "70000000001", "id": "wamid.R", "type": "text", "text": {"body": "ok"}}]}
-    body = notification_body(SETTINGS.whatsapp_phone_number_id, reply)
+    body = notification_body(SETTINGS.whatsapp_phone_number_id, {"contacts": [], "errors": [{"code": 1}]})
     assert (await post_body(clinic, body)).status_code == 200
     assert (await post_whatsapp(clinic, [status("wamid.D", "deleted")])).status_code == 200
 
@@ -158,8 +170,8 @@ async def post_twilio(
 ) -> httpx.Response:
     query = f"?message_id={message_id}" if message_id else ""
     fields = {"MessageSid": sid, "MessageStatus": name, "To": "+70000000001"}
-    base = clinic.notifications.runtime.settings.url  # type: ignore[attr-defined]
-    url = signed_url or f"{base}{TWILIO}{query}"
+    settings = cast("NotificationSettings", clinic.notifications.runtime.settings)
+    url = signed_url or f"{settings.url}{TWILIO}{query}"
     headers = {
         "content-type": "application/x-www-form-urlencoded",
         "x-twilio-signature": sign_twilio(SETTINGS.twilio_auth_token, url, fields),
@@ -186,3 +198,20 @@ async def test_a_twilio_status_signed_for_another_address_is_refused(clinic: Cli
 async def test_twilio_s_own_states_before_sending_are_no_news(clinic: Clinic) -> None:
     assert (await post_twilio(clinic, "queued", sid="SM1")).status_code == 200
     assert await clinic.rows(tables.delivery_status) == []
+
+
+async def test_a_status_that_comes_before_we_know_the_reference_is_not_lost(clinic: Clinic) -> None:
+    class Scripted:
+        provider = "whatsapp"
+
+        async def send(self, letter: Letter) -> Accepted:
+            assert letter.template_name == "appointment_confirmation"
+            # The vendor is faster than the way back of its own answer, and doesn't hand our id back.
+            await post_whatsapp(clinic, [status("wamid.EARLY", "delivered")])
+            return Accepted("wamid.EARLY")
+
+    clinic.notifications.runtime.provide(Vendors({Channel.WHATSAPP: Scripted()}))
+    await clinic.book()
+    await clinic.send_due()
+    assert await clinic.statuses(purpose="appointment-confirmation") == ["delivered"]
+    assert await clinic.event_names() == ["message-queued", "message-sent", "message-delivered"]

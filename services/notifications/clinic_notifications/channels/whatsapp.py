@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from clinic_notifications.channels import (
     Accepted,
@@ -107,9 +107,17 @@ class _Status(BaseModel):
     errors: list[_Error] = []
 
 
+class _Message(BaseModel):
+    """A customer's message; what it holds depends on its type, and is kept as it came."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(min_length=1, max_length=200)
+
+
 class _Value(BaseModel):
     statuses: list[_Status] = []
-    messages: list[dict[str, Any]] = []
+    messages: list[_Message] = []
 
 
 class _Change(BaseModel):
@@ -132,8 +140,9 @@ class Notification(BaseModel):
         reports = [_report(status) for value in self.values() for status in value.statuses]
         return [report for report in reports if report is not None]
 
-    def replies(self) -> int:
-        return sum(len(value.messages) for value in self.values())
+    def replies(self) -> dict[str, dict[str, Any]]:
+        """Return customers' messages by their id."""
+        return {one.id: one.model_dump(mode="json") for value in self.values() for one in value.messages}
 
 
 def _report(status: _Status) -> Report | None:

@@ -135,6 +135,14 @@ CREATE TABLE delivery_status (
     PRIMARY KEY (provider, provider_reference, status)
 );
 CREATE INDEX delivery_status_message ON delivery_status (message_id);
+-- What patients wrote to the clinic's number, kept until it is acted on.
+CREATE TABLE reply (
+    provider text NOT NULL,
+    provider_reference text NOT NULL,
+    content jsonb NOT NULL,
+    received_at timestamptz NOT NULL,
+    PRIMARY KEY (provider, provider_reference)
+);
 -- Messages to come are pending timers; these find a patient's, and one by its id.
 CREATE INDEX timer_planned_patient ON timer ((payload ->> 'patient_id')) WHERE state = 'pending';
 CREATE INDEX timer_planned_message ON timer ((payload ->> 'message_id')) WHERE state = 'pending';
