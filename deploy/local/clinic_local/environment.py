@@ -35,6 +35,7 @@ _VENDOR_SECRETS = {
     "stripe-secret-key": ("CLINIC_STRIPE_SECRET_KEY", "CLINIC_STRIPE_API_KEY"),
     "stripe-webhook-secret": ("CLINIC_STRIPE_WEBHOOK_SECRET",),
 }
+_SPEAK_TO_VENDORS = {"notifications", "billing"}
 _PREFIXES = {"stripe-secret-key": "sk_test_", "stripe-webhook-secret": "whsec_"}
 
 
@@ -85,7 +86,7 @@ class Environments:
     def of_service(self, name: str) -> dict[str, str]:
         return {
             **self._common(),
-            **self._vendors(),
+            **(self._vendors() if name in _SPEAK_TO_VENDORS else {}),
             "CLINIC_HTTP_PORT": str(self.ports[name]),
             "CLINIC_DATABASE_URL": self.database_url(name),
             "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / name)),
