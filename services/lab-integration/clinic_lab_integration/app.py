@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import cast
 
-from clinic_shared.intake_worker import IntakeWorker
+from clinic_shared.intake_worker import IntakeWorker, Process
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
 
@@ -24,7 +26,12 @@ async def _open_ledger(runtime: Runtime) -> AsyncIterator[None]:
 
 async def process_messages(runtime: Runtime, stop: asyncio.Event) -> None:
     """Work off what laboratories have sent."""
-    await IntakeWorker(runtime, {INTERFACE: filing.process}).run(stop)
+    await IntakeWorker(runtime, {INTERFACE: processing(runtime)}).run(stop)
+
+
+def processing(runtime: Runtime) -> Process:
+    settings = cast("LabSettings", runtime.settings)
+    return partial(filing.process, parks_test_messages=settings.parks_test_messages)
 
 
 service = Service(

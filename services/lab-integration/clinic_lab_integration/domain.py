@@ -49,6 +49,7 @@ class ParkReason(StrEnum):
     WENT_BACK = "status-went-back"
     AFTER_RETRACTION = "after-retraction"
     NO_RESULTS = "no-results"
+    NOT_FOR_PRODUCTION = "not-for-production"
 
 
 class NotParkedError(DomainError):

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 CONTROL_ID_REUSED = "control-id-reused"
 
 
-async def process(tx: Transaction, item: Item) -> None:
+async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> None:
     """Work one message off, whole: what the intake worker calls."""
     note = MessageNote.read(item.attributes)
     await _notice_reused_control_id(tx, item, note)
@@ -48,7 +48,9 @@ async def process(tx: Transaction, item: Item) -> None:
     partner = await store.find_partner(tx, UUID(note.partner_id))
     message = messages.read_again(item.body, note)
     groups = matching.read_groups(message, partner, message_id=item.id)
-    matched = await matching.match_groups(tx, UUID(note.partner_id), groups)
+    matched: list[UUID | ParkReason] = [ParkReason.NOT_FOR_PRODUCTION] * len(groups)
+    if not (note.is_test and parks_test_messages):
+        matched = await matching.match_groups(tx, UUID(note.partner_id), groups)
     await store.lock_patients(tx, (whose for whose in matched if isinstance(whose, UUID)))
     for group, whose in zip(groups, matched, strict=True):
         unit = _new_unit(item, note, group.index, Disposition.IN_FLIGHT)
@@ -100,7 +102,8 @@ def _new_unit(
 async def park(tx: Transaction, unit: Unit, group: Group, reason: ParkReason) -> None:
     """Let a group wait for a person, or for the patient or order that it names."""
     await result_store.settle_unit(tx, unit, Disposition.PARKED, reason=reason)
-    await result_store.want(tx, unit, group.keys)
+    if reason is not ParkReason.NOT_FOR_PRODUCTION:
+        await result_store.want(tx, unit, group.keys)
 
 
 @dataclass(frozen=True)

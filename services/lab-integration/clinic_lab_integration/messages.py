@@ -95,6 +95,11 @@ class MessageNote:
         return asdict(self)
 
     @property
+    def is_test(self) -> bool:
+        """For training or debugging (HL7 table 0103)."""
+        return self.processing_id in {"T", "D"}
+
+    @property
     def is_accepted(self) -> bool:
         return self.outcome == Outcome.ACCEPT
 

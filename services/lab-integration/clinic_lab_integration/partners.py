@@ -41,7 +41,6 @@ from clinic_lab_integration.store import Partner
 log = structlog.get_logger()
 
 SEND = "lab-messages.send"
-LOOK_AGAIN_SECONDS = 0.5
 _NOBODY = "sha256:" + "0" * 64
 
 
@@ -53,14 +52,20 @@ class PartnerDirectory:
         self._by_id: dict[UUID, Partner] = {}
         self._by_client_id: dict[str, Partner] = {}
         self._refreshing = asyncio.Lock()
-        self._refreshed_at = 0.0
+        self._read_at = 0.0
 
     async def refresh(self) -> None:
-        async with self._runtime.database.transaction() as tx:
-            partners = await store.list_partners(tx)
-        self._by_id = {partner.partner_id: partner for partner in partners}
-        self._by_client_id = {partner.client_id: partner for partner in partners}
-        self._refreshed_at = time.monotonic()
+        """Read the partners as they are now. One at a time: an older reading must not replace a newer one."""
+        asked_at = time.monotonic()
+        async with self._refreshing:
+            if self._read_at > asked_at:
+                return
+            started_at = time.monotonic()
+            async with self._runtime.database.transaction() as tx:
+                partners = await store.list_partners(tx)
+            self._by_id = {partner.partner_id: partner for partner in partners}
+            self._by_client_id = {partner.client_id: partner for partner in partners}
+            self._read_at = started_at
 
     async def by_credentials(self, client_id: str, secret: str) -> Partner:
         """Raises UnauthenticatedError; TemporarilyUnavailableError when nobody can say whether they are new."""
@@ -87,16 +92,12 @@ class PartnerDirectory:
         return found if any(right) else None
 
     async def _look_again(self) -> None:
-        asked_at = time.monotonic()
-        async with self._refreshing:
-            if self._refreshed_at > asked_at - LOOK_AGAIN_SECONDS:
-                return
-            try:
-                await self.refresh()
-            except Exception as error:
-                if is_disconnect(error):
-                    raise TemporarilyUnavailableError from error
-                raise
+        try:
+            await self.refresh()
+        except Exception as error:
+            if is_disconnect(error):
+                raise TemporarilyUnavailableError from error
+            raise
 
 
 @asynccontextmanager

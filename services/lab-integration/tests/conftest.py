@@ -11,8 +11,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from clinic_lab_integration import filing
-from clinic_lab_integration.app import service
+from clinic_lab_integration.app import processing, service
 from clinic_lab_integration.hl7 import AssessedMessage, PatientResult, Report, assess, read_report
 from clinic_lab_integration.partners import PartnerDirectory
 from clinic_shared.ids import uuid7
@@ -106,7 +105,7 @@ class Laboratory:
 
     async def process(self) -> int:
         """Process every message that is due; returns how many."""
-        worker, processed = IntakeWorker(self.lab.runtime, {"hl7": filing.process}), 0
+        worker, processed = IntakeWorker(self.lab.runtime, {"hl7": processing(self.lab.runtime)}), 0
         while await worker.process_next():
             processed += 1
         return processed
