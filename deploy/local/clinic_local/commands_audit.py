@@ -22,8 +22,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from rich.console import Console
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from clinic_local.errors import SetupError
 from clinic_local.operations import AsJson, print_json, print_table
@@ -57,8 +57,7 @@ def verify(public_key: PublicKeyFile = None, *, as_json: AsJson = False) -> None
     Exit status: 0 intact, 1 altered or incomplete, 4 it could not be checked.
     """
     with _giving_up():
-        url = _database_url()
-        verified = asyncio.run(_verify(url, _public_key(public_key, url)))
+        verified = asyncio.run(_verify(_database_url(), _public_key(public_key)))
     if as_json:
         print_json(_document(verified))
     else:
@@ -71,7 +70,7 @@ def verify(public_key: PublicKeyFile = None, *, as_json: AsJson = False) -> None
 def print_public_key() -> None:
     """Print the public key (PEM), for an auditor to keep and to verify with: --public-key."""
     with _giving_up():
-        key = _public_key(None, _database_url())
+        key = _public_key(None)
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     print(pem.decode(), end="")
 
@@ -116,22 +115,24 @@ def _database_url() -> str:
     url = os.environ.get(_DATABASE_URL) or read_env(root()).get(_DATABASE_URL)
     if not url:
         raise SetupError("audit", f"nothing has run here and {_DATABASE_URL} isn't set")
-    scheme, _, rest = url.partition("://")
-    if scheme not in {"postgresql", "postgresql+psycopg"}:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() != "postgresql":
         raise SetupError("audit", f"{_DATABASE_URL} isn't a postgresql:// URL")
-    return f"postgresql+psycopg://{rest}"
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def _public_key(given: Path | None, url: str) -> Ed25519PublicKey:
+def _public_key(given: Path | None) -> Ed25519PublicKey:
     """Return the key of the file that was given, else of the signing key."""
     if given is not None:
         return _read_public(given)
     named = os.environ.get(_SIGNING_KEY_FILE)
     if named:
         return _read_signing(Path(named))
-    here = read_env(root()).get(_DATABASE_URL, "")
     # This system's key says nothing about another one's log.
-    if url.partition("://")[2] != here.partition("://")[2]:
+    if os.environ.get(_DATABASE_URL) not in {None, read_env(root()).get(_DATABASE_URL)}:
         raise SetupError("audit", "the public key is needed", f"Give --public-key or {_SIGNING_KEY_FILE}.")
     return _read_signing(run_dir(root()) / "secrets" / "audit" / "checkpoint-key.pem")
 

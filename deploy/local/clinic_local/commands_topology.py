@@ -103,12 +103,20 @@ def _broker() -> _Broker:
         raise SetupError(
             "topology", "nothing runs here and CLINIC_AMQP_URL isn't set", "Start it with: make up"
         )
-    if not url.startswith(("amqp://", "amqps://")):
+    if not all(_is_amqp_url(node) for node in url.split(",")):
         raise SetupError("topology", "CLINIC_AMQP_URL isn't an amqp:// URL")
-    management_url = os.environ.get("CLINIC_AMQP_MANAGEMENT_URL")
+    management_url = os.environ.get("CLINIC_AMQP_MANAGEMENT_URL") or None
     if management_url is None and not os.environ.get("CLINIC_AMQP_URL"):
         management_url = read_env(root()).get("CLINIC_PRIVATE_AMQP_MANAGEMENT_URL")
     return _Broker(url, management_url)
+
+
+def _is_amqp_url(url: str) -> bool:
+    parts = urlsplit(url.strip())
+    try:
+        return parts.scheme in {"amqp", "amqps"} and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _installed(services: str | None) -> tuple[str, ...]:
@@ -131,15 +139,21 @@ def _run(broker: _Broker, work: Coroutine[Any, Any, Result]) -> Result:
     except TopologyError as error:
         raise SetupError("topology", str(error)) from error
     except BrokerUnavailableError as error:
-        why = type(error.__cause__).__name__ if error.__cause__ else "no answer"
         raise SetupError(
-            "topology", f"{broker.address} can't be used ({why})", "Look at: make status"
+            "topology", f"{broker.address} can't be used ({_client_error(error)})", "Look at: make status"
         ) from error
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         raise SetupError("topology", f"the management API answered {status}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SetupError("topology", "the management API can't be reached", "Look at: make status") from error
+
+
+def _client_error(error: BaseException) -> str:
+    """Return what the client library called it."""
+    while isinstance(error, BrokerUnavailableError) and error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__
 
 
 @contextmanager
