@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from clinic_lab_integration.domain import (
@@ -32,7 +33,7 @@ NINE = datetime(2026, 1, 15, 9, 0, tzinfo=UTC)
 NOTHING = ReportVersion()
 
 
-def observation(code: str | None = "718-7", value: str = "112", **changes: object) -> ObservationState:
+def observation(code: str | None = "718-7", value: str = "112", **changes: Any) -> ObservationState:
     known = ObservationState(
         code=code,
         system="http://loinc.org",
@@ -230,7 +231,7 @@ class TestCriticalValues:
 
 @pytest.fixture
 def order() -> Callable[..., KnownOrder]:
-    def make(**changes: object) -> KnownOrder:
+    def make(**changes: Any) -> KnownOrder:
         ids = {name: uuid7() for name in ("patient_id", "partner_id", "practitioner_id", "centre_id")}
         known = KnownOrder(
             lab_order_id=LabOrderId(uuid7()), placer_order_number="PC-1", department_id=uuid7(), **ids

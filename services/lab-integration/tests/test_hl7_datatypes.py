@@ -122,6 +122,7 @@ def test_codes_keep_both_systems_and_the_words_of_the_sender():
 
 def test_a_code_without_a_first_coding_is_not_lost():
     value = read_value("CE", repetition("^^^VR01746^Culture^L"), None)
+    assert isinstance(value, Code)
     assert (value.first.code, value.text) == ("VR01746", "Culture")
 
 
@@ -144,6 +145,7 @@ def test_documents_inside_and_outside_of_the_message_are_told_apart():
 @pytest.mark.parametrize("value_type", ["DT", "TS", "DTM"])
 def test_times_as_results_take_the_zone_of_the_laboratory(value_type):
     value = read_value(value_type, repetition("202601151030"), MOSCOW)
+    assert isinstance(value, Timestamp)
     assert value.at == datetime(2026, 1, 15, 7, 30, tzinfo=UTC)
 
 

@@ -6,8 +6,9 @@ from clinic_lab_integration.hl7 import (
     Outcome,
     PayloadTooLargeError,
     UnreadablePayloadError,
-    assess,
 )
+
+from .conftest import assess
 
 BHS = b"BHS|^~\\&|TESTLIS|TESTLAB|POLYCLINIC|CENTRE|20260115||||BATCH-1\r"
 FHS = b"FHS|^~\\&|TESTLIS|TESTLAB|POLYCLINIC|CENTRE|20260115||||FILE-1\r"

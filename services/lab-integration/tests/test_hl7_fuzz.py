@@ -10,11 +10,12 @@ from clinic_lab_integration.hl7 import (
     Disposition,
     PayloadTooLargeError,
     UnreadablePayloadError,
-    assess,
     read_report,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from .conftest import assess
 
 AT = datetime(2026, 1, 15, tzinfo=UTC)
 SAMPLES = [

@@ -1,8 +1,10 @@
 """Separators, escapes, paths and line ends."""
 
 import pytest
-from clinic_lab_integration.hl7 import Disposition, Outcome, assess
+from clinic_lab_integration.hl7 import Disposition, Outcome
 from clinic_lab_integration.hl7.model import EncodingRules, escape, unescape
+
+from .conftest import assess
 
 RULES = EncodingRules()
 

@@ -5,7 +5,9 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from clinic_lab_integration.hl7 import ResultStatus, assess, read_report
+from clinic_lab_integration.hl7 import ResultStatus, read_report
+
+from .conftest import assess
 
 
 def test_patients_orders_and_observations_are_kept_apart(report):

@@ -1,7 +1,9 @@
 """The project's own samples say what their README promises."""
 
 import pytest
-from clinic_lab_integration.hl7 import Disposition, ResultStatus, assess, read_report
+from clinic_lab_integration.hl7 import Disposition, ResultStatus, read_report
+
+from .conftest import assess
 
 
 def patients(samples, name):

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from clinic_shared.ids import uuid7
 
-from .conftest import Laboratory
+from .conftest import Compose, Laboratory
 
 
 def answer_to(
-    compose, number: str, *, code: str = "58410-2", control_id: str = "M-1", pid: str = "PID|1"
+    compose: Compose, number: str, *, code: str = "58410-2", control_id: str = "M-1", pid: str = "PID|1"
 ) -> bytes:
     obr = f"OBR|1|{number}|F-{code}^LIS|{code}^Test^LN|||||||||||||||||||||F"
     return compose(pid, obr, f"OBX|1|NM|{code}||1||||||F", msh={10: control_id})
