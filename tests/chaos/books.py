@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from typing import Any, LiteralString
 
 import httpx
@@ -19,12 +18,14 @@ MARK = "chaos-"
 """Begins the keys of what these tests do, where the demo network has left something of the same kind."""
 
 Rows = Callable[[str, LiteralString], list[tuple[Any, ...]]]
+_POLL_SECONDS = 0.2
 
-_WAITING: dict[str, LiteralString] = {
-    "outbox": "SELECT count(*) FROM outbox",
-    "audit outbox": "SELECT count(*) FROM audit_outbox",
-    "intake": "SELECT count(*) FROM intake WHERE state <> 'processed'",
-}
+_WAITING: LiteralString = """
+    SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM audit_outbox),
+           (SELECT count(*) FROM intake WHERE state <> 'processed')
+"""
+_NAMES = ("outbox", "audit outbox", "intake")
+SETTLE_SECONDS = 120
 
 
 class Books:
@@ -34,6 +35,7 @@ class Books:
         self._system = system
         self._history = history
         self._operator = operator
+        self._connections: dict[str, psycopg.Connection[tuple[Any, ...]]] = {}
         addresses = system.addresses
         self._urls = {
             service: url
@@ -51,20 +53,41 @@ class Books:
 
     def query(self, service: str, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         """Ask one service's database."""
-        with psycopg.connect(self._urls[service], autocommit=True, connect_timeout=5) as connection:
-            return connection.execute(statement, values).fetchall()
+        try:
+            if service not in self._connections:
+                self._connections[service] = psycopg.connect(
+                    self._urls[service], autocommit=True, connect_timeout=5
+                )
+            return self._connections[service].execute(statement, values or None).fetchall()
+        except psycopg.OperationalError:
+            self._forget(service)
+            raise
 
-    def settle(self, *, within_seconds: float = 60) -> Verdict:
+    def _forget(self, service: str) -> None:
+        connection = self._connections.pop(service, None)
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        for service in list(self._connections):
+            self._forget(service)
+
+    def settle(self, *, within_seconds: float = SETTLE_SECONDS) -> Verdict:
         """Wait until everything has come to rest, and return the verdict; what is open by then is its finding."""
         deadline = time.monotonic() + within_seconds
         while True:
-            verdict = self._attempt()
-            if verdict.sound or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            verdict = self._attempt(even_if_busy=late)
+            if late or (verdict is not None and verdict.sound):
+                assert verdict is not None
                 return verdict
-            time.sleep(0.2)
+            time.sleep(_POLL_SECONDS)
 
-    def _attempt(self) -> Verdict:
+    def _attempt(self, *, even_if_busy: bool) -> Verdict | None:
+        """Return the verdict of now, or None while a cheap look tells that something is under way."""
         try:
+            if any(self._waiting().values()) and not even_if_busy:
+                return None
             snapshot = self.read()
             verdict = judge(snapshot, self._history)
             if verdict.sound:
@@ -76,25 +99,24 @@ class Books:
         return verdict
 
     def read(self) -> Snapshot:
-        with ExitStack() as stack:
-            connections = {
-                service: stack.enter_context(psycopg.connect(url, autocommit=True, connect_timeout=5))
-                for service, url in self._urls.items()
-            }
-
-            def rows(service: str, statement: LiteralString) -> list[tuple[Any, ...]]:
-                return connections[service].execute(statement).fetchall()
-
-            snapshot = Snapshot(subscriptions=self._subscriptions())
-            # Consumers before producers: what is published in between is not yet due, never invented.
-            for service in self._urls:
-                self._read_consumer(rows, service, snapshot)
-            snapshot.effects = {kind: self._new(kind, read(rows)) for kind, read in self._effects().items()}
-            for service in self._urls:
-                self._read_producer(rows, service, snapshot)
-            snapshot.audit = _audit_trails(rows, self._urls)
-        snapshot.waiting |= self._queues()
+        snapshot = Snapshot(subscriptions=self._subscriptions())
+        # Consumers before producers: what is published in between is not yet due, never invented.
+        for service in self._urls:
+            self._read_consumer(service, snapshot)
+        snapshot.effects = {kind: self._new(kind, read(self.query)) for kind, read in self._effects().items()}
+        for service in self._urls:
+            self._read_producer(service, snapshot)
+        snapshot.audit = self._audit_trails()
+        snapshot.waiting = self._waiting()
         return snapshot
+
+    def _waiting(self) -> dict[str, int]:
+        waiting = {
+            f"{name} of {service}": count
+            for service in self._urls
+            for name, count in zip(_NAMES, self.query(service, _WAITING)[0], strict=True)
+        }
+        return waiting | self._queues()
 
     def _subscriptions(self) -> dict[str, tuple[str, ...]]:
         return {
@@ -102,17 +124,27 @@ class Books:
             for name, event in contracts.load().events.items()
         }
 
-    def _read_consumer(self, rows: Rows, service: str, snapshot: Snapshot) -> None:
-        applied = rows(service, "SELECT event_id, extract(epoch FROM processed_at) FROM inbox")
+    def _read_consumer(self, service: str, snapshot: Snapshot) -> None:
+        applied = self.query(service, "SELECT event_id, extract(epoch FROM processed_at) FROM inbox")
         snapshot.applied[service] = {event_id: float(at) for event_id, at in applied}
-        snapshot.kept[service] = dict(rows(service, "SELECT event_id, state FROM held"))
+        snapshot.kept[service] = dict(self.query(service, "SELECT event_id, state FROM held"))
 
-    def _read_producer(self, rows: Rows, service: str, snapshot: Snapshot) -> None:
-        for name, statement in _WAITING.items():
-            snapshot.waiting[f"{name} of {service}"] = rows(service, statement)[0][0]
+    def _read_producer(self, service: str, snapshot: Snapshot) -> None:
         broadcast = {event.type for event in contracts.load().events.values() if event.broadcast}
-        log = rows(service, "SELECT event_id, type, subject, aggregate_version FROM event")
+        log = self.query(service, "SELECT event_id, type, subject, aggregate_version FROM event")
         snapshot.published[service] = [Published(*row) for row in log if row[1] not in broadcast]
+
+    def _audit_trails(self) -> dict[str, AuditTrail]:
+        stored = self.query(
+            "audit", "SELECT producer, count(*), count(DISTINCT pseq) FROM audit_record GROUP BY producer"
+        )
+        by_producer = {producer: counts for producer, *counts in stored}
+        trails = {}
+        for service in self._urls:
+            numbered = self.query(service, "SELECT next_pseq FROM audit_producer")[0][0]
+            count, distinct = by_producer.get(service, (0, 0))
+            trails[service] = AuditTrail(numbered=numbered, stored=count, distinct=distinct)
+        return trails
 
     def _effects(self) -> dict[str, Callable[[Rows], dict[str, Counter[str]]]]:
         kinds: dict[str, Callable[[Rows], dict[str, Counter[str]]]] = {BOOKING: self._bookings}
@@ -193,17 +225,3 @@ def _payments(rows: Rows) -> dict[str, Counter[str]]:
 
 def _counted(found: Iterable[tuple[Any, ...]]) -> Counter[str]:
     return Counter(row[0] for row in found)
-
-
-def _audit_trails(rows: Rows, services: Iterable[str]) -> dict[str, AuditTrail]:
-    stored = rows(
-        "audit",
-        "SELECT producer, count(*), count(DISTINCT pseq) FROM audit_record GROUP BY producer",
-    )
-    by_producer = {producer: counts for producer, *counts in stored}
-    trails = {}
-    for service in services:
-        numbered = rows(service, "SELECT next_pseq FROM audit_producer")[0][0]
-        count, distinct = by_producer.get(service, (0, 0))
-        trails[service] = AuditTrail(numbered=numbered, stored=count, distinct=distinct)
-    return trails

@@ -61,9 +61,9 @@ def persist(history: History, operations: dict[str, list[str]], attempt: Callabl
 class Keys:
     """Makes keys that are unique in a run, for any number of threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._lock = threading.Lock()
-        self._last = 0
+        self._last = first
         self._run = f"{time.time_ns():x}"
 
     def next(self) -> tuple[int, str]:

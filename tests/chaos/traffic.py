@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from .people import Desk, Lab, Patient, Till
 
 FLOW_SECONDS = 60
-_PAUSE_SECONDS = (0.02, 0.15)
+_PAUSE_SECONDS = (0.1, 0.4)
 _LONGEST_FLOW = 60
 """Operations of each kind in one flow, whatever happens: the machine may be small."""
 
