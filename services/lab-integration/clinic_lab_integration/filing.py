@@ -3,6 +3,7 @@
 A group is applied only when the chart says so (LabResultFiled); what can't be decided here is parked.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -12,7 +13,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.intake import Item
 
-from clinic_lab_integration import matching, messages, result_store, store
+from clinic_lab_integration import matching, messages, result_store, store, unit_store
 from clinic_lab_integration.domain import (
     Disposition,
     MessageId,
@@ -28,10 +29,10 @@ from clinic_lab_integration.domain import (
     settled,
 )
 from clinic_lab_integration.events import Place, critical_raised, result_event
-from clinic_lab_integration.matching import Group
+from clinic_lab_integration.matching import Group, Match
 from clinic_lab_integration.messages import MessageNote
-from clinic_lab_integration.result_store import Unit, UnitReport
 from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, LabOrder, Partner
+from clinic_lab_integration.unit_store import Outcome, Unit, UnitReport
 
 log = structlog.get_logger()
 
@@ -43,22 +44,30 @@ async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> 
     note = MessageNote.read(item.attributes)
     await _notice_reused_control_id(tx, item, note)
     if not note.is_accepted:
-        await result_store.add_unit(tx, _new_unit(item, note, 0, Disposition.REJECTED, _refusal(note)))
+        unit = _new_unit(item, note, 0, Disposition.REJECTED)
+        await unit_store.add_unit(tx, unit, Outcome(Disposition.REJECTED, _refusal(note)))
         return
     partner = await store.find_partner(tx, UUID(note.partner_id))
     message = messages.read_again(item.body, note)
     groups = matching.read_groups(message, partner, message_id=item.id)
-    matched: list[UUID | ParkReason] = [ParkReason.NOT_FOR_PRODUCTION] * len(groups)
+    matched = [Match(ParkReason.NOT_FOR_PRODUCTION)] * len(groups)
     if not (note.is_test and parks_test_messages):
         matched = await matching.match_groups(tx, UUID(note.partner_id), groups)
-    await store.lock_patients(tx, (whose for whose in matched if isinstance(whose, UUID)))
-    for group, whose in zip(groups, matched, strict=True):
+    await store.lock_patients(tx, (m.whose for m in matched if isinstance(m.whose, UUID)))
+    for group, found in zip(groups, matched, strict=True):
         unit = _new_unit(item, note, group.index, Disposition.IN_FLIGHT)
-        await result_store.add_unit(tx, unit)
-        if isinstance(whose, ParkReason):
-            await park(tx, unit, group, whose)
-        else:
-            await file_group(tx, unit, group, Filing(partner, whose))
+        await _take(tx, unit, group, found, partner)
+
+
+async def _take(tx: Transaction, unit: Unit, group: Group, found: Match, partner: Partner | None) -> None:
+    """Decide what becomes of a new group, and store it as that."""
+    if isinstance(found.whose, ParkReason):
+        await unit_store.add_unit(tx, unit, Outcome(Disposition.PARKED, found.whose))
+        if found.whose is not ParkReason.NOT_FOR_PRODUCTION:
+            await unit_store.want(tx, unit, group.keys)
+        return
+    filing = Filing(partner, found.whose, found.orders)
+    await unit_store.add_unit(tx, unit, await file_reports(tx, unit, group, filing))
 
 
 async def _notice_reused_control_id(tx: Transaction, item: Item, note: MessageNote) -> None:
@@ -68,7 +77,7 @@ async def _notice_reused_control_id(tx: Transaction, item: Item, note: MessageNo
     earlier = await messages.find_earlier(tx, item)
     if earlier is None:
         return
-    await result_store.add_incident(
+    await unit_store.add_incident(
         tx,
         kind=CONTROL_ID_REUSED,
         partner_id=UUID(note.partner_id),
@@ -85,25 +94,16 @@ def _refusal(note: MessageNote) -> str:
     return f"answered-{(note.answer_code or note.outcome).lower()}"
 
 
-def _new_unit(
-    item: Item, note: MessageNote, index: int, disposition: Disposition, reason: str | None = None
-) -> Unit:
+def _new_unit(item: Item, note: MessageNote, index: int, disposition: Disposition) -> Unit:
     return Unit(
         message_id=MessageId(item.id),
         group_index=index,
         partner_id=UUID(note.partner_id),
         disposition=disposition,
-        reason=reason,
+        reason=None,
         patient_id=None,
         received_at=item.received_at,
     )
-
-
-async def park(tx: Transaction, unit: Unit, group: Group, reason: ParkReason) -> None:
-    """Let a group wait for a person, or for the patient or order that it names."""
-    await result_store.settle_unit(tx, unit, Disposition.PARKED, reason=reason)
-    if reason is not ParkReason.NOT_FOR_PRODUCTION:
-        await result_store.want(tx, unit, group.keys)
 
 
 @dataclass(frozen=True)
@@ -112,34 +112,30 @@ class Filing:
 
     partner: Partner | None
     patient_id: UUID
+    orders: Mapping[str, LabOrder]
     decided: bool = False
 
+    def order_of(self, sent: SentReport) -> LabOrder | None:
+        """The order that a report answers; not one of another patient, whatever a person has decided."""
+        order = self.orders.get(sent.own_order_number or "")
+        return order if order is not None and order.patient_id == self.patient_id else None
 
-async def file_group(tx: Transaction, unit: Unit, group: Group, filing: Filing) -> None:
-    """File what isn't filed yet of a group. The patient is locked."""
-    await result_store.want_nothing(tx, unit)
-    known = {report.report_index: report for report in await result_store.list_reports(tx, unit)}
-    orders = {o.placer_order_number: o for o in await store.orders_with(tx, group.order_numbers)}
-    for sent in group.reports:
-        if sent.index in known and known[sent.index].disposition is not Disposition.PARKED:
-            continue
-        order = orders.get(sent.own_order_number or "")
-        if order is not None and order.patient_id != filing.patient_id:
-            order = None
-        known[sent.index] = await _file(tx, unit, sent, order, filing)
-        await result_store.save_report(tx, unit, known[sent.index])
-    disposition = settled(report.disposition for report in known.values())
-    reasons = [ParkReason(r.reason) for r in known.values() if r.reason]
+
+async def file_reports(
+    tx: Transaction, unit: Unit, group: Group, filing: Filing, known: Sequence[UnitReport] = ()
+) -> Outcome:
+    """File what isn't filed yet of a group; `known` is what became of its reports before. The patient is locked."""
     if not group.reports:
-        disposition, reasons = Disposition.PARKED, [ParkReason.NO_RESULTS]
-    await result_store.settle_unit(
-        tx, unit, disposition, reason=reasons[0] if reasons else None, patient_id=filing.patient_id
-    )
+        return Outcome(Disposition.PARKED, ParkReason.NO_RESULTS, filing.patient_id)
+    reports = {r.report_index: r for r in known if r.disposition is not Disposition.PARKED}
+    decided = [await _file(tx, unit, sent, filing) for sent in group.reports if sent.index not in reports]
+    reports |= {report.report_index: report for report in decided}
+    parked = [ParkReason(r.reason) for r in decided if r.reason]
+    disposition = settled(report.disposition for report in reports.values())
+    return Outcome(disposition, parked[0] if parked else None, filing.patient_id, tuple(decided))
 
 
-async def _file(
-    tx: Transaction, unit: Unit, sent: SentReport, order: LabOrder | None, filing: Filing
-) -> UnitReport:
+async def _file(tx: Transaction, unit: Unit, sent: SentReport, filing: Filing) -> UnitReport:
     result_id, known = await result_store.find_result(
         tx, partner_id=unit.partner_id, patient_id=filing.patient_id, report_key=sent.key
     )
@@ -154,7 +150,7 @@ async def _file(
         case Parked(reason):
             return UnitReport(report_index=sent.index, disposition=Disposition.PARKED, reason=reason.value)
         case new:
-            await _publish(tx, unit, sent, result_id, known, new, order, filing)
+            await _publish(tx, unit, sent, result_id, known, new, filing)
             return UnitReport(
                 report_index=sent.index,
                 disposition=Disposition.IN_FLIGHT,
@@ -170,9 +166,9 @@ async def _publish(
     result_id: ResultId,
     known: ReportVersion,
     new: ReportVersion,
-    order: LabOrder | None,
     filing: Filing,
 ) -> None:
+    order = filing.order_of(sent)
     place = await _place_of(tx, order, filing.partner)
     await result_store.add_version(
         tx,
@@ -268,11 +264,11 @@ async def close(
     tx: Transaction, *, message_id: UUID, group_index: int, report_index: int, version: int
 ) -> None:
     """The chart has filed a report: the group is applied once all of its reports are."""
-    unit = await result_store.lock_unit(tx, message_id, group_index)
+    unit = await unit_store.lock_unit(tx, message_id, group_index)
     if unit is None:
         log.warning("lab_result_of_unknown_message", message_id=message_id)
         return
-    known = {report.report_index: report for report in await result_store.list_reports(tx, unit)}
+    known = {report.report_index: report for report in await unit_store.list_reports(tx, unit)}
     report = known.get(report_index)
     if report is None or report.result_id is None or report.disposition is Disposition.APPLIED:
         return
@@ -283,7 +279,8 @@ async def close(
         result_version=report.result_version,
         filed_at=tx.now,
     )
-    await result_store.save_report(tx, unit, known[report_index])
+    await unit_store.save_reports(tx, unit, [known[report_index]])
     await result_store.mark_filed(tx, report.result_id, version, filed_at=tx.now)
     if unit.disposition is Disposition.IN_FLIGHT:
-        await result_store.settle_unit(tx, unit, settled(r.disposition for r in known.values()))
+        disposition = settled(r.disposition for r in known.values())
+        await unit_store.settle_unit(tx, unit, Outcome(disposition, patient_id=unit.patient_id))

@@ -14,13 +14,13 @@ from clinic_shared.intake import intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, Select, select
 
-from clinic_lab_integration import matching, messages, result_store, worklist
+from clinic_lab_integration import matching, messages, unit_store, worklist
 from clinic_lab_integration.domain import Disposition, MessageId, ParkReason
 from clinic_lab_integration.hl7 import AssessedMessage, PatientResult, read_report
 from clinic_lab_integration.messages import INTERFACE, MessageNote
 from clinic_lab_integration.partners import SEND
-from clinic_lab_integration.result_store import Unit, UnitReport
 from clinic_lab_integration.store import Partner
+from clinic_lab_integration.unit_store import Unit, UnitReport
 
 READ = "lab-messages.read"
 
@@ -90,9 +90,9 @@ def _select(*, with_raw: bool) -> Select[Any]:
 async def _with_units(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Message]:
     message_ids = [row.id for row in rows]
     units: defaultdict[UUID, list[Unit]] = defaultdict(list)
-    for unit in await result_store.list_units(tx, message_ids):
+    for unit in await unit_store.list_units(tx, message_ids):
         units[unit.message_id].append(unit)
-    reports = await result_store.reports_of(tx, message_ids)
+    reports = await unit_store.reports_of(tx, message_ids)
     return [_message(row, units[row.id] or _not_yet(row), reports) for row in rows]
 
 
@@ -130,7 +130,7 @@ def _message(row: Row[Any], units: list[Unit], reports: dict[tuple[UUID, int], l
 async def list_waiting(tx: Transaction, *, after: tuple[UUID, int] | None, limit: int) -> list[Waiting]:
     """Return the groups that wait for a person, oldest first, each with the patient as the lab wrote it."""
     found = []
-    for unit in await result_store.list_parked(tx, after=after, limit=limit):
+    for unit in await unit_store.list_parked(tx, after=after, limit=limit):
         row = await worklist.message_row(tx, unit.message_id)
         note = MessageNote.read(row.attributes)
         message = messages.read_again(row.body, note)
@@ -147,4 +147,4 @@ async def would_match(tx: Transaction, partner: Partner, message: AssessedMessag
     if message.message is None or message.disposition != "accepted":
         return []
     groups = matching.read_groups(message, partner, message_id=UUID(int=0))
-    return [await matching.match_group(tx, partner.partner_id, group) for group in groups]
+    return [(await matching.match_group(tx, partner.partner_id, group)).whose for group in groups]

@@ -3,8 +3,8 @@
 By our own order numbers and by (authority, identifier); never by name or birth date.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from clinic_shared.database import Transaction
@@ -13,7 +13,7 @@ from clinic_lab_integration import reports, store
 from clinic_lab_integration.domain import Identifier, ParkReason, SentReport, match
 from clinic_lab_integration.hl7 import AssessedMessage
 from clinic_lab_integration.partners import zone_of
-from clinic_lab_integration.store import Partner
+from clinic_lab_integration.store import LabOrder, Partner
 
 _ORDER_NUMBER = "placer-order-number"
 
@@ -59,16 +59,25 @@ def read_groups(message: AssessedMessage, partner: Partner | None, *, message_id
     ]
 
 
-async def match_groups(tx: Transaction, partner_id: UUID, groups: Sequence[Group]) -> list[UUID | ParkReason]:
+@dataclass(frozen=True)
+class Match:
+    """Whose a group is, or why nobody can say; and our orders that it names, by their numbers."""
+
+    whose: UUID | ParkReason
+    orders: Mapping[str, LabOrder] = field(default_factory=dict)
+
+
+async def match_groups(tx: Transaction, partner_id: UUID, groups: Sequence[Group]) -> list[Match]:
     """Match each group. While one is unmatched, no patient and no order can come in unseen until commit."""
     found = [await match_group(tx, partner_id, group) for group in groups]
-    if any(isinstance(whose, ParkReason) for whose in found):
+    if any(isinstance(match.whose, ParkReason) for match in found):
         await store.lock_matching(tx, alone=True)
         found = [await match_group(tx, partner_id, group) for group in groups]
     return found
 
 
-async def match_group(tx: Transaction, partner_id: UUID, group: Group) -> UUID | ParkReason:
+async def match_group(tx: Transaction, partner_id: UUID, group: Group) -> Match:
     orders = await store.orders_with(tx, group.order_numbers) if group.order_numbers else []
     identified = await store.patients_with(tx, group.identifiers)
-    return match(partner_id, orders=orders, identified=identified)
+    whose = match(partner_id, orders=orders, identified=identified)
+    return Match(whose, {order.placer_order_number: order for order in orders})

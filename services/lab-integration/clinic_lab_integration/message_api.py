@@ -25,11 +25,10 @@ from clinic_shared.routing import (
 )
 from fastapi import Depends, Path, Request, Response
 
-from clinic_lab_integration import inspection, partners, receiving, result_store, worklist
+from clinic_lab_integration import inspection, partners, receiving, unit_store, worklist
 from clinic_lab_integration.domain import ParkReason
 from clinic_lab_integration.inspection import READ
-from clinic_lab_integration.messages import ANSWER_TYPE, MAX_BODY_BYTES
-from clinic_lab_integration.models import (
+from clinic_lab_integration.message_models import (
     AttachRequest,
     DiscardRequest,
     IncidentResponse,
@@ -42,6 +41,7 @@ from clinic_lab_integration.models import (
     Validation,
     WaitingResponse,
 )
+from clinic_lab_integration.messages import ANSWER_TYPE, MAX_BODY_BYTES
 
 router = ClinicRouter(prefix="/v1/lab", tags=["lab-messages"])
 
@@ -204,7 +204,7 @@ def _read_unit_id(unit_id: str) -> tuple[UUID, int]:
 @router.get("/incidents", permission=WORK, operation_id="listLabIncidents")
 async def list_incidents(tx: Tx, page: PageQuery, state: str | None = None) -> Page[IncidentResponse]:
     """List what should not have happened and was not refused: a control id used for other bytes."""
-    found = await result_store.list_incidents(tx, state=state, after=page.after, limit=page.limit + 1)
+    found = await unit_store.list_incidents(tx, state=state, after=page.after, limit=page.limit + 1)
     return page_of([IncidentResponse.of(row) for row in found], page, key=lambda i: i.incident_id)
 
 

@@ -11,7 +11,7 @@ from clinic_shared.intake import intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
-from clinic_lab_integration import filing, matching, messages, result_store, store
+from clinic_lab_integration import filing, matching, messages, store, unit_store
 from clinic_lab_integration.domain import (
     Disposition,
     Identifier,
@@ -20,24 +20,23 @@ from clinic_lab_integration.domain import (
     ParkReason,
 )
 from clinic_lab_integration.filing import Filing
-from clinic_lab_integration.matching import Group
+from clinic_lab_integration.matching import Group, Match
 from clinic_lab_integration.messages import MessageNote
-from clinic_lab_integration.result_store import Unit
+from clinic_lab_integration.unit_store import Outcome, Unit
 
 
 async def match_again(tx: Transaction, keys: Sequence[Identifier]) -> int:
     """Try the groups that wait for one of these; returns how many were matched."""
     await store.lock_matching(tx, alone=False)
     matched = 0
-    for unit in await result_store.lock_units_wanting(tx, keys):
+    for unit in await unit_store.lock_units_wanting(tx, keys):
         group = await read_group(tx, unit)
-        whose = await matching.match_group(tx, unit.partner_id, group)
-        if isinstance(whose, ParkReason):
-            if whose.value != unit.reason:
-                await filing.park(tx, unit, group, whose)
+        found = await matching.match_group(tx, unit.partner_id, group)
+        if isinstance(found.whose, ParkReason):
+            await unit_store.settle_unit(tx, unit, Outcome(Disposition.PARKED, found.whose))
             continue
         matched += 1
-        await _file(tx, unit, group, patient_id=whose, decided=False)
+        await _file(tx, unit, group, found, patient_id=found.whose)
     return matched
 
 
@@ -49,8 +48,9 @@ async def attach(tx: Transaction, unit_id: tuple[UUID, int], patient_id: UUID, *
     if not await store.is_patient_known(tx, patient_id):
         raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
     group = await read_group(tx, unit)
-    await result_store.note_decision(tx, unit, decided_by=caller.subject)
-    await _file(tx, unit, group, patient_id=patient_id, decided=True)
+    await unit_store.note_decision(tx, unit, decided_by=caller.subject)
+    found = await matching.match_group(tx, unit.partner_id, group)
+    await _file(tx, unit, group, found, patient_id=patient_id, decided=True)
     _audit(tx, unit, patient_id, "attached")
     return await _current(tx, unit_id)
 
@@ -58,9 +58,9 @@ async def attach(tx: Transaction, unit_id: tuple[UUID, int], patient_id: UUID, *
 async def discard(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, caller: Principal) -> Unit:
     """A person says that a group has no effect. It stays visible, with the reason."""
     unit = await _parked(tx, unit_id)
-    await result_store.want_nothing(tx, unit)
-    await result_store.note_decision(tx, unit, decided_by=caller.subject, reason=reason)
-    await result_store.settle_unit(tx, unit, Disposition.DISCARDED)
+    await unit_store.want_nothing(tx, unit)
+    await unit_store.note_decision(tx, unit, decided_by=caller.subject, reason=reason)
+    await unit_store.settle_unit(tx, unit, Outcome(Disposition.DISCARDED, patient_id=unit.patient_id))
     _audit(tx, unit, unit.patient_id, "discarded")
     return await _current(tx, unit_id)
 
@@ -88,20 +88,18 @@ async def message_row(tx: Transaction, message_id: UUID) -> Row[Any]:
 
 
 async def _file(
-    tx: Transaction,
-    unit: Unit,
-    group: Group,
-    *,
-    patient_id: UUID,
-    decided: bool,
+    tx: Transaction, unit: Unit, group: Group, found: Match, *, patient_id: UUID, decided: bool = False
 ) -> None:
     await store.lock_patients(tx, [patient_id])
+    await unit_store.want_nothing(tx, unit)
     partner = await store.find_partner(tx, unit.partner_id)
-    await filing.file_group(tx, unit, group, Filing(partner, patient_id, decided))
+    known = await unit_store.list_reports(tx, unit)
+    for_whom = Filing(partner, patient_id, found.orders, decided)
+    await unit_store.settle_unit(tx, unit, await filing.file_reports(tx, unit, group, for_whom, known))
 
 
 async def _parked(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
-    unit = await result_store.lock_unit(tx, *unit_id)
+    unit = await unit_store.lock_unit(tx, *unit_id)
     if unit is None:
         raise NotFoundError
     if unit.disposition is not Disposition.PARKED:
@@ -110,7 +108,7 @@ async def _parked(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
 
 
 async def _current(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
-    unit = await result_store.lock_unit(tx, *unit_id)
+    unit = await unit_store.lock_unit(tx, *unit_id)
     if unit is None:
         raise NotFoundError
     return unit
@@ -130,7 +128,7 @@ def _audit(tx: Transaction, unit: Unit, patient_id: UUID | None, decision: str) 
 
 async def change_incident(tx: Transaction, incident_id: UUID, **values: Any) -> Row[Any]:
     """Raises NotFoundError when there is no such open incident."""
-    row = await result_store.change_incident(tx, incident_id, **values)
+    row = await unit_store.change_incident(tx, incident_id, **values)
     if row is None:
         raise NotFoundError
     tx.audit(AuditEntry(action=Action.UPDATE, resource_type="LabIncident", resource_id=incident_id))

@@ -1,0 +1,268 @@
+"""The queries of patient groups and incidents: what became of each part of each message, and who decides."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from clinic_shared.database import Transaction
+from clinic_shared.ids import uuid7
+from sqlalchemy import Row, delete, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from clinic_lab_integration.domain import Disposition, Identifier, MessageId
+from clinic_lab_integration.tables import incident, lab_unit, unit_report, wanted_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One patient group of a message, and what became of it."""
+
+    message_id: MessageId
+    group_index: int
+    partner_id: UUID
+    disposition: Disposition
+    reason: str | None
+    patient_id: UUID | None
+    received_at: datetime
+    decided_by: UUID | None = None
+    decision_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitReport:
+    report_index: int
+    disposition: Disposition
+    reason: str | None = None
+    result_id: UUID | None = None
+    result_version: int | None = None
+    filed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a unit: `reports` are those of its reports that were decided just now."""
+
+    disposition: Disposition
+    reason: str | None = None
+    patient_id: UUID | None = None
+    reports: tuple[UnitReport, ...] = ()
+
+
+# -- units
+
+
+async def add_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
+    await tx.execute(
+        insert(lab_unit).values(
+            message_id=unit.message_id,
+            group_index=unit.group_index,
+            partner_id=unit.partner_id,
+            received_at=unit.received_at,
+            **_outcome_values(tx, outcome),
+        )
+    )
+    await save_reports(tx, unit, outcome.reports)
+
+
+async def lock_unit(tx: Transaction, message_id: UUID, group_index: int) -> Unit | None:
+    row = await tx.fetch_one(
+        select(lab_unit)
+        .where(lab_unit.c.message_id == message_id, lab_unit.c.group_index == group_index)
+        .with_for_update()
+    )
+    return None if row is None else _unit(row)
+
+
+async def settle_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
+    await tx.execute(
+        update(lab_unit)
+        .where(lab_unit.c.message_id == unit.message_id, lab_unit.c.group_index == unit.group_index)
+        .values(_outcome_values(tx, outcome))
+    )
+    await save_reports(tx, unit, outcome.reports)
+
+
+def _outcome_values(tx: Transaction, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "disposition": outcome.disposition.value,
+        "reason": None if outcome.reason is None else str(outcome.reason),
+        "patient_id": outcome.patient_id,
+        "settled_at": None if outcome.disposition is Disposition.IN_FLIGHT else tx.now,
+    }
+
+
+async def note_decision(tx: Transaction, unit: Unit, *, decided_by: UUID, reason: str | None = None) -> None:
+    await tx.execute(
+        update(lab_unit)
+        .where(lab_unit.c.message_id == unit.message_id, lab_unit.c.group_index == unit.group_index)
+        .values(decided_by=decided_by, decision_reason=reason)
+    )
+
+
+async def list_units(tx: Transaction, message_ids: Sequence[UUID]) -> list[Unit]:
+    rows = await tx.fetch_all(
+        select(lab_unit)
+        .where(lab_unit.c.message_id.in_(message_ids))
+        .order_by(lab_unit.c.message_id, lab_unit.c.group_index)
+    )
+    return [_unit(row) for row in rows]
+
+
+async def list_parked(
+    tx: Transaction, *, after: tuple[UUID, int] | None, limit: int, partner_id: UUID | None = None
+) -> list[Unit]:
+    """Return the groups that wait for a person, oldest first."""
+    place = tuple_(lab_unit.c.message_id, lab_unit.c.group_index)
+    statement = (
+        select(lab_unit)
+        .where(lab_unit.c.disposition == Disposition.PARKED.value)
+        .order_by(lab_unit.c.message_id, lab_unit.c.group_index)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(place > after)
+    if partner_id is not None:
+        statement = statement.where(lab_unit.c.partner_id == partner_id)
+    return [_unit(row) for row in await tx.fetch_all(statement)]
+
+
+# -- what unmatched groups wait for
+
+
+async def want(tx: Transaction, unit: Unit, keys: Iterable[Identifier]) -> None:
+    rows = [
+        {"message_id": unit.message_id, "group_index": unit.group_index, **asdict(key)}
+        for key in dict.fromkeys(keys)
+    ]
+    if rows:
+        await tx.execute(upsert(wanted_key).values(rows).on_conflict_do_nothing())
+
+
+async def want_nothing(tx: Transaction, unit: Unit) -> None:
+    await tx.execute(
+        delete(wanted_key).where(
+            wanted_key.c.message_id == unit.message_id, wanted_key.c.group_index == unit.group_index
+        )
+    )
+
+
+async def lock_units_wanting(tx: Transaction, keys: Sequence[Identifier]) -> list[Unit]:
+    """Lock the parked groups that wait for one of these, in the order of their ids."""
+    if not keys:
+        return []
+    named = tuple_(wanted_key.c.authority, wanted_key.c.value)
+    place = tuple_(lab_unit.c.message_id, lab_unit.c.group_index)
+    waiting = select(wanted_key.c.message_id, wanted_key.c.group_index).where(
+        named.in_([(key.authority, key.value) for key in keys])
+    )
+    rows = await tx.fetch_all(
+        select(lab_unit)
+        .where(place.in_(waiting), lab_unit.c.disposition == Disposition.PARKED.value)
+        .order_by(lab_unit.c.message_id, lab_unit.c.group_index)
+        .with_for_update()
+    )
+    return [_unit(row) for row in rows]
+
+
+# -- the reports of a unit
+
+
+async def save_reports(tx: Transaction, unit: Unit, reports: Sequence[UnitReport]) -> None:
+    if not reports:
+        return
+    place = {"message_id": unit.message_id, "group_index": unit.group_index}
+    statement = upsert(unit_report).values(
+        [{**place, **asdict(r), "disposition": r.disposition.value} for r in reports]
+    )
+    changing = ("disposition", "reason", "result_id", "result_version", "filed_at")
+    await tx.execute(
+        statement.on_conflict_do_update(
+            index_elements=["message_id", "group_index", "report_index"],
+            set_={name: statement.excluded[name] for name in changing},
+        )
+    )
+
+
+async def list_reports(tx: Transaction, unit: Unit) -> list[UnitReport]:
+    return (await reports_of(tx, [unit.message_id])).get((unit.message_id, unit.group_index), [])
+
+
+async def reports_of(
+    tx: Transaction, message_ids: Sequence[UUID]
+) -> dict[tuple[UUID, int], list[UnitReport]]:
+    rows = await tx.fetch_all(
+        select(unit_report)
+        .where(unit_report.c.message_id.in_(message_ids))
+        .order_by(unit_report.c.message_id, unit_report.c.group_index, unit_report.c.report_index)
+    )
+    found: dict[tuple[UUID, int], list[UnitReport]] = {}
+    for row in rows:
+        report = UnitReport(
+            report_index=row.report_index,
+            disposition=Disposition(row.disposition),
+            reason=row.reason,
+            result_id=row.result_id,
+            result_version=row.result_version,
+            filed_at=row.filed_at,
+        )
+        found.setdefault((row.message_id, row.group_index), []).append(report)
+    return found
+
+
+# -- incidents
+
+
+async def add_incident(
+    tx: Transaction, *, kind: str, partner_id: UUID, message_id: UUID, earlier_message_id: UUID
+) -> None:
+    await tx.execute(
+        insert(incident).values(
+            incident_id=uuid7(),
+            kind=kind,
+            state="open",
+            partner_id=partner_id,
+            message_id=message_id,
+            earlier_message_id=earlier_message_id,
+            raised_at=tx.now,
+        )
+    )
+
+
+async def list_incidents(
+    tx: Transaction, *, state: str | None, after: UUID | None, limit: int
+) -> Sequence[Row[Any]]:
+    statement = select(incident).order_by(incident.c.incident_id).limit(limit)
+    if state is not None:
+        statement = statement.where(incident.c.state == state)
+    if after is not None:
+        statement = statement.where(incident.c.incident_id > after)
+    return await tx.fetch_all(statement)
+
+
+async def change_incident(tx: Transaction, incident_id: UUID, **values: Any) -> Row[Any] | None:
+    """Change an open incident; None when there is none."""
+    return await tx.fetch_one(
+        update(incident)
+        .where(incident.c.incident_id == incident_id, incident.c.state == "open")
+        .values(**values)
+        .returning(incident)
+    )
+
+
+# -- rows to values
+
+
+def _unit(row: Row[Any]) -> Unit:
+    return Unit(
+        message_id=MessageId(row.message_id),
+        group_index=row.group_index,
+        partner_id=row.partner_id,
+        disposition=Disposition(row.disposition),
+        reason=row.reason,
+        patient_id=row.patient_id,
+        received_at=row.received_at,
+        decided_by=row.decided_by,
+        decision_reason=row.decision_reason,
+    )
