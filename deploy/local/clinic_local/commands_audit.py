@@ -26,7 +26,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from clinic_local.errors import SetupError
-from clinic_local.operations import AsJson, print_json, print_table
+from clinic_local.operations import AsJson, plural, print_json, print_table
 from clinic_local.paths import run_dir
 from clinic_local.state import read_env, root
 
@@ -180,12 +180,14 @@ def _document(verified: _Verified) -> dict[str, object]:
 
 def _show(verified: _Verified) -> None:
     report = verified.report
-    producers = len(report.producers)
-    print(f"{report.records} records of {producers} producers, root {report.root_hash.hex()}")
-    signed = "none of them"
+    producers = plural(len(report.producers), "producer")
+    print(f"{plural(report.records, 'record')} of {producers}, root {report.root_hash.hex()}")
+    signed = "nothing signed yet"
     if verified.signed_at is not None:
-        signed = f"the first {verified.signed_size}, last at {verified.signed_at:%Y-%m-%d %H:%M:%S} UTC"
-    print(f"{report.checkpoints} checkpoints sign {signed}")
+        signed = (
+            f"the first {verified.signed_size} signed, last at {verified.signed_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    print(f"{plural(report.checkpoints, 'checkpoint')}: {signed}")
     console = Console(highlight=False, soft_wrap=True)
     if report.intact:
         console.print("Intact.", style="green")

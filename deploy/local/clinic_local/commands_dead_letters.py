@@ -20,6 +20,7 @@ from clinic_local.operations import (
     items_of,
     moment,
     operator,
+    plural,
     print_json,
     print_table,
     warn_of_unreachable,
@@ -200,7 +201,7 @@ def _report_count(decided: dict[str, int], *, as_json: bool) -> None:
     if as_json:
         print_json(decided)
     else:
-        print(f"{decided['count']} messages go again, one after the other. See: clinic dead-letters ls")
+        print(f"{plural(decided['count'], 'message')} to be handled again. See: clinic dead-letters ls")
 
 
 def _ids_of(caller: Caller, service: str, cause: str) -> list[int]:

@@ -20,7 +20,7 @@ from clinic_shared.broker import BrokerUnavailableError
 from clinic_shared.topology import Topology, TopologyError
 
 from clinic_local.errors import SetupError
-from clinic_local.operations import AsJson, print_json
+from clinic_local.operations import AsJson, plural, print_json
 from clinic_local.state import read_env, root
 
 app = typer.Typer(help="Exchanges, queues, bindings and policies at the broker.", no_args_is_help=True)
@@ -77,7 +77,9 @@ def verify(
         print_json({"differences": differences, "only_existence_checked": not is_full_check})
     elif differences:
         print("\n".join(differences))
-        print(f"{len(differences)} differences at {broker.address}. What to do: clinic topology declare")
+        print(
+            f"{plural(len(differences), 'difference')} at {broker.address}. What to do: clinic topology declare"
+        )
     else:
         print(f"As it should be at {broker.address}: {_summary(Topology.of(installed))}")
     if not is_full_check and not as_json:

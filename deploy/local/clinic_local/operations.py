@@ -1,6 +1,6 @@
 """What the operator's commands share: somebody who may ask, whole lists, and how answers are printed.
 
-A table on a terminal, aligned columns in a pipe, JSON with `--json`. A service that didn't answer is
+Tables in columns, or JSON with `--json`. A service that didn't answer is
 always named: a part must not be taken for the whole.
 """
 
@@ -9,13 +9,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from typing import Annotated, Any
 
 import httpx
 import typer
+from rich.align import AlignMethod
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from clinic_local.api_client import ApiError, Caller
@@ -27,7 +26,6 @@ from clinic_local.state import clinic_url, read_env, root
 AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 
 LARGEST_PAGE = 200
-_UNLIMITED_WIDTH = 10_000
 _UNAUTHENTICATED = 401
 
 
@@ -107,23 +105,29 @@ def print_json(document: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows below their columns' names; numbers to the right, None as a dash."""
-    table = Table(box=None, pad_edge=False)
-    cells = [list(row) for row in rows]
-    for position, column in enumerate(columns):
-        is_number = {type(row[position]) for row in cells} - {type(None)} == {int}
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(_cell(value) for value in row))
+    """Print rows below their columns' names; numbers to the right, None as a dash.
+
+    Lines are as long as they are: an id that was broken to fit can't be copied.
+    """
+    values = [list(row) for row in rows]
+    lines = [
+        [Text(column, "bold") for column in columns],
+        *([_cell(value) for value in row] for row in values),
+    ]
     console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(table)
-        return
-    # Into a pipe: as wide as it is, so that no name is broken, and nothing after the last column.
-    wide = Console(file=StringIO(), width=_UNLIMITED_WIDTH)
-    with wide.capture() as captured:
-        wide.print(table)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    alignments: list[tuple[AlignMethod, int]] = [
+        (
+            "right" if {type(row[n]) for row in values} - {type(None)} == {int} else "left",
+            max(line[n].cell_len for line in lines),
+        )
+        for n in range(len(columns))
+    ]
+    for line in lines:
+        for cell, (alignment, width) in zip(line, alignments, strict=True):
+            cell.align(alignment, width)
+        whole = Text("  ").join(line)
+        whole.rstrip()
+        console.print(whole, soft_wrap=True)
 
 
 def _cell(value: object) -> Text:
@@ -135,6 +139,10 @@ def _cell(value: object) -> Text:
 def _printable(text: str) -> str:
     """Types, causes and reasons come from outside: none of them may steer a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def moment(value: str | None, *, milliseconds: bool = False) -> str | None:

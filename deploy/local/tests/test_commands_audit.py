@@ -81,7 +81,7 @@ async def log(audit: ServiceHarness, clinic: Clinic, tmp_path: Path, monkeypatch
 async def test_an_untouched_log_is_intact(clinic: Clinic, log: Log) -> None:
     verified = await clinic("audit", "verify", "--public-key", log.public_key)
     assert (verified.status, verified.err) == (0, "")
-    assert verified.out.startswith("10 records of 1 producers, root ")
+    assert verified.out.startswith("10 records of 1 producer, root ")
     assert verified.out.endswith("Intact.\n")
     told = (await clinic("audit", "verify", "--public-key", log.public_key, "--json")).document
     assert (told["intact"], told["records"], told["checkpoints"], told["signed_size"]) == (True, 10, 2, 10)
