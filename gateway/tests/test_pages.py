@@ -128,10 +128,10 @@ async def test_a_problems_type_leads_to_cause_and_fix(clinic: Clinic, slug: str)
 
 async def test_a_services_own_problem_is_explained_by_it(clinic: Clinic, reply: type[Reply]) -> None:
     page = reply(body=b"<h1>taken</h1>", headers=[("content-type", "text/html")])
-    clinic["scheduling"].pages["/problems/slot-taken"] = page
+    clinic["scheduling"].pages["/problems/known-to-one-service"] = page
     for name in ("identity", "patients", "notifications", "billing", "lab-integration"):
-        clinic[name].pages["/problems/slot-taken"] = reply(404, {})
-    assert (await clinic.http.get("/problems/slot-taken")).text == "<h1>taken</h1>"
+        clinic[name].pages["/problems/known-to-one-service"] = reply(404, {})
+    assert (await clinic.http.get("/problems/known-to-one-service")).text == "<h1>taken</h1>"
 
 
 async def test_health_metrics_and_version_are_answered(clinic: Clinic) -> None:

@@ -158,6 +158,7 @@ class Database:
         *,
         service: str,
         pool_size: int = 8,
+        pool_timeout_seconds: float = 5,
         clock: Clock | None = None,
         check_contracts: bool = False,
     ) -> None:
@@ -168,7 +169,7 @@ class Database:
             sqlalchemy_url,
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=5,
+            pool_timeout=pool_timeout_seconds,
             pool_recycle=1800,
             connect_args={
                 "connect_timeout": 3,

@@ -75,6 +75,7 @@ async def running(
         settings.sqlalchemy_url,
         service=service.name,
         pool_size=settings.database_pool_size,
+        pool_timeout_seconds=settings.database_pool_timeout_seconds,
         clock=clock,
         check_contracts=settings.environment != "production",
     )

@@ -19,6 +19,9 @@ class ServiceSettings(BaseSettings):
     http_port: int = 0
     database_url: SecretStr = Field(description="postgresql://user:password@host:port/database")
     database_pool_size: int = Field(default=8, ge=1, le=64)
+    database_pool_timeout_seconds: float = Field(
+        default=5, gt=0, description="how long a request waits for a connection before it gets 503"
+    )
     amqp_url: SecretStr = Field(description="amqp://user:password@host:port/vhost")
     amqp_management_url: SecretStr | None = Field(
         default=None, description="http://user:password@host:port of the management API; optional"

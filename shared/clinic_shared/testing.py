@@ -132,26 +132,31 @@ def _fingerprint(service: Service) -> str:
 
 
 @pytest.fixture(scope="session")
-def database_of(servers: Servers) -> Iterator[Callable[[Service], str]]:
+def postgres_admin(servers: Servers) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(servers.postgres_admin_url, autocommit=True) as admin:
+        yield admin
+
+
+@pytest.fixture
+def database_of(
+    servers: Servers, postgres_admin: psycopg.Connection[Any]
+) -> Iterator[Callable[[Service], str]]:
     """Return a function that makes a fresh, migrated database of a service and returns its URL."""
     made: list[str] = []
-    with psycopg.connect(servers.postgres_admin_url, autocommit=True) as admin:
 
-        def make(service: Service) -> str:
-            template = f"template_{service.name.replace('-', '_')}_{_fingerprint(service)}"
-            _ensure_template(admin, servers, service, template)
-            name = f"test_{uuid7().hex}"
-            admin.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
-            )
-            made.append(name)
-            return servers.database_url(name)
+    def make(service: Service) -> str:
+        template = f"template_{service.name.replace('-', '_')}_{_fingerprint(service)}"
+        _ensure_template(postgres_admin, servers, service, template)
+        name = f"test_{uuid7().hex}"
+        postgres_admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        made.append(name)
+        return servers.database_url(name)
 
-        yield make
-        for name in made:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    yield make
+    for name in made:
+        postgres_admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _ensure_template(
@@ -292,6 +297,7 @@ async def harness(
     configured = service.settings(
         environment="test",
         database_url=database_url,
+        database_pool_timeout_seconds=60,  # a busy test machine is no reason to refuse a request
         amqp_url=amqp_url,
         token_issuer=ISSUER,
         **settings,
