@@ -7,7 +7,7 @@ PYTEST := $(VENV)/python -m pytest
 # Two workers: the whole suite is meant for a machine with two cores.
 WORKERS ?= 2
 
-SERVICES := identity patients scheduling referrals notifications lab-integration billing audit reporting
+SERVICES := $(patsubst services/%/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 PACKAGES := clinic_shared clinic_gateway clinic_local $(foreach s,$(SERVICES),clinic_$(subst -,_,$(s)))
 TEST_DIRS := $(foreach folder,$(wildcard shared/tests gateway/tests deploy/local/tests services/*/tests \
 	tests/contract tests/e2e tests/chaos tests/load),\

@@ -40,7 +40,9 @@ def test_asyncapi_has_one_operation_per_producer_and_consumer_of_each_event():
 
 
 def test_every_service_has_its_openapi():
-    assert {path.stem for path in OPENAPI} >= set(CONTRACTS.services)
+    assert {path.stem for path in OPENAPI} >= set(CONTRACTS.services), (
+        "run: python -m clinic_shared.app openapi"
+    )
 
 
 @pytest.mark.parametrize("path", OPENAPI, ids=lambda path: path.stem)
