@@ -15,7 +15,7 @@ from clinic_shared.testing import Servers, eventually
 Publish = Callable[[bytes], Awaitable[None]]
 
 if TYPE_CHECKING:
-    from conftest import Bearer, Clinic, Reply, StartClinic
+    from .conftest import Bearer, Clinic, Reply, StartClinic
 
 
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer x.y.z", "Basic bGFiOng=", "Digest x"])

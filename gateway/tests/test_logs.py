@@ -10,7 +10,7 @@ import structlog
 from clinic_shared import telemetry
 
 if TYPE_CHECKING:
-    from conftest import Bearer, Reply, StartClinic
+    from .conftest import Bearer, Reply, StartClinic
 
 CANARY = "Kanareykina"
 

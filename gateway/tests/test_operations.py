@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Bearer, Clinic, Reply, StartClinic
+    from .conftest import Bearer, Clinic, Reply, StartClinic
 
 EVENTS = "/v1/ops/events?subject=1"
 

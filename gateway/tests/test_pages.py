@@ -11,7 +11,7 @@ from clinic_gateway.pages import markdown
 from clinic_gateway.routes import RouteTable
 
 if TYPE_CHECKING:
-    from conftest import Clinic, Reply, StartClinic
+    from .conftest import Clinic, Reply, StartClinic
 
 
 def described(path: str, operation_id: str, schema: dict[str, object], **operation: object) -> dict[str, Any]:

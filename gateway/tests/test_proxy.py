@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Bearer, Clinic, Reply, StartClinic
+    from .conftest import Bearer, Clinic, Reply, StartClinic
 
 MEBIBYTE = 1024 * 1024
 NOT_YET = {"type": "/problems/reference-not-yet-known", "title": "x", "status": 409}

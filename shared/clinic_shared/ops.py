@@ -5,11 +5,11 @@ Everything here is audited, reading included.
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import Row, func, select, text
 
 from clinic_shared import dead_letters, intake_worker
@@ -116,7 +116,13 @@ class DeadLetterSelection(BaseModel):
     """Given ones, or all of a cause."""
 
     ids: list[int] = Field(default_factory=list, max_length=1000)
-    cause: str | None = Field(default=None, max_length=64)
+    cause: str | None = Field(default=None, min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.ids and self.cause is None:
+            raise ValueError("name ids or a cause: nothing named would mean everything")
+        return self
 
 
 class DiscardRequest(BaseModel):

@@ -193,7 +193,7 @@ def test_every_schema_can_be_judged_and_equals_itself(event_type):
     assert breaking_changes(schema, schema) == []
 
 
-MUTATIONS = {
+MUTATIONS: dict[str, list[Any]] = {
     "type": ["integer", "string", "null", "array"],
     "format": ["date", "date-time", "email", "uuid"],
     "pattern": ["^$", "^z"],

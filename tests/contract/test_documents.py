@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from clinic_shared.app import openapi_files
 from clinic_shared.asyncapi import asyncapi_document, asyncapi_yaml
 from clinic_shared.contracts import load
 
@@ -43,6 +44,15 @@ def test_every_service_has_its_openapi():
     assert {path.stem for path in OPENAPI} >= set(CONTRACTS.services), (
         "run: python -m clinic_shared.app openapi"
     )
+
+
+def test_openapi_is_what_the_code_says_now():
+    stale = [
+        path.stem
+        for path, text in openapi_files()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    assert stale == [], "run: .venv/bin/python -m clinic_shared.app openapi"
 
 
 @pytest.mark.parametrize("path", OPENAPI, ids=lambda path: path.stem)

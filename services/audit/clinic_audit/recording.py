@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from pydantic import AwareDatetime, BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, StringConstraints
 
 from clinic_audit import store
 from clinic_audit.domain import leaf_hash
@@ -28,9 +28,13 @@ class IncomingRecord:
     record: bytes
 
 
+# PostgreSQL's text holds no NUL: one in a search column would stop the whole log.
+_Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+
+
 class _Entity(BaseModel):
-    type: str
-    id: str | None
+    type: _Text
+    id: _Text | None
 
 
 class _Agent(BaseModel):
@@ -42,8 +46,8 @@ class RecordIndex(BaseModel):
 
     id: UUID
     recorded: AwareDatetime
-    action: str
-    outcome: str
+    action: _Text
+    outcome: _Text
     agent: _Agent
     entity: _Entity
     patient: UUID | None
@@ -62,7 +66,7 @@ class RecordIndex(BaseModel):
 
 
 def read_index(record: bytes) -> RecordIndex:
-    """Raises ValueError for bytes that aren't an audit record."""
+    """Raises ValueError or RecursionError for bytes that aren't an audit record."""
     return RecordIndex.model_validate(json.loads(record))
 
 
@@ -100,7 +104,7 @@ def _row(incoming: IncomingRecord, *, received_at: datetime) -> dict[str, Any] |
         return None
     try:
         index = read_index(incoming.record)
-    except (ValidationError, ValueError):
+    except (ValueError, RecursionError):
         return None
     return {
         "producer": incoming.producer,

@@ -3,9 +3,11 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
 from clinic_audit import store
 from clinic_audit.recording import IncomingRecord, record_batch
 from clinic_audit.tables import incident
+from clinic_shared.audit import leaf_hash
 from clinic_shared.testing import ServiceHarness
 from sqlalchemy import select
 
@@ -72,3 +74,24 @@ async def test_concurrent_batches_never_share_an_index(audit: ServiceHarness, re
     batches = [[record(n, producer=f"p{batch}") for n in range(5)] for batch in range(8)]
     await asyncio.gather(*(put(audit, *batch) for batch in batches))
     assert [index for index, _, _ in await log(audit)] == list(range(40))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'"', b"\xff", b'{"entity": {"type": "\\u0000"}}'],
+    ids=["deep", "cut", "latin", "nul"],
+)
+async def test_bytes_that_are_no_record_never_stop_the_log(
+    audit: ServiceHarness, record: RecordFactory, content: bytes
+) -> None:
+    odd = IncomingRecord(producer="patients", pseq=0, leaf_hash=leaf_hash(content), record=content)
+    await put(audit, odd, record(0))
+    assert await incidents(audit) == [("malformed", 1)]
+    assert len(await log(audit)) == 1
+
+
+async def test_a_nul_in_a_search_column_never_stops_the_log(
+    audit: ServiceHarness, record: RecordFactory
+) -> None:
+    await put(audit, record(0, resource_id="\x00"), record(1))
+    assert await incidents(audit) == [("malformed", 1)]

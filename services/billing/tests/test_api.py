@@ -151,7 +151,7 @@ async def test_lists_come_in_pages(till: Till) -> None:
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        query = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
+        query: dict[str, Any] = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
         page = (await till.get("/v1/invoices", **query)).json()
         seen += [item["number"] for item in page["items"]]
         cursor = page["next_cursor"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ async def test_the_books_are_right_after_payments_and_refunds_at_once(till: Till
         async with database.transaction() as tx:
             await settlement.give_back(tx, payment["payment_id"], told)
 
-    work = [
+    work: list[Awaitable[object]] = [
         refund_at_provider(payment, f"re_{number}_{payment['payment_id']}", 100 + number)
         for payment, _ in paid
         for number in (*range(5), *range(5))

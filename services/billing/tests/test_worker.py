@@ -19,7 +19,7 @@ async def test_a_payment_goes_from_its_start_to_the_books_by_itself(provider: Pr
         payment_id = payment["payment_id"]
 
         async def reference() -> str | None:
-            return (await till.read_payment(payment_id))["provider_reference"]  # type: ignore[no-any-return]  # JSON
+            return (await till.read_payment(payment_id))["provider_reference"]
 
         async def is_received() -> bool:
             return bool((await till.read_payment(payment_id))["status"] == "succeeded")

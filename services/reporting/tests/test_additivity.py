@@ -107,7 +107,7 @@ async def test_nothing_that_happened_in_the_period_is_left_out(network: Network)
     assert PERIOD == {"starts_on": "2026-03-02", "ends_on": "2026-03-09"}
     assert 0 < len(inside) < len(newest)
     assert sum(line["total"] for line in await network.items("appointments")) == len(inside)
-    whole = {"starts_on": "2026-02-01", "ends_on": "2026-04-01"}
+    whole: dict[str, Any] = {"starts_on": "2026-02-01", "ends_on": "2026-04-01"}
     paid = sum(
         t.changes["amount_minor"] for t in stream.told if t.event_type == "billing.payment-received.v1"
     )

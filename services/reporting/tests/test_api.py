@@ -1,5 +1,7 @@
 """Who may read which report, what they get, and what is refused."""
 
+from typing import Any
+
 from clinic_reporting import tables
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import ServiceHarness, assert_tables_match
@@ -42,7 +44,13 @@ async def test_an_impossible_period_is_refused(network: Network) -> None:
 
 
 async def test_a_question_that_makes_no_sense_is_refused(network: Network) -> None:
-    for query in ({"level": "room"}, {"starts_on": "tomorrow"}, {"center_id": "x"}, {"centre_id": "x"}):
+    senseless: list[dict[str, Any]] = [
+        {"level": "room"},
+        {"starts_on": "tomorrow"},
+        {"center_id": "x"},
+        {"centre_id": "x"},
+    ]
+    for query in senseless:
         assert (await network.get("appointments", **query)).status_code == 422, query
 
 
@@ -78,7 +86,7 @@ async def test_days_are_those_of_the_centre(network: Network) -> None:
             ("2026-03-01T22:30:00Z", "2026-03-01T23:00:00Z"),
         ):
             await network.appointment("appointment-booked", department, starts_at=starts_at, ends_at=ends_at)
-    day = {"starts_on": "2026-03-02", "ends_on": "2026-03-03"}
+    day: dict[str, Any] = {"starts_on": "2026-03-02", "ends_on": "2026-03-03"}
     lines = {
         line["name"]: line["total"] for line in await network.items("appointments", level="centre", **day)
     }

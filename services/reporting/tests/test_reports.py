@@ -35,7 +35,7 @@ async def test_utilisation_adds_up_the_time_by_day(network: Network) -> None:
 
 
 async def test_those_who_left_hold_no_post(network: Network) -> None:
-    left = {"staff_id": str(uuid7()), "department_ids": [str(network.dietetics)]}
+    left: dict[str, Any] = {"staff_id": str(uuid7()), "department_ids": [str(network.dietetics)]}
     await network.reporting.deliver_example("identity.staff-member-added.v1", **left)
     await network.reporting.deliver_example(
         "identity.staff-member-deactivated.v1", version=2, active=False, **left
@@ -92,7 +92,7 @@ async def test_either_end_of_a_referral_reads_of_it_and_nobody_else(network: Net
 
 async def _result(network: Network, minutes: int, **changes: Any) -> None:
     """Order at 08:00, receive so many minutes later, file ten seconds after that."""
-    here = {"centre_id": str(network.moscow), "department_id": str(network.dermatology)}
+    here: dict[str, Any] = {"centre_id": str(network.moscow), "department_id": str(network.dermatology)}
     order_id, result_id = str(uuid7()), str(uuid7())
     deliver = network.reporting.deliver_example
     await deliver(
@@ -132,10 +132,10 @@ async def test_a_result_without_an_order_is_counted_for_the_network_only(network
 
 
 async def test_revenue_is_told_by_currency_and_day_of_the_movement(network: Network) -> None:
-    here = {"centre_id": str(network.moscow), "department_id": str(network.dermatology)}
+    here: dict[str, Any] = {"centre_id": str(network.moscow), "department_id": str(network.dermatology)}
     deliver = network.reporting.deliver_example
     for currency, amount in (("RUB", 250_000), ("KZT", 100)):
-        money = {"currency": currency, **here}
+        money: dict[str, Any] = {"currency": currency, **here}
         await deliver(
             "billing.invoice-issued.v1",
             invoice_id=str(uuid7()),
