@@ -9,9 +9,11 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
+from clinic_shared import telemetry
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.intake import Item
+from prometheus_client import Counter
 
 from clinic_lab_integration import matching, messages, result_store, store, unit_store
 from clinic_lab_integration.domain import (
@@ -35,6 +37,13 @@ from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, LabOrder,
 from clinic_lab_integration.unit_store import Outcome, Unit, UnitReport
 
 log = structlog.get_logger()
+
+INCIDENTS = Counter(
+    "clinic_lab_incidents_total",
+    "What should not have happened and was not refused",
+    ["kind"],
+    registry=telemetry.REGISTRY,
+)
 
 CONTROL_ID_REUSED = "control-id-reused"
 
@@ -84,6 +93,7 @@ async def _notice_reused_control_id(tx: Transaction, item: Item, note: MessageNo
         message_id=item.id,
         earlier_message_id=earlier,
     )
+    INCIDENTS.labels(kind=CONTROL_ID_REUSED).inc()
     log.warning("lab_control_id_reused", message_id=item.id, partner_id=UUID(note.partner_id))
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
+from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.errors import NotFoundError
 from clinic_shared.principal import Principal
 from clinic_shared.routing import (
@@ -56,6 +57,12 @@ MEDIA_TYPES = (
     "text/plain",
 )
 _MOST_LINKS = 20
+_EXAMPLE = (
+    "MSH|^~\\&|TESTLIS|TESTLAB|POLYCLINIC|CENTRE|20260115103000+0300||ORU^R01^ORU_R01|EXAMPLE-0001|P|2.5.1\r"
+    "PID|1||T-000001^^^POLYCLINIC^MR\r"
+    "OBR|1||FILLER-0001^TESTLIS|2345-7^Glucose^LN|||20260115081500+0300|||||||||||||||||||F\r"
+    "OBX|1|NM|2345-7^Glucose^LN||5.10|mmol/L|3.90-6.10||||F\r"
+)
 _HL7_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "HL7 acknowledgement, also for AE and AR; empty where none may be given",
@@ -157,15 +164,19 @@ def _match(index: int, found: UUID | ParkReason, caller: Principal) -> MatchResp
 @router.get("/messages", permission=READ, operation_id="listLabMessages")
 async def list_messages(tx: Tx, page: PageQuery) -> Page[MessageResponse]:
     """List what came in, the newest first, with what became of each patient group."""
+    tx.audit(AuditEntry(action=Action.READ, resource_type="LabMessage", details={"list": "messages"}))
     found = await inspection.list_messages(tx, after=page.after, limit=page.limit + 1)
     return page_of([MessageResponse.of(m) for m in found], page, key=lambda m: m.message_id)
 
 
-@router.get("/messages/{message_id}", permission=PUBLIC, operation_id="getLabMessage")
-async def get_message(tx: Tx, caller: LabCaller, message_id: UUID) -> MessageDetail:
+@router.get("/messages/{message_id}", permission=PUBLIC, transactional=False, operation_id="getLabMessage")
+async def get_message(
+    runtime: CurrentRuntime, context: CurrentContext, caller: LabCaller, message_id: UUID
+) -> MessageDetail:
     """Return a message with its answer and dispositions. A laboratory sees its own, without the bytes."""
-    tx.context = replace(tx.context, principal=caller)
-    return MessageDetail.of_message(await inspection.read_message(tx, message_id, caller=caller))
+    # Not the router's transaction: looking for a new laboratory takes a connection of its own first.
+    async with runtime.database.transaction(replace(context, principal=caller)) as tx:
+        return MessageDetail.of_message(await inspection.read_message(tx, message_id, caller=caller))
 
 
 UnitId = Annotated[str, Path(pattern=r"^[0-9a-fA-F-]{36}\.[0-9]{1,6}$", description="`unit_id` of the list")]
@@ -224,3 +235,15 @@ async def settle_incident(tx: Tx, caller: Caller, incident_id: UUID, body: Settl
 
 async def _change_incident(tx: Tx, incident_id: UUID, **values: Any) -> IncidentResponse:
     return IncidentResponse.of(await worklist.change_incident(tx, incident_id, **values))
+
+
+def _describe_bodies() -> None:
+    """FastAPI describes bodies that it reads itself; these are bytes to it."""
+    content = {name: {"schema": {"type": "string"}, "example": _EXAMPLE} for name in MEDIA_TYPES}
+    for route in router.routes:
+        if route.media_types == MEDIA_TYPES:
+            body = {"required": True, "description": "One or several HL7 v2 messages", "content": content}
+            route.openapi_extra = {**(route.openapi_extra or {}), "requestBody": body}
+
+
+_describe_bodies()
