@@ -43,9 +43,11 @@ class Books:
             if (url := addresses.get(f"CLINIC_{service.upper().replace('-', '_')}_DATABASE_URL"))
         }
         self._management = addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
-        # A system that ran before these tests knows effects of which their history doesn't.
+        # A system that ran before these tests knows effects and messages of which their history doesn't.
         self._earlier: dict[str, dict[str, Counter[str]]] = {}
-        self._earlier = self.read().effects
+        earlier = self.read()
+        self._earlier = earlier.effects
+        history.foreign |= {event_id for applied in earlier.applied.values() for event_id in applied}
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -74,11 +76,17 @@ class Books:
 
     def settle(self, *, within_seconds: float = SETTLE_SECONDS) -> Verdict:
         """Wait until everything has come to rest, and return the verdict; what is open by then is its finding."""
+        return self.until(lambda verdict: verdict.sound, within_seconds=within_seconds)
+
+    def until(
+        self, expected: Callable[[Verdict], bool], *, within_seconds: float = SETTLE_SECONDS
+    ) -> Verdict:
+        """Wait until the verdict on a system without work under way is as expected; return the last one."""
         deadline = time.monotonic() + within_seconds
         while True:
             late = time.monotonic() > deadline
             verdict = self._attempt(even_if_busy=late)
-            if late or (verdict is not None and verdict.sound):
+            if late or (verdict is not None and expected(verdict)):
                 assert verdict is not None
                 return verdict
             time.sleep(_POLL_SECONDS)

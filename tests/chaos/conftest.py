@@ -85,9 +85,14 @@ def caller_of(system: System) -> Iterator[Callable[[str], Caller]]:
 
 
 @pytest.fixture(scope="session")
-def books(system: System, history: History, caller_of: Callable[[str], Caller]) -> Iterator[Books]:
-    with closing(Books(system, history, caller_of("admin"))) as books:
+def books(system: System, history: History, operator: Caller) -> Iterator[Books]:
+    with closing(Books(system, history, operator)) as books:
         yield books
+
+
+@pytest.fixture(scope="session")
+def operator(caller_of: Callable[[str], Caller]) -> Caller:
+    return caller_of("admin")
 
 
 @pytest.fixture(scope="session")

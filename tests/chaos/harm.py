@@ -1,6 +1,7 @@
 """What is done to a system, and waiting until it has got over it."""
 
 import time
+from pathlib import Path
 
 from clinic_local.state import RunState
 from clinic_local.testing import System
@@ -41,3 +42,11 @@ def first_dead(system: System, before: dict[str, int]) -> str:
             return dead[0]
         assert time.monotonic() < deadline, "the supervisor didn't notice"
         time.sleep(0.05)
+
+
+def wait_for_hit(hit: Path) -> None:
+    """Wait until somebody has died at an armed point. A case in which nobody does proves nothing, so it fails."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while not hit.exists():
+        assert time.monotonic() < deadline, f"{hit.name}: nobody passed the point"
+        time.sleep(0.02)

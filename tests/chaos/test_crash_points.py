@@ -4,16 +4,14 @@ The steps are the crash points in `clinic_shared`; the laboratory sends the same
 acknowledges them. A case whose point was not passed fails: it would prove nothing.
 """
 
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from clinic_local.api_client import Caller
 from clinic_local.testing import System
 
 from .books import Books
-from .harm import first_dead, pids_of
+from .harm import first_dead, pids_of, wait_for_hit
 from .people import Desk, Lab, Patient
 
 LAB, PATIENTS = "lab-integration", "patients"
@@ -44,7 +42,6 @@ STEPS = [
     (LAB, "consumer.effect.before"),
     (LAB, "consumer.commit.after"),
 ]
-HIT_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +75,9 @@ def test_a_process_that_dies_at_any_step_costs_and_doubles_nothing(
     hit = system.arm(service, label)
     key, message = lab.write(patient, numbers[step])
     acknowledgement = lab.insist(key, message)
-    _wait_for(hit)
+    wait_for_hit(hit)
     victim = first_dead(system, before)
     system.wait_until_restarted(victim, before[victim])
     assert lab.insist(key, message) == acknowledgement
     verdict = books.settle()
     assert verdict.sound, f"\n{verdict}"
-
-
-def _wait_for(hit: Path) -> None:
-    deadline = time.monotonic() + HIT_SECONDS
-    while not hit.exists():
-        assert time.monotonic() < deadline, f"{hit.name}: nobody passed the point"
-        time.sleep(0.02)
