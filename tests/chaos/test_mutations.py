@@ -1,0 +1,81 @@
+"""Each safeguard that is switched off makes the test fail that stands for it: the tests have teeth."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from clinic_local.paths import CHECKOUT
+from clinic_shared.testing import Servers
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+
+MESSAGING = "shared/tests/messaging"
+GUARDS = {
+    "inbox-off": f"{MESSAGING}/test_consumer.py::test_a_duplicate_has_one_effect",
+    "confirms-off": f"{MESSAGING}/test_relay.py::test_order_survives_a_full_queue_and_nothing_is_lost",
+    "ack-before-commit": f"{MESSAGING}/test_consumer.py::"
+    "test_with_the_database_down_messages_wait_and_no_delivery_is_spent",
+    "ack-before-durable": f"{MESSAGING}/test_intake.py::"
+    "test_with_both_down_an_item_is_refused_and_stored_nowhere",
+    "commit-after-response": "shared/tests/web/test_routing.py::test_what_is_answered_is_committed_already",
+}
+EXCLUSION = (
+    "services/scheduling/tests/test_booking.py::"
+    "test_the_constraint_refuses_an_overlap_even_when_the_check_is_blind"
+)
+PASSED, TESTS_FAILED = 0, 1
+
+
+@pytest.fixture(scope="module")
+def environment(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a pytest inside this one, on the servers of this one."""
+    urls = tmp_path_factory.mktemp("servers") / "urls.json"
+    urls.write_text(json.dumps(asdict(servers)), encoding="utf-8")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINIC_", "PYTEST_"))}
+    yield {**kept, "CLINIC_TEST_SERVERS": str(urls), "PYTHONPATH": str(CHECKOUT)}
+
+
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", *arguments]
+    return subprocess.run(
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+
+
+def test_with_every_safeguard_on_the_tests_pass(environment: dict[str, str]) -> None:
+    result = run(environment, *GUARDS.values(), EXCLUSION)
+    assert result.returncode == PASSED, result.stdout
+    assert f"{len(GUARDS) + 1} passed" in result.stdout
+
+
+@pytest.mark.parametrize("mutation", GUARDS)
+def test_with_a_safeguard_off_the_test_that_stands_for_it_fails(
+    environment: dict[str, str], mutation: str
+) -> None:
+    result = run({**environment, "CLINIC_MUTATION": mutation}, GUARDS[mutation])
+    assert result.returncode == TESTS_FAILED, result.stdout
+    assert f"FAILED {GUARDS[mutation]}" in result.stdout
+
+
+def test_without_the_exclusion_constraint_the_test_of_it_fails(environment: dict[str, str]) -> None:
+    result = run(environment, "-p", "tests.chaos.without_exclusion", EXCLUSION)
+    assert result.returncode == TESTS_FAILED, result.stdout
+    assert f"FAILED {EXCLUSION}" in result.stdout
+
+
+def test_every_mutation_that_the_code_knows_has_its_test() -> None:
+    known = {
+        name
+        for file in Path(CHECKOUT, "shared", "clinic_shared").glob("*.py")
+        for name in _mutations(file.read_text(encoding="utf-8"))
+    }
+    assert known == GUARDS.keys()
+
+
+def _mutations(source: str) -> list[str]:
+    return [part.split('"')[0] for part in source.split('mutated("')[1:]]
