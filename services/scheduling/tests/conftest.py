@@ -8,10 +8,8 @@ from uuid import UUID
 import httpx
 import pytest
 from clinic_scheduling.app import service
-from clinic_shared.crash import mutated
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import ServiceHarness, service_fixture
-from sqlalchemy import text
 
 scheduling = service_fixture(service)
 
@@ -98,9 +96,6 @@ class Clinic:
 
 @pytest.fixture
 async def clinic(scheduling: ServiceHarness) -> Clinic:
-    if mutated("exclusion-off"):
-        async with scheduling.runtime.database.transaction() as tx:
-            await tx.execute(text("ALTER TABLE allocation DROP CONSTRAINT allocation_no_overlap"))
     made = Clinic(scheduling, uuid7(), uuid7(), uuid7(), uuid7(), uuid7(), uuid7())
     await scheduling.deliver_example("identity.centre-opened.v1", centre_id=str(made.centre_id))
     await scheduling.deliver_example(
