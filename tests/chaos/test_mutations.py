@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +18,7 @@ GUARDS = {
     "inbox-off": f"{MESSAGING}/test_consumer.py::test_a_duplicate_has_one_effect",
     "confirms-off": f"{MESSAGING}/test_relay.py::test_order_survives_a_full_queue_and_nothing_is_lost",
     "ack-before-commit": f"{MESSAGING}/test_consumer.py::"
-    "test_with_the_database_down_messages_wait_and_no_delivery_is_spent",
+    "test_a_message_is_the_brokers_until_its_effect_is_committed",
     "ack-before-durable": f"{MESSAGING}/test_intake.py::"
     "test_with_both_down_an_item_is_refused_and_stored_nowhere",
     "commit-after-response": "shared/tests/web/test_routing.py::test_what_is_answered_is_committed_already",
@@ -32,12 +31,12 @@ PASSED, TESTS_FAILED = 0, 1
 
 
 @pytest.fixture(scope="module")
-def environment(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def environment(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a pytest inside this one, on the servers of this one."""
     urls = tmp_path_factory.mktemp("servers") / "urls.json"
     urls.write_text(json.dumps(asdict(servers)), encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINIC_", "PYTEST_"))}
-    yield {**kept, "CLINIC_TEST_SERVERS": str(urls), "PYTHONPATH": str(CHECKOUT)}
+    return {**kept, "CLINIC_TEST_SERVERS": str(urls), "PYTHONPATH": str(CHECKOUT)}
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

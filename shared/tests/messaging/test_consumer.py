@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
+import httpx
 import pytest
 from clinic_shared import telemetry
 from clinic_shared.consumer import Handlers, apply, context_of
@@ -16,6 +18,7 @@ from clinic_shared.errors import InvalidRequestError
 from clinic_shared.events import Origin
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
+from clinic_shared.management import vhost_of
 from clinic_shared.relay import Relay
 from clinic_shared.service import Runtime, Service
 from clinic_shared.testing import FixedClock, Servers, eventually
@@ -291,6 +294,39 @@ async def test_a_consumer_that_starts_without_its_database_waits_for_it(
         database_wire.come_back()
         await effects_reach(journal, consumer, 1)
         assert Health.of(runtime).reasons == {}
+
+
+async def test_a_message_is_the_brokers_until_its_effect_is_committed(
+    consumer: Runtime,
+    broker_urls: Servers,
+    journal: Journal,
+    queues: Queues,
+    looping: Looping,
+    behaviour: Behaviour,
+) -> None:
+    """Whoever dies in the middle of a handler leaves the message to the next."""
+    working = asyncio.Event()
+
+    async def work(_: Transaction, __: Envelope) -> None:
+        await working.wait()
+
+    behaviour.before = work
+    await put(queues, uuid7())
+    async with looping(Consumer(consumer, QUEUE).run):
+        try:
+            await eventually(lambda: _unacknowledged(broker_urls, 1))
+        finally:
+            working.set()
+        await effects_reach(journal, consumer, 1)
+        await eventually(lambda: _unacknowledged(broker_urls, 0))
+
+
+async def _unacknowledged(broker: Servers, expected: int) -> bool:
+    async with httpx.AsyncClient(base_url=broker.management_url, trust_env=False) as management:
+        vhost = quote(vhost_of(broker.amqp_url), safe="")
+        answer = await management.get(f"/api/queues/{vhost}/{QUEUE}")
+    counted: dict[str, Any] = answer.raise_for_status().json()
+    return counted.get("messages_unacknowledged") == expected
 
 
 async def test_a_lost_acknowledgement_leaves_one_effect(
