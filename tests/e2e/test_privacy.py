@@ -82,20 +82,18 @@ def test_no_metric_has_a_word_of_it(system: System, canary: dict[str, str]) -> N
 
 
 def test_no_name_at_the_broker_has_a_word_of_it(system: System, canary: dict[str, str]) -> None:
-    management = httpx.Client(
-        base_url=system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"], trust_env=False
-    )
+    url = system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
+    with httpx.Client(base_url=url, trust_env=False) as management:
 
-    def quiet() -> bool:
-        queues = management.get("/api/queues").json()
-        return all(
-            queue.get("messages", 0) == 0 for queue in queues if not queue["name"].startswith("unrouted")
-        )
+        def is_quiet() -> bool:
+            queues = management.get("/api/queues").json()
+            waiting = [queue["name"] for queue in queues if queue.get("messages", 0)]
+            return all(name.startswith("unrouted") for name in waiting)
 
-    deadline = time.monotonic() + 30
-    while not quiet():
-        assert time.monotonic() < deadline, "messages stay in the queues"
-        time.sleep(0.5)
-    for kind in ("queues", "exchanges", "bindings"):
-        text = management.get(f"/api/{kind}").text
-        assert not [value for value in canary.values() if value in text]
+        deadline = time.monotonic() + 30
+        while not is_quiet():
+            assert time.monotonic() < deadline, "messages stay in the queues"
+            time.sleep(0.5)
+        for kind in ("queues", "exchanges", "bindings"):
+            text = management.get(f"/api/{kind}").text
+            assert not [value for value in canary.values() if value in text]
