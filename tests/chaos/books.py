@@ -47,7 +47,8 @@ class Books:
         self._earlier: dict[str, dict[str, Counter[str]]] = {}
         earlier = self.read()
         self._earlier = earlier.effects
-        history.foreign |= {event_id for applied in earlier.applied.values() for event_id in applied}
+        for consumer, applied in earlier.applied.items():
+            history.foreign |= applied.keys() | earlier.kept[consumer].keys()
 
     @property
     def services(self) -> tuple[str, ...]:

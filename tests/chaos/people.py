@@ -243,6 +243,12 @@ class Till:
         persist(self.history, {PAYMENT: [payment]}, pay)
         return payment
 
+    def asked_for(self, payment_id: str) -> int:
+        """Return how many payment intents the provider has for a payment of ours."""
+        answer = httpx.get(f"{self.provider_url}/_control/stripe/events", trust_env=False, timeout=10)
+        created = [e for e in answer.json()["items"] if e["type"] == "payment_intent.created"]
+        return sum(e["data"]["object"]["metadata"].get("payment_id") == payment_id for e in created)
+
     def _do(self, caller: Caller, path: str) -> dict[str, Any]:
         key = str(uuid.uuid4())
 

@@ -12,9 +12,9 @@ from clinic_local.testing import System
 
 from .books import Books
 from .harm import first_dead, pids_of, wait_for_hit
-from .people import Desk, Lab, Patient
+from .people import Desk, Lab, Patient, Till
 
-LAB, PATIENTS = "lab-integration", "patients"
+LAB, PATIENTS, BILLING = "lab-integration", "patients", "billing"
 STEPS = [
     # The message comes in ...
     (LAB, "intake.accept.before"),
@@ -81,3 +81,23 @@ def test_a_process_that_dies_at_any_step_costs_and_doubles_nothing(
     assert lab.insist(key, message) == acknowledgement
     verdict = books.settle()
     assert verdict.sound, f"\n{verdict}"
+
+
+@pytest.mark.parametrize(
+    "label", ["provider.call.after", "intake.durable.after", "intake.process.before", "intake.process.commit"]
+)
+def test_a_billing_process_that_dies_over_a_payment_neither_asks_nor_books_twice(
+    system: System, books: Books, till: Till, label: str
+) -> None:
+    invoice = till.visit()
+    resting = books.settle()
+    assert resting.sound, f"\n{resting}"
+    before = pids_of(system, BILLING)
+    hit = system.arm(BILLING, label)
+    payment = till.pay(invoice)
+    wait_for_hit(hit)
+    victim = first_dead(system, before)
+    system.wait_until_restarted(victim, before[victim])
+    verdict = books.settle()
+    assert verdict.sound, f"\n{verdict}"
+    assert till.asked_for(payment) == 1
