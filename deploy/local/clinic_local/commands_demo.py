@@ -24,7 +24,8 @@ def demo() -> None:
     if network is None:
         raise SetupError("demo", "there is no demo network", "make seed")
     fakes_url = os.environ.get("CLINIC_FAKES_URL") or read_env(root())["CLINIC_FAKES_URL"]
-    console = Console(highlight=False, soft_wrap=True)
+    # Without a terminal, wide enough for its lines: a log isn't read through a keyhole.
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
     journey = Journey(network, url, fakes_url, root(), console)
     try:
         went_well = journey.travel()
