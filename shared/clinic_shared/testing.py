@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -74,9 +73,6 @@ class Servers:
         return f"{base}/{database}"
 
 
-_keepers: list[subprocess.Popen[bytes]] = []
-
-
 def pytest_configure() -> None:
     # Workers inherit it: servers live as long as the process that the user started.
     os.environ.setdefault("CLINIC_TEST_CONTROLLER", str(os.getpid()))
@@ -106,15 +102,18 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Servers:
     except FileExistsError:
         pass
     else:
-        with (root / "keeper.log").open("wb") as keeper_log:
-            keeper = subprocess.Popen(  # noqa: S603  # our own module
-                [sys.executable, "-m", "clinic_local.test_servers", str(root), controller],
-                stdout=keeper_log,
-                stderr=keeper_log,
-                start_new_session=True,
-            )
-        # It outlives the tests on purpose; a Popen thrown away while its process runs is a ResourceWarning.
-        _keepers.append(keeper)
+        # Spawned, not a Popen: it outlives this process on purpose, and a Popen would complain at exit.
+        log = str(root / "keeper.log")
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "clinic_local.test_servers", str(root), controller],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
     deadline = time.monotonic() + 180
     while not urls.exists():
         if (root / "failed").exists() or time.monotonic() > deadline:
