@@ -5,6 +5,9 @@ first start; in production it must be given.
 """
 
 import asyncio
+import contextlib
+import os
+import tempfile
 from pathlib import Path
 
 from clinic_shared.database import Transaction
@@ -49,25 +52,28 @@ def load_signer(settings: AuditSettings) -> Signer:
     if path is None or not path.exists():
         if settings.environment == "production":
             raise SigningKeyMissingError("CLINIC_AUDIT_SIGNING_KEY_FILE must name a PEM file")
-        key = Ed25519PrivateKey.generate()
-        if path is not None:
-            _write_private(path, key)
-        return Signer(key, log_origin=settings.audit_log_origin)
+        if path is None:
+            return Signer(Ed25519PrivateKey.generate(), log_origin=settings.audit_log_origin)
+        _make_key(path)
     loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(loaded, Ed25519PrivateKey):
         raise SigningKeyMissingError("the audit signing key must be an Ed25519 key")
     return Signer(loaded, log_origin=settings.audit_log_origin)
 
 
-def _write_private(path: Path, key: Ed25519PrivateKey) -> None:
-    pem = key.private_bytes(
+def _make_key(path: Path) -> None:
+    """Make a key for this machine; of two processes that try, the first one's stays, and is whole."""
+    pem = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(pem)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".checkpoint-key") as written:  # mode 0600
+        written.write(pem)
+        written.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(written.name, path)
 
 
 async def sign_checkpoints(runtime: Runtime, stop: asyncio.Event) -> None:
