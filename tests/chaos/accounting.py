@@ -47,6 +47,9 @@ class History:
         with self._lock:
             self._attempts.append(Attempt(kind, key, answer, time.time()))
 
+    def __len__(self) -> int:
+        return len(self._copy())
+
     def kinds(self) -> set[str]:
         return {attempt.kind for attempt in self._copy()}
 

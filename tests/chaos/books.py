@@ -35,6 +35,7 @@ class Books:
         self._system = system
         self._history = history
         self._operator = operator
+        self._sound_up_to: int | None = None
         self._connections: dict[str, psycopg.Connection[tuple[Any, ...]]] = {}
         addresses = system.addresses
         self._urls = {
@@ -77,7 +78,14 @@ class Books:
 
     def settle(self, *, within_seconds: float = SETTLE_SECONDS) -> Verdict:
         """Wait until everything has come to rest, and return the verdict; what is open by then is its finding."""
-        return self.until(lambda verdict: verdict.sound, within_seconds=within_seconds)
+        verdict = self.until(lambda verdict: verdict.sound, within_seconds=within_seconds)
+        self._sound_up_to = len(self._history) if verdict.sound else None
+        return verdict
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether nobody asked for anything since the last verdict, which was sound."""
+        return self._sound_up_to == len(self._history)
 
     def until(
         self, expected: Callable[[Verdict], bool], *, within_seconds: float = SETTLE_SECONDS

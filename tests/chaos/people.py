@@ -225,9 +225,13 @@ class Till:
             )[0]["invoice_id"]
         )
 
+    def start(self, invoice_id: str) -> str:
+        """Ask to pay an invoice, or carry on with the payment that was begun; returns its id."""
+        return str(self._do(self.patient, f"/v1/invoices/{invoice_id}/payments")["payment_id"])
+
     def pay(self, invoice_id: str, *, deliveries: int = 2) -> str:
         """Pay an invoice; the provider notifies so many times, out of order. Returns the payment's id."""
-        payment: str = self._do(self.patient, f"/v1/invoices/{invoice_id}/payments")["payment_id"]
+        payment = self.start(invoice_id)
         reference = self._awaited(
             lambda: self.biller.get(f"/v1/payments/{payment}")["provider_reference"], what="reference"
         )

@@ -4,12 +4,13 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from .people import Desk, Lab, Patient, Till
 
 FLOW_SECONDS = 60
+BOOKINGS, LAB_MESSAGES, PAYMENTS = KINDS = ("bookings", "lab messages", "payments")
 _PAUSE_SECONDS = (0.1, 0.4)
 _LONGEST_FLOW = 60
 """Operations of each kind in one flow, whatever happens: the machine may be small."""
@@ -28,12 +29,12 @@ class Flow:
         with self._lock:
             self.done[kind] += 1
 
-    def wait_for_more(self, operations: int = 3) -> None:
-        """Wait until so many more operations of each kind have been acknowledged."""
+    def wait_for_more(self, operations: int = 1, *, kinds: Collection[str] = KINDS) -> None:
+        """Wait until so many more operations of each of these kinds have been acknowledged."""
         with self._lock:
-            wanted = {kind: count + operations for kind, count in self.done.items()}
+            wanted = {kind: min(self.done[kind] + operations, _LONGEST_FLOW) for kind in kinds}
         deadline = time.monotonic() + FLOW_SECONDS
-        while any(self.done[kind] < min(count, _LONGEST_FLOW) for kind, count in wanted.items()):
+        while any(self.done[kind] < count for kind, count in wanted.items()):
             assert not self.errors, self.errors
             assert time.monotonic() < deadline, f"traffic stands still: {self.done}, wanted {wanted}"
             time.sleep(0.02)
@@ -54,9 +55,9 @@ class Traffic:
         """Let traffic flow until the block ends; then what was begun is finished, and errors are raised."""
         flow = Flow()
         kinds: dict[str, Callable[[random.Random], object]] = {
-            "bookings": lambda rng: self._desk.book(rng.choice(self._patients)),
-            "lab messages": lambda rng: self._lab.send(rng.choice(self._patients)),
-            "payments": lambda _: self._till.pay(self._till.visit()),
+            BOOKINGS: lambda rng: self._desk.book(rng.choice(self._patients)),
+            LAB_MESSAGES: lambda rng: self._lab.send(rng.choice(self._patients)),
+            PAYMENTS: lambda _: self._till.pay(self._till.visit()),
         }
         threads = []
         for kind, act in kinds.items():
