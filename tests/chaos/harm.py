@@ -1,6 +1,8 @@
 """What is done to a system, and waiting until it has got over it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clinic_local.state import RunState
@@ -33,8 +35,26 @@ def wait_until_running(system: System, before: dict[str, int]) -> None:
         system.wait_until_restarted(name, pid, within_seconds=RECOVERY_SECONDS)
 
 
-def first_dead(system: System, before: dict[str, int]) -> str:
-    """Wait until the supervisor notices that one of these has died."""
+@contextmanager
+def dying(system: System, service: str, label: str) -> Iterator[None]:
+    """Let a process of the service die at a crash point, because of what the block does, and come back."""
+    before = pids_of(system, service)
+    hit = system.arm(service, label)
+    yield
+    _wait_for(hit)
+    victim = _first_dead(system, before)
+    system.wait_until_restarted(victim, before[victim], within_seconds=RECOVERY_SECONDS)
+
+
+def _wait_for(hit: Path) -> None:
+    """A case in which nobody dies proves nothing, so it fails."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while not hit.exists():
+        assert time.monotonic() < deadline, f"{hit.name}: nobody passed the point"
+        time.sleep(0.02)
+
+
+def _first_dead(system: System, before: dict[str, int]) -> str:
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
         dead = [name for name, pid in before.items() if system.process(name).pid != pid]
@@ -42,11 +62,3 @@ def first_dead(system: System, before: dict[str, int]) -> str:
             return dead[0]
         assert time.monotonic() < deadline, "the supervisor didn't notice"
         time.sleep(0.05)
-
-
-def wait_for_hit(hit: Path) -> None:
-    """Wait until somebody has died at an armed point. A case in which nobody does proves nothing, so it fails."""
-    deadline = time.monotonic() + RECOVERY_SECONDS
-    while not hit.exists():
-        assert time.monotonic() < deadline, f"{hit.name}: nobody passed the point"
-        time.sleep(0.02)

@@ -12,7 +12,7 @@ from clinic_local.testing import System
 from psycopg import sql
 
 from .books import Books
-from .harm import first_dead, pids_of, wait_for_hit
+from .harm import dying
 from .people import Desk, Lab, Patient, Till, acknowledgement_code
 
 DATABASE = "clinic_lab_integration"
@@ -91,14 +91,9 @@ def test_without_its_database_lab_messages_are_acknowledged_and_take_effect_once
 def test_a_worker_that_dies_while_it_empties_the_buffer_takes_nothing_twice(
     system: System, books: Books, lab: Lab, patient: Patient
 ) -> None:
-    before = pids_of(system, LAB)
-    with database_closed(system, DATABASE):
+    with dying(system, LAB, "intake.drain.after"), database_closed(system, DATABASE):
         for _ in range(3):
             lab.send(patient)
-        hit = system.arm(LAB, "intake.drain.after")
-    wait_for_hit(hit)
-    victim = first_dead(system, before)
-    system.wait_until_restarted(victim, before[victim])
     verdict = books.settle()
     assert verdict.sound, f"\n{verdict}"
 
