@@ -20,13 +20,18 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 	--allow-untyped-decorators --no-warn-return-any
 
 .DEFAULT_GOAL := help
-.PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap
+.PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap \
+	bootstrap-checks
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 bootstrap:
 	@$(PYTHON) deploy/local/bootstrap.py
+
+# With what only tests and measurements need, and `make up` needn't wait for.
+bootstrap-checks:
+	@$(PYTHON) deploy/local/bootstrap.py --group checks
 
 up: bootstrap ## start everything on this machine: servers, services, gateway, demo data
 	@$(CLINIC) up
@@ -59,15 +64,15 @@ lab: bootstrap ## post an HL7 file and show where it ends: make lab FILE=message
 seed: bootstrap ## fill the running system with the demo network
 	@$(CLINIC) seed
 
-check: lint types ## lint, types and the tests that need no servers, in under a minute
+check: bootstrap-checks lint types ## lint, types and the tests that need no servers, in under a minute
 	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not servers and not chaos and not slow" $(PARALLEL)
 
 test: ## everything, with servers of its own; one service with S=scheduling
 ifdef S
-test: bootstrap
+test: bootstrap-checks
 	@$(PYTEST) $(wildcard services/$(S)/tests $(S)/tests deploy/$(S)/tests tests/$(S))
 else
-test: lint types contracts
+test: bootstrap-checks lint types contracts
 	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not chaos" $(filter-out tests/contract,$(PARALLEL))
 	@$(PYTEST) $(SERIAL)
 endif
@@ -77,7 +82,7 @@ lint: bootstrap ## ruff, formatting and the import rules
 	@$(VENV)/ruff format --check --quiet . || { echo "run: make fmt" >&2; exit 1; }
 	@$(VENV)/lint-imports
 
-types: bootstrap ## mypy --strict on sources and tests
+types: bootstrap-checks ## mypy --strict on sources and tests
 	@$(VENV)/mypy $(foreach package,$(PACKAGES),-p $(package))
 	@$(VENV)/mypy deploy/local/bootstrap.py
 	@$(VENV)/mypy $(MYPY_TESTS) $(filter-out services/lab-integration/%,$(TEST_DIRS))
@@ -85,10 +90,10 @@ types: bootstrap ## mypy --strict on sources and tests
 	@cd services/lab-integration && ../../$(VENV)/mypy --config-file ../../pyproject.toml \
 		--cache-dir ../../.mypy_cache $(MYPY_TESTS) tests
 
-contracts: bootstrap ## producers, consumers and generated files against contracts/
+contracts: bootstrap-checks ## producers, consumers and generated files against contracts/
 	@$(PYTEST) -q tests/contract
 
-bench: bootstrap ## measure against the limits of the same run; writes .run/bench.json
+bench: bootstrap-checks ## measure against the limits of the same run; writes .run/bench.json
 	@$(VENV)/python tests/load/bench.py
 
 fmt: bootstrap ## format the code

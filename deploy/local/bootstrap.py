@@ -8,6 +8,7 @@ the SHA-256 below. Everything goes into the clone and ~/.cache/polyclinic; nothi
 
 from __future__ import annotations
 
+import argparse
 import base64
 import configparser
 import fcntl
@@ -303,29 +304,30 @@ def _python() -> str:
     return str(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def sync(uv: Path, indexes: Indexes) -> None:
+def sync(uv: Path, indexes: Indexes, groups: frozenset[str]) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     environ.update(UV_PYTHON_DOWNLOADS="never", UV_PROJECT_ENVIRONMENT=str(VENV))
-    command = [str(uv), "sync", "--quiet", "--frozen", "--all-packages", "--python", _python()]
+    chosen = ["--frozen", "--all-packages", *(part for name in sorted(groups) for part in ("--group", name))]
+    command = [str(uv), "sync", "--quiet", *chosen, "--python", _python()]
     if indexes.is_pypi:
         result = _run(command, environ)
         if result.returncode == 0:
             return
         if not (indexes.extra or indexes.find_links):
             raise _failed("uv sync", result)
-    _install_from_mirror(uv, indexes, environ)
+    _install_from_mirror(uv, indexes, chosen, environ)
     result = _run([*command, "--offline"], environ)
     if result.returncode != 0:
         raise _failed("uv sync", result)
 
 
-def _install_from_mirror(uv: Path, indexes: Indexes, environ: dict[str, str]) -> None:
+def _install_from_mirror(uv: Path, indexes: Indexes, chosen: list[str], environ: dict[str, str]) -> None:
     """Install the locked versions, by the locked hashes, from where this machine gets its packages.
 
     `uv sync --frozen` fetches from the addresses in the lock file whatever index is configured.
     """
     requirements = RUN / "requirements.txt"
-    export = ["export", "--quiet", "--frozen", "--all-packages", "--no-emit-workspace"]
+    export = ["export", "--quiet", *chosen, "--no-emit-workspace"]
     commands = [
         [*export, "--python", _python(), "--output-file", str(requirements)],
         ["venv", "--quiet", "--allow-existing", "--python", _python(), str(VENV)],
@@ -370,25 +372,41 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _is_done(wanted: str) -> bool:
-    return STAMP.exists() and STAMP.read_text() == wanted and (VENV / "bin" / "clinic").exists()
+def stamp(wanted: str, groups: frozenset[str]) -> str:
+    return " ".join([wanted, *sorted(groups)])
 
 
-def _set_up() -> None:
+def _installed() -> tuple[str, frozenset[str]]:
+    """Return the fingerprint of what .venv holds, and the dependency groups in it besides the default ones."""
+    try:
+        fingerprint_, *groups = STAMP.read_text().split()
+    except (FileNotFoundError, ValueError):
+        return "", frozenset()
+    return fingerprint_, frozenset(groups)
+
+
+def _is_done(wanted: str, groups: frozenset[str]) -> bool:
+    there, groups_there = _installed()
+    return there == wanted and groups <= groups_there and (VENV / "bin" / "clinic").exists()
+
+
+def _set_up(groups: frozenset[str]) -> None:
     wanted = fingerprint()
-    if _is_done(wanted):
+    if _is_done(wanted, groups):
         return
     started = time.monotonic()
     with _alone():
-        if _is_done(wanted):
+        if _is_done(wanted, groups):
             return
+        # Who needed a group once will again: leaving it out would remove it and install it the next time.
+        groups |= _installed()[1]
         indexes = Indexes(dict(os.environ), pip_files(dict(os.environ)))
         if indexes.certificates:
             os.environ.setdefault("SSL_CERT_FILE", indexes.certificates)
         uv = find_uv(indexes)
         print(f"Python packages: installing into .venv with {uv}", flush=True)
-        sync(uv, indexes)
-        STAMP.write_text(wanted)
+        sync(uv, indexes, groups)
+        STAMP.write_text(stamp(wanted, groups))
     print(f"Python packages: ready ({time.monotonic() - started:.1f} s)", flush=True)
 
 
@@ -397,18 +415,26 @@ def _use_newer_python() -> None:
         newer = shutil.which(f"python3.{minor}")
         if newer and "POLYCLINIC_BOOTSTRAP" not in os.environ:
             os.environ["POLYCLINIC_BOOTSTRAP"] = "1"
-            os.execv(newer, [newer, __file__])  # noqa: S606
+            os.execv(newer, [newer, *sys.argv])  # noqa: S606
     raise BootstrapError(
         f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}",
         "Install python3.11, or name one: make PYTHON=/path/to/python3.11 ...",
     )
 
 
+def _requested_groups() -> frozenset[str]:
+    parser = argparse.ArgumentParser(description="Install the Python packages of uv.lock into .venv.")
+    parser.add_argument(
+        "--group", action="append", default=[], help="also a dependency group of pyproject.toml"
+    )
+    return frozenset(parser.parse_args().group)
+
+
 def main() -> int:
     try:
         if sys.version_info < OLDEST_PYTHON:
             _use_newer_python()
-        _set_up()
+        _set_up(_requested_groups())
     except BootstrapError as error:
         print(f"bootstrap: {error}.", file=sys.stderr)
         print("\n".join(f"  {line}" for line in error.advice.splitlines()), file=sys.stderr)

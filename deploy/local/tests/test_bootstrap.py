@@ -139,6 +139,39 @@ def test_this_machine_has_a_pinned_wheel(bootstrap):
 
 def test_an_old_python_gets_one_sentence_and_no_traceback(bootstrap, monkeypatch, capsys):
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py"])
     monkeypatch.setenv("POLYCLINIC_BOOTSTRAP", "1")
     assert bootstrap.main() == 1
     assert "Python 3.11 or newer is needed" in capsys.readouterr().err
+
+
+@pytest.fixture
+def syncs(bootstrap, tmp_path, monkeypatch):
+    """Let a bootstrap of some groups run on an empty .venv; return the groups of each installation."""
+    venv, installed = tmp_path / ".venv", []
+    for name, value in (("VENV", venv), ("STAMP", venv / ".stamp"), ("RUN", tmp_path / ".run")):
+        monkeypatch.setattr(bootstrap, name, value)
+    monkeypatch.setattr(bootstrap, "find_uv", lambda _: Path("uv"))
+
+    def sync(_uv, _indexes, groups):
+        (venv / "bin").mkdir(parents=True, exist_ok=True)
+        (venv / "bin" / "clinic").touch()
+        installed.append(set(groups))
+
+    monkeypatch.setattr(bootstrap, "sync", sync)
+    return installed
+
+
+def test_a_group_is_installed_when_asked_for_and_satisfies_who_asks_for_less(bootstrap, syncs):
+    bootstrap._set_up(frozenset())
+    bootstrap._set_up(frozenset({"checks"}))
+    bootstrap._set_up(frozenset({"checks"}))
+    bootstrap._set_up(frozenset())
+    assert syncs == [set(), {"checks"}]
+
+
+def test_a_changed_lock_file_does_not_remove_the_groups_that_are_there(bootstrap, syncs, monkeypatch):
+    bootstrap._set_up(frozenset({"checks"}))
+    monkeypatch.setattr(bootstrap, "fingerprint", lambda: "another")
+    bootstrap._set_up(frozenset())
+    assert syncs == [{"checks"}, {"checks"}]
