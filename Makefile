@@ -85,7 +85,7 @@ lint: bootstrap ## ruff, formatting and the import rules
 types: bootstrap-checks ## mypy --strict on sources and tests
 	@$(VENV)/mypy $(foreach package,$(PACKAGES),-p $(package))
 	@$(VENV)/mypy deploy/local/bootstrap.py
-	@$(VENV)/mypy $(MYPY_TESTS) $(filter-out services/lab-integration/%,$(TEST_DIRS))
+	@$(VENV)/mypy $(MYPY_TESTS) tests/load $(filter-out services/lab-integration/% tests/load,$(TEST_DIRS))
 	@# A hyphen can't be part of a module's name, so this member's tests are a run of their own.
 	@cd services/lab-integration && ../../$(VENV)/mypy --config-file ../../pyproject.toml \
 		--cache-dir ../../.mypy_cache $(MYPY_TESTS) tests
@@ -93,8 +93,8 @@ types: bootstrap-checks ## mypy --strict on sources and tests
 contracts: bootstrap-checks ## producers, consumers and generated files against contracts/
 	@$(PYTEST) -q tests/contract
 
-bench: bootstrap-checks ## measure against the limits of the same run; writes .run/bench.json
-	@$(VENV)/python tests/load/bench.py
+bench: bootstrap-checks ## measure against limits of the same run, into .run/bench.json; BENCH_ONLY=relay
+	@cd tests/load && ../../$(VENV)/python -m bench
 
 fmt: bootstrap ## format the code
 	@$(VENV)/ruff format --quiet .
