@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from clinic_local import download, postgres, rabbitmq, state
+from clinic_local import download, postgres, rabbitmq, rabbitmq_packages, state
 from clinic_local.paths import cache_dir, run_dir, server_user
 from clinic_local.ports import free_port, is_free
 
@@ -84,9 +84,9 @@ def _rabbitmq() -> Finding:
     found = rabbitmq.Rabbit(state.root()).already_here()
     if found is not None:
         return Finding("RabbitMQ", f"{found.version} from {found.source}")
-    if shutil.which("apt-get") and shutil.which("dpkg-deb"):
+    if download.is_possible():
         return Finding("RabbitMQ", "will be downloaded with apt-get (32 MB, nothing is installed)")
-    return Finding("RabbitMQ", "none found, and no apt to download it with", download.ADVICE)
+    return Finding("RabbitMQ", "none found, and no apt to download it with", rabbitmq_packages.ADVICE)
 
 
 def _packages() -> Finding:

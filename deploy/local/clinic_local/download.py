@@ -1,4 +1,4 @@
-"""RabbitMQ and Erlang from the distribution's own packages, unpacked into a private cache; nothing is installed.
+"""Programs from the distribution's own packages, unpacked into a private cache; nothing is installed, nobody is root.
 
 apt runs with folders of its own and verifies every package against the distribution's signed lists.
 """
@@ -9,85 +9,100 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clinic_local.errors import SetupError
 
-_PACKAGES = (
-    "rabbitmq-server",
-    *(
-        f"erlang-{part}"
-        for part in (
-            *("base", "asn1", "crypto", "eldap", "inets", "mnesia", "os-mon", "parsetools"),
-            *("public-key", "runtime-tools", "ssl", "syntax-tools", "tools", "xmerl"),
-        )
-    ),
-)
-_RECIPE = "1"
+_RECIPE = "2"
 _APT_SECONDS = 180
-ADVICE = (
-    "Choose one:\n"
-    "1. give a broker: export CLINIC_AMQP_URL=amqp://user:password@host:5672/%2F\n"
-    "   and CLINIC_AMQP_MANAGEMENT_URL=http://user:password@host:15672\n"
-    "2. install RabbitMQ 3.10 to 4.x, for instance: apt-get install rabbitmq-server\n"
-    "3. run one in a container and give its URLs:\n"
-    "   docker run -p 5672:5672 -p 15672:15672 rabbitmq:4-management"
-)
 
 
-def rabbitmq_root(cache: Path) -> Path:
-    """Return a folder that holds `usr/lib/rabbitmq` and `usr/lib/erlang`, downloading it at the first call."""
-    here = unpacked(cache)
-    if here is not None:
-        return here
-    target = cache / f"rabbitmq-{_key()}"
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise SetupError("rabbitmq", "there is none here, and no apt to download it with", ADVICE)
-    draft = cache / f"rabbitmq-{_key()}.{os.getpid()}"
+def unpacked_packages(
+    cache: Path,
+    name: str,
+    packages: Sequence[str],
+    *,
+    advice: str = "",
+    finish: Callable[[Path, Path], None] | None = None,
+) -> Path:
+    """Return a folder with the files of `packages` and of the shared libraries that this machine lacks for them.
+
+    The first call downloads it to `cache/<name>-<digest>`, later ones find it there. Programs in it are started
+    with `LD_LIBRARY_PATH` of `library_path(root)`. Other packages that they need have to be named: most of what
+    apt would install besides is of no use to a program that isn't installed.
+    `finish(draft, target)` can change the files in `draft` before they are moved to `target` for good.
+
+    Raises SetupError with `advice` when the packages can't be had here.
+    """
+    target = _target(cache, name, packages)
+    if (target / "complete").exists():
+        return target
+    advice = advice or f"Install them: apt-get install {' '.join(packages)}"
+    if not is_possible():
+        raise SetupError(name, "there is none here, and no apt to download it with", advice)
+    draft = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        _download_and_unpack(draft, target)
-        shutil.rmtree(target, ignore_errors=True)
-        draft.rename(target)
+        _download_and_unpack(draft, name, packages, advice)
+        if finish is not None:
+            finish(draft, target)
+        _keep(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
-def unpacked(cache: Path) -> Path | None:
+def _keep(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError:
+        # Somebody else was faster. They may run what lies there, so it isn't replaced.
+        if not (target / "complete").exists():
+            raise
+
+
+def already_unpacked(cache: Path, name: str, packages: Sequence[str]) -> Path | None:
     """Return the folder if it was downloaded before."""
-    target = cache / f"rabbitmq-{_key()}"
+    target = _target(cache, name, packages)
     return target if (target / "complete").exists() else None
 
 
-def _key() -> str:
+def is_possible() -> bool:
+    return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
+
+
+def library_path(root: Path) -> str:
+    """Return the `LD_LIBRARY_PATH` of the programs below `root`."""
+    folders = (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*"))
+    return ":".join(str(folder) for folder in folders)
+
+
+def _target(cache: Path, name: str, packages: Sequence[str]) -> Path:
+    """A release of the distribution has a folder of its own: the cache may be on a shared home."""
     release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
-    parts = (_RECIPE, release.get("ID", ""), release.get("VERSION_ID", ""), platform.machine(), *_PACKAGES)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    parts = (_RECIPE, release.get("ID", ""), release.get("VERSION_ID", ""), platform.machine(), *packages)
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return cache / f"{name}-{digest}"
 
 
-def _download_and_unpack(draft: Path, target: Path) -> None:
-    apt, packages = draft / "apt", draft / "packages"
-    for folder in (
-        apt / "lists" / "partial",
-        apt / "cache" / "archives" / "partial",
-        apt / "state",
-        packages,
-    ):
+def _download_and_unpack(draft: Path, name: str, packages: Sequence[str], advice: str) -> None:
+    apt, archives = draft / "apt", draft / "packages"
+    for folder in (apt / "lists/partial", apt / "cache/archives/partial", apt / "state", archives):
         folder.mkdir(parents=True)
     options = _apt_options(apt)
     # One bad source among many makes `update` fail; what counts is whether the packages can be had.
-    update = _apt([*options, "update"], packages)
-    download = _apt([*options, "download", *_PACKAGES, *_missing_libraries(options)], packages)
+    update = _apt([*options, "update"], archives)
+    wanted = [*packages, *_missing_libraries(options, packages)]
+    download = _apt([*options, "download", *dict.fromkeys(wanted)], archives)
     if download:
-        raise SetupError("rabbitmq", f"its packages can't be downloaded: {update or download}", ADVICE)
-    for package in sorted(packages.glob("*.deb")):
-        _unpack(package, draft)
-    names = sorted(package.name for package in packages.glob("*.deb"))
-    for folder in (apt, packages):
+        raise SetupError(name, f"its packages can't be downloaded: {update or download}", advice)
+    files = sorted(archives.glob("*.deb"))
+    for file in files:
+        _unpack(file, draft, name)
+    for folder in (apt, archives):
         shutil.rmtree(folder)
-    _set_erlang_root(draft, target)
-    (draft / "complete").write_text("\n".join(names) + "\n")
+    (draft / "complete").write_text("".join(f"{file.name}\n" for file in files))
 
 
 def _apt_options(apt: Path) -> list[str]:
@@ -121,34 +136,24 @@ def _apt(arguments: list[str], folder: Path) -> str:
     return (result.stderr.strip().splitlines() or ["apt-get failed"])[-1]
 
 
-def _unpack(package: Path, folder: Path) -> None:
+def _unpack(package: Path, folder: Path, name: str) -> None:
     result = subprocess.run(["dpkg-deb", "-x", package, folder], capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise SetupError(
-            "rabbitmq",
+            name,
             f"{package.name} can't be unpacked: {result.stderr.strip()}",
             f"Check the free space of {folder.parent}",
         )
 
 
-def _missing_libraries(options: list[str]) -> list[str]:
-    """Return the libraries that apt would install besides: minimal images lack one or two that Erlang links."""
+def _missing_libraries(options: list[str], packages: Sequence[str]) -> list[str]:
+    """Return the shared libraries that apt would install besides: minimal images lack one or two."""
     simulated = subprocess.run(
-        ["apt-get", "-qq", *options, "-s", "--no-install-recommends", "install", "rabbitmq-server"],
+        ["apt-get", "-qq", *options, "-s", "--no-install-recommends", "install", *packages],
         capture_output=True,
         text=True,
         check=False,
         timeout=_APT_SECONDS,
     )
-    return re.findall(r"^Inst (lib\S+)", simulated.stdout, flags=re.MULTILINE)
-
-
-def _set_erlang_root(draft: Path, target: Path) -> None:
-    """Point Erlang's start scripts, which name /usr/lib/erlang, to where it will lie."""
-    erlang = draft / "usr/lib/erlang"
-    for script in (*erlang.glob("bin/*"), *erlang.glob("erts-*/bin/*")):
-        if script.name in {"erl", "start"} and not script.is_symlink():
-            text = re.sub(
-                r'ROOTDIR="?/usr/lib/erlang"?', f"ROOTDIR={target}/usr/lib/erlang", script.read_text()
-            )
-            script.write_text(text)
+    # A package named libjs-... holds scripts for browsers.
+    return re.findall(r"^Inst (lib(?!js-)\S+)", simulated.stdout, flags=re.MULTILINE)

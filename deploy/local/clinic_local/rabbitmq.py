@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clinic_local import download, loopback
-from clinic_local.download import ADVICE
+from clinic_local import loopback, rabbitmq_packages
+from clinic_local.download import library_path
 from clinic_local.errors import SetupError
 from clinic_local.paths import cache_dir, private_dir, run_dir, server_dir, write_private
 from clinic_local.ports import LOOPBACK, PortBook, is_listening
 from clinic_local.processes import Command, GuardedProcess
+from clinic_local.rabbitmq_packages import ADVICE
 
 USER = "clinic"
 DOWNLOADED = "downloaded packages"
@@ -36,7 +37,7 @@ class Installation:
 
     server: Path
     erlang_bin: Path
-    libraries: tuple[Path, ...]
+    library_path: str
     version: str
     source: str
 
@@ -144,14 +145,15 @@ class Rabbit:
             for root in _SYSTEM_ROOTS:
                 for installation in _installations(root, "this machine"):
                     return installation
-        unpacked = download.unpacked(cache_dir(self._root))
+        unpacked = rabbitmq_packages.already_unpacked(cache_dir(self._root))
         return None if unpacked is None else next(_installations(unpacked, DOWNLOADED), None)
 
     def _installation(self) -> Installation:
         here = self.already_here()
         if here is not None:
             return here
-        for installation in _installations(download.rabbitmq_root(cache_dir(self._root)), DOWNLOADED):
+        root = rabbitmq_packages.root(cache_dir(self._root))
+        for installation in _installations(root, DOWNLOADED):
             return installation
         raise SetupError("rabbitmq", "this distribution's RabbitMQ is older than 3.10", ADVICE)
 
@@ -186,14 +188,11 @@ def _installations(root: Path, source: str) -> Iterator[Installation]:
     if erlang_bin is None:
         return
     servers = sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True)
-    libraries = tuple(
-        folder for folder in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*"))
-    )
+    libraries = "" if root == Path("/") else library_path(root)
     for server in servers:
         match = re.search(r"rabbitmq_server-([\d.]+)", str(server))
         if match is not None and _is_suitable(match[1]):
-            extra = () if root == Path("/") else libraries
-            yield Installation(server, erlang_bin, extra, match[1], source)
+            yield Installation(server, erlang_bin, libraries, match[1], source)
 
 
 def _write_configuration(base: Path, ports: dict[str, int], password: str) -> None:
@@ -256,8 +255,8 @@ def _commands(
             "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false +S 2:2 +sbwt none"
         ),
     }
-    if installation.libraries:
-        environment["LD_LIBRARY_PATH"] = ":".join(str(folder) for folder in installation.libraries)
+    if installation.library_path:
+        environment["LD_LIBRARY_PATH"] = installation.library_path
     epmd: list[str | Path] = [
         installation.erlang_bin / "epmd",
         "-port",

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from clinic_local import download, paths, postgres, rabbitmq
+from clinic_local import download, paths, postgres, rabbitmq, rabbitmq_packages
 from clinic_local.children import pause_before_restart
 from clinic_local.environment import Environments, Secrets
 from clinic_local.errors import SetupError
@@ -166,7 +166,7 @@ def test_rabbitmq_from_3_10_to_4_x_will_do(version, suits):
 def test_without_apt_the_three_choices_are_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError) as raised:
-        download.rabbitmq_root(tmp_path)
+        rabbitmq_packages.root(tmp_path)
     for choice in ("CLINIC_AMQP_URL", "apt-get install", "docker run"):
         assert choice in raised.value.report()
 
@@ -180,8 +180,34 @@ def test_packages_that_apt_cannot_get_leave_nothing_behind(tmp_path, monkeypatch
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     cache = tmp_path / "cache"
     with pytest.raises(SetupError, match="no such host"):
-        download.rabbitmq_root(cache)
+        rabbitmq_packages.root(cache)
     assert list(cache.iterdir()) == []
+
+
+def test_packages_are_unpacked_with_the_libraries_that_this_machine_lacks_and_only_once(
+    tmp_path, monkeypatch
+):
+    tools, calls = tmp_path / "tools", tmp_path / "calls"
+    tools.mkdir()
+    simulated = "Inst libc-ares2 (1.18)\\nInst libjs-d3 (3.5)\\nInst adduser (3)\\n"
+    scripts = {
+        "apt-get": f"""echo "$@" >> {calls}
+case "$*" in
+  *-s*) printf '{simulated}' ;;
+  *download*) for name; do case "$name" in nginx|lib*) touch "$name.deb" ;; esac; done ;;
+esac""",
+        "dpkg-deb": 'mkdir -p "$3/usr/bin" && touch "$3/usr/bin/$(basename "$2" .deb)"',
+    }
+    for name, text in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    cache = tmp_path / "cache"
+    root = download.unpacked_packages(cache, "nginx", ("nginx",))
+    assert sorted(file.name for file in (root / "usr/bin").iterdir()) == ["libc-ares2", "nginx"]
+    before = calls.read_text()
+    assert download.unpacked_packages(cache, "nginx", ("nginx",)) == root
+    assert calls.read_text() == before
 
 
 def test_a_given_server_that_does_not_answer_is_named(tmp_path):
