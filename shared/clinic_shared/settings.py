@@ -26,6 +26,9 @@ class ServiceSettings(BaseSettings):
     amqp_management_url: SecretStr | None = Field(
         default=None, description="http://user:password@host:port of the management API; optional"
     )
+    relay_lease_seconds: float = Field(
+        default=10, ge=1, description="after how long of silence a relay's shards go to the other relays"
+    )
     jwks_url: str | None = None
     token_issuer: str = "https://clinic.invalid"  # noqa: S105  # an address, no secret
     token_audience: str = "clinic-api"  # noqa: S105  # a name, no secret

@@ -17,7 +17,9 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
 from clinic_shared.management import vhost_of
-from clinic_shared.relay import Db, Relay, RouteMissingError, session
+from clinic_shared.relay import Relay
+from clinic_shared.relay_leases import Leases
+from clinic_shared.relay_routes import RouteMissingError
 from clinic_shared.service import Runtime
 from clinic_shared.testing import Servers, eventually
 from clinic_shared.topology import declare_all
@@ -31,8 +33,13 @@ pytestmark = pytest.mark.servers
 Looping = Callable[..., AbstractAsyncContextManager[None]]
 
 
-def relay_connection(runtime: Runtime) -> AbstractAsyncContextManager[Db]:
-    return session(runtime.settings.database_url.get_secret_value(), "test")
+@asynccontextmanager
+async def leading(runtime: Runtime) -> AsyncIterator[Leases]:
+    """Hold the leases that a relay without company has."""
+    url = runtime.settings.database_url.get_secret_value()
+    async with Leases.on(url, "test", seconds=60) as leases:
+        await leases.balance()
+        yield leases
 
 
 async def drained(journal: Journal, runtime: Runtime, *, every: float = 0.05) -> None:
@@ -95,23 +102,23 @@ async def test_a_rolled_back_event_is_never_published(
 
     with pytest.raises(ZeroDivisionError):
         await fail_after_emitting()
-    async with aclosing(Relay(producer)) as relay, relay_connection(producer) as db:
-        assert not await relay.relay_once(db)
+    async with aclosing(Relay(producer)) as relay, leading(producer) as leases:
+        assert not await relay.relay_once(leases)
     assert await queues.count(QUEUE) == 0
 
 
 async def test_a_transaction_that_commits_late_is_not_skipped(
     producer: Runtime, journal: Journal, queues: Queues
 ) -> None:
-    async with aclosing(Relay(producer)) as relay, relay_connection(producer) as db:
+    async with aclosing(Relay(producer)) as relay, leading(producer) as leases:
         async with producer.database.transaction() as late:
             late.emit(journal.event(uuid7(), 1))
             await late.flush()  # has its place in the outbox, but isn't committed
             late.forget()
             await journal.emit(producer)
-            assert await relay.relay_once(db)
+            assert await relay.relay_once(leases)
             assert await queues.count(QUEUE) == 1
-        assert await relay.relay_once(db)
+        assert await relay.relay_once(leases)
     assert await journal.pending(producer) == 0
     await queues.take(QUEUE, 2)
 
@@ -158,16 +165,16 @@ async def test_a_queue_that_vanishes_while_publishing_costs_no_event(
     producer: Runtime, journal: Journal, queues: Queues, broker_urls: Servers
 ) -> None:
     """The broker confirms what nobody but `unrouted` got; the row must stay all the same."""
-    async with aclosing(Relay(producer)) as relay, relay_connection(producer) as db:
-        assert not await relay.relay_once(db)  # everything is there
+    async with aclosing(Relay(producer)) as relay, leading(producer) as leases:
+        assert not await relay.relay_once(leases)  # everything is there
         await queues.delete(QUEUE)
         await journal.emit(producer)
         with pytest.raises(RouteMissingError, match=r"reporting\.patients"):
-            await relay.relay_once(db)
+            await relay.relay_once(leases)
         assert await queues.count("unrouted") == 1
         assert await journal.pending(producer) == 1
         await declare_all(broker_urls.amqp_url, broker_urls.management_url, INSTALLED.split(","))
-        assert await relay.relay_once(db)
+        assert await relay.relay_once(leases)
     assert await journal.pending(producer) == 0
     await queues.take(QUEUE, 1)
 
@@ -242,7 +249,7 @@ async def test_an_unknown_outcome_is_retried_with_the_same_id(
     assert [message.message_id for message in messages].count(str(lost)) == 2
 
 
-async def test_only_one_relay_publishes_and_the_other_takes_over(
+async def test_two_relays_publish_nothing_twice_and_one_takes_over_from_the_other(
     made: Made, producer: Runtime, journal: Journal, queues: Queues, looping: Looping
 ) -> None:
     database_url = producer.settings.database_url.get_secret_value()
