@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clinic_gateway import operations
 from clinic_gateway.errors import UnknownPathError
 from clinic_gateway.exchange import Exchange
+from clinic_gateway.guards import Guards
 from clinic_gateway.limits import RateLimit
 from clinic_gateway.openapi import ApiDescription
 from clinic_gateway.pages import Pages
@@ -59,7 +60,8 @@ class Gateway:
         self._revocations = revocations
         self._health = Health()
         self._upstreams = Upstreams(settings)
-        self._proxy = Proxy(self._upstreams, settings)
+        self._guards = Guards(tuple(self._upstreams.urls))
+        self._proxy = Proxy(self._upstreams, self._guards, settings)
         self._own = self._own_pages()
         burst = settings.rate_burst_seconds
         self._per_address = RateLimit(
@@ -84,7 +86,7 @@ class Gateway:
             await self._upstreams.close()
 
         return Starlette(
-            routes=[*Status(self._upstreams, self._health).routes(), *pages.routes()],
+            routes=[*Status(self._upstreams, self._guards, self._health).routes(), *pages.routes()],
             exception_handlers={DomainError: _refuse, HTTPException: _refuse},
             lifespan=lifespan,
         )

@@ -1,5 +1,7 @@
 """What the gateway itself refuses; the docstring and `fix` are what the problem's page says."""
 
+import math
+
 from clinic_shared.errors import DomainError
 
 
@@ -64,6 +66,7 @@ class TooManyRequestsError(DomainError):
     def __init__(self, wait_seconds: float) -> None:
         super().__init__()
         self.wait_seconds = wait_seconds
+        self.retry_after_seconds = math.ceil(wait_seconds)
 
 
 class BadGatewayError(DomainError):
@@ -83,6 +86,30 @@ class ServiceDownError(DomainError):
     status = 503
     retry_after_seconds = 2
     fix = "Try again after `Retry-After` seconds."
+
+
+class CircuitOpenError(DomainError):
+    """The service failed several times in a row and isn't asked for a moment, so that it can recover.
+    The request had no effect.
+    """
+
+    slug = "circuit-open"
+    title = "The service is being given a rest"
+    status = 503
+    fix = "Try again after `Retry-After` seconds."
+
+    def __init__(self, wait_seconds: float) -> None:
+        super().__init__()
+        self.retry_after_seconds = math.ceil(wait_seconds)
+
+
+class RequestTimeoutError(DomainError):
+    """The body didn't arrive within the time that a request has."""
+
+    slug = "request-timeout"
+    title = "The request's body took too long"
+    status = 408
+    fix = "Send it again, over a faster connection or in smaller parts."
 
 
 class ServiceTimeoutError(DomainError):

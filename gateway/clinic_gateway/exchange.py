@@ -10,13 +10,14 @@ import time
 from dataclasses import dataclass, field
 
 import orjson
+from clinic_shared.deadlines import DeadlineExceededError
 from clinic_shared.errors import DomainError
 from clinic_shared.ids import uuid7
 from clinic_shared.problems import REQUEST_ID, domain_problem
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from clinic_gateway.errors import HeadersTooLargeError, MalformedRequestError, TooManyRequestsError
+from clinic_gateway.errors import HeadersTooLargeError, MalformedRequestError, RequestTimeoutError
 
 MAX_HEADER_BYTES = 32 * 1024
 SINGLE_HEADERS = frozenset((b"host", b"authorization", b"content-length", b"content-type", b"x-request-id"))
@@ -34,6 +35,7 @@ FHIR_ISSUE_CODES = {
     404: "not-found",
     413: "too-long",
     429: "throttled",
+    408: "timeout",
     503: "transient",
     504: "timeout",
 }
@@ -47,7 +49,9 @@ class Exchange:
     headers: dict[bytes, bytes] = field(default_factory=dict)
     request_id: str = ""
     traceparent: str = ""
-    started_at: float = field(default_factory=time.perf_counter)
+    started_at: float = field(default_factory=time.monotonic)
+    deadline_at: float = math.inf
+    """Of `time.monotonic`: when the caller gets 504 at the latest."""
     status: int = 0
     """Of the answer, once its first byte is on the way."""
 
@@ -76,8 +80,16 @@ class Exchange:
         return b"transfer-encoding" in self.headers or bool(self.content_length)
 
     @property
+    def seconds_left(self) -> float:
+        """Raises DeadlineExceededError."""
+        left = self.deadline_at - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceededError
+        return left
+
+    @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.started_at
+        return time.monotonic() - self.started_at
 
     def identify(self) -> None:
         """Take over the caller's request and trace ids where well-formed; they end up in logs."""
@@ -120,8 +132,9 @@ class Exchange:
             kept = {name: answer.headers[name] for name in PROBLEM_HEADERS if name in answer.headers}
             outcome = orjson.dumps(operation_outcome(error))
             answer = Response(outcome, error.status, kept, "application/fhir+json")
-        if isinstance(error, TooManyRequestsError):
-            answer.headers["retry-after"] = str(math.ceil(error.wait_seconds))
+        if isinstance(error, RequestTimeoutError):
+            # The rest of the body may still come, and would be taken for the next request.
+            answer.headers["connection"] = "close"
         await self.respond(answer)
 
     async def respond(self, answer: Response) -> None:

@@ -1,20 +1,32 @@
 """Passing a request on and its answer back, without looking into either.
 
-Small JSON bodies are held in memory, so that a request which met a reference its service doesn't
-know *yet* can be sent again (design rule 8); everything larger is streamed.
+Small bodies are held in memory, so that a request can be sent again: one that never reached its
+service, or met a reference that the service doesn't know *yet* (design rule 8). Larger ones are streamed.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
 import orjson
+from clinic_shared.deadlines import HEADER as DEADLINE_HEADER
 from clinic_shared.errors import DomainError, ReferenceNotYetKnownError
+from clinic_shared.problems import OUTAGE_HEADER
 from multidict import CIMultiDict
 
-from clinic_gateway.errors import BadGatewayError, BodyTooLargeError, UnsupportedMediaTypeError
+from clinic_gateway.errors import (
+    BadGatewayError,
+    BodyTooLargeError,
+    RequestTimeoutError,
+    ServiceTimeoutError,
+    UnsupportedMediaTypeError,
+)
 from clinic_gateway.exchange import ANSWER_HEADERS, Exchange
+from clinic_gateway.guards import Guard, Guards
+from clinic_gateway.retries import RETRIES, is_repeatable, pause_seconds
 from clinic_gateway.routes import Body, Route
 from clinic_gateway.settings import GatewaySettings
 from clinic_gateway.upstream import Upstreams
@@ -24,6 +36,8 @@ BUFFERED_ANSWER_BYTES = 1024 * 1024
 RETRY_STEP_SECONDS = 0.05
 RETRY_STEP_CAP_SECONDS = 0.2
 CONFLICT = ReferenceNotYetKnownError.status
+CLIENT_CLOSED_REQUEST = 499
+"""As nginx counts it; nobody reads the answer."""
 
 # RFC 9110, 7.6.1, and what proxies before us made of it.
 HOP_BY_HOP = frozenset(
@@ -38,7 +52,7 @@ NOT_PASSED_ON = HOP_BY_HOP | {
     b"traceparent",
     b"forwarded",
 }
-NOT_PASSED_BACK = HOP_BY_HOP | {b"server", b"date", b"x-request-id"}
+NOT_PASSED_BACK = HOP_BY_HOP | {b"server", b"date", b"x-request-id", OUTAGE_HEADER.lower().encode()}
 # Nobody outside may speak in the gateway's name: services must not see headers it hasn't set itself.
 INTERNAL_PREFIXES = (b"x-user-", b"x-internal-", b"x-clinic-", b"x-forwarded-")
 
@@ -70,6 +84,7 @@ class RequestBody:
         self._exchange = exchange
         self._limit_bytes = limit_bytes
         self.refusal: Exception | None = None
+        self.complete = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         received, more = 0, True
@@ -86,21 +101,29 @@ class RequestBody:
             more = message.get("more_body", False)
             if chunk:
                 yield chunk
+        self.complete = True
 
     async def read(self) -> bytes:
-        return b"".join([chunk async for chunk in self])
+        """Raises RequestTimeoutError when it isn't there by the request's deadline."""
+        try:
+            async with asyncio.timeout(self._exchange.seconds_left):
+                return b"".join([chunk async for chunk in self])
+        except TimeoutError:
+            raise RequestTimeoutError from None
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
+    guard: Guard
     service: str
     target: str
     headers: CIMultiDict[str]
 
 
 class Proxy:
-    def __init__(self, upstreams: Upstreams, settings: GatewaySettings) -> None:
+    def __init__(self, upstreams: Upstreams, guards: Guards, settings: GatewaySettings) -> None:
         self._upstreams = upstreams
+        self._guards = guards
         self._settings = settings
         self._limits = {
             Body.LAB_MESSAGE: settings.lab_body_limit_bytes,
@@ -114,7 +137,11 @@ class Proxy:
 
         Raises DomainError while nothing has been answered yet; a later one means a cut-off answer.
         """
-        request = Outgoing(route.service, target or exchange.target, request_headers(exchange, address))
+        exchange.deadline_at = exchange.started_at + self._seconds_for(route)
+        guard = self._guards.of(route)
+        guard.begin()
+        headers = request_headers(exchange, address)
+        request = Outgoing(guard, route.service, target or exchange.target, headers)
         if not exchange.has_body:
             await self._send_buffered(exchange, request, None)
             return
@@ -125,13 +152,20 @@ class Proxy:
             else:
                 await self._send_stream(exchange, request, body)
         except ClientGoneError:
-            exchange.status = 499
+            exchange.status = CLIENT_CLOSED_REQUEST
         except DomainError:
             if isinstance(body.refusal, DomainError):
                 raise body.refusal from None
             if not isinstance(body.refusal, ClientGoneError):
                 raise
-            exchange.status = 499  # as nginx counts it; nobody reads the answer
+            exchange.status = CLIENT_CLOSED_REQUEST
+
+    def _seconds_for(self, route: Route) -> float:
+        if route.intake:
+            return self._settings.intake_deadline_seconds
+        if route.body is Body.DOCUMENT:
+            return self._settings.document_deadline_seconds
+        return self._settings.deadline_seconds
 
     def _open_body(self, exchange: Exchange, route: Route) -> RequestBody:
         accepted = MEDIA_TYPES.get(route.body)
@@ -150,25 +184,55 @@ class Proxy:
     async def _send_stream(self, exchange: Exchange, request: Outgoing, body: RequestBody) -> None:
         if exchange.content_length is not None:
             request.headers["Content-Length"] = str(exchange.content_length)
-        async with self._upstreams.request(
-            request.service, exchange.method, request.target, headers=request.headers, data=aiter(body)
-        ) as answer:
-            await pass_back(exchange, answer)
+        try:
+            async with self._ask(exchange, request, body) as answer:
+                await pass_back(exchange, answer)
+        except ServiceTimeoutError:
+            if body.complete:
+                raise
+            raise RequestTimeoutError from None
 
     async def _send_buffered(self, exchange: Exchange, request: Outgoing, data: bytes | None) -> None:
-        """Send, and send again while the service waits for an event that is already on its way."""
-        loop = asyncio.get_running_loop()
-        give_up_at, step = loop.time() + self._settings.reference_retry_seconds, RETRY_STEP_SECONDS
+        """Send, and send again what failed without effect or waits for an event that is under way."""
+        guard, retry, wait = request.guard, 0, RETRY_STEP_SECONDS
+        patient_until = time.monotonic() + self._settings.reference_retry_seconds
         while True:
+            try:
+                async with self._ask(exchange, request, data) as answer:
+                    patience = time.monotonic() + wait < patient_until
+                    if not (patience and await says_not_yet_known(answer)) or not guard.may_repeat(
+                        guard.waits, "reference"
+                    ):
+                        await pass_back(exchange, answer)
+                        return
+                pause, wait = wait, min(wait * 1.5, RETRY_STEP_CAP_SECONDS)
+            except DomainError as error:
+                if exchange.status or retry == RETRIES or not is_repeatable(exchange, error):
+                    raise
+                if not guard.may_repeat(guard.retries, "failure"):
+                    raise
+                pause = pause_seconds(retry)
+                retry += 1
+            await asyncio.sleep(pause)
+
+    @asynccontextmanager
+    async def _ask(
+        self, exchange: Exchange, request: Outgoing, data: bytes | RequestBody | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send once, if the circuit is closed, within what is left of the request's time."""
+        left = exchange.seconds_left
+        request.headers[DEADLINE_HEADER] = str(int(left * 1000))
+        with request.guard.attempt(lambda: not isinstance(data, RequestBody) or data.complete) as attempt:
             async with self._upstreams.request(
-                request.service, exchange.method, request.target, headers=request.headers, data=data
+                request.service,
+                exchange.method,
+                request.target,
+                headers=request.headers,
+                data=aiter(data) if isinstance(data, RequestBody) else data,
+                answer_within_seconds=left,
             ) as answer:
-                patience = loop.time() + step < give_up_at
-                if not (patience and answer.status == CONFLICT and await says_not_yet_known(answer)):
-                    await pass_back(exchange, answer)
-                    return
-            await asyncio.sleep(step)
-            step = min(step * 1.5, RETRY_STEP_CAP_SECONDS)
+                attempt.answered(answer)
+                yield answer
 
 
 def request_headers(exchange: Exchange, address: str) -> CIMultiDict[str]:
@@ -195,7 +259,8 @@ def media_type_of(content_type: str) -> str:
 
 
 async def says_not_yet_known(answer: aiohttp.ClientResponse) -> bool:
-    if answer.content_length is None or answer.content_length > BUFFERED_BODY_BYTES:
+    """Tell whether this is the 409 for a reference whose event hasn't arrived (design rule 8)."""
+    if answer.status != CONFLICT or not answer.content_length or answer.content_length > BUFFERED_BODY_BYTES:
         return False
     try:
         problem = orjson.loads(await answer.read())

@@ -32,6 +32,8 @@ class Route:
     body: Body = Body.JSON
     sign_in: bool = False
     """Guessable secrets go in here: the strict rate limit holds."""
+    intake: bool = False
+    """What machines outside hand over and would have to keep otherwise: it goes before everything else."""
 
 
 def _all(service: str, *names: str) -> list[Route]:
@@ -67,11 +69,11 @@ ROUTES: tuple[Route, ...] = (
     *_all("scheduling", "appointments", "series", "waitlist", "queue", "booking-requests"),
     *_all("referrals", "referrals"),
     *_all("notifications", "messages", "templates", "preferences", "webhooks/subscriptions", "dev/inbox"),
-    Route("/v1/webhooks/messaging", "notifications", Credentials.PUBLIC, Body.ANY),
+    Route("/v1/webhooks/messaging", "notifications", Credentials.PUBLIC, Body.ANY, intake=True),
     *_all("lab-integration", "lab"),
-    Route("/v1/lab/messages", "lab-integration", Credentials.TOKEN_OR_BASIC, Body.LAB_MESSAGE),
+    Route("/v1/lab/messages", "lab-integration", Credentials.TOKEN_OR_BASIC, Body.LAB_MESSAGE, intake=True),
     *_all("billing", "prices", "invoices", "payments", "refunds", "receipts"),
-    Route("/v1/webhooks/payments", "billing", Credentials.PUBLIC, Body.ANY),
+    Route("/v1/webhooks/payments", "billing", Credentials.PUBLIC, Body.ANY, intake=True),
     *_all("audit", "audit"),
     *_all("reporting", "reports"),
     *(Route(f"/fhir/R4/{name}", service) for service, names in FHIR_RESOURCES.items() for name in names),

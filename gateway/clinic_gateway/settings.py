@@ -44,7 +44,10 @@ class GatewaySettings(BaseModel):
     document_body_limit_bytes: int = 50 * MEBIBYTE
     connections_per_upstream: int = Field(default=100, ge=1)
     connect_timeout_seconds: float = 2
-    answer_timeout_seconds: float = 30
+    answer_timeout_seconds: float = Field(default=30, description="how long a service may stay silent")
+    deadline_seconds: float = Field(default=20, gt=0, description="from a request's arrival to its answer")
+    intake_deadline_seconds: float = Field(default=30, gt=0)
+    document_deadline_seconds: float = Field(default=300, gt=0)
     reference_retry_seconds: float = Field(
         default=2, description="design rule 8: register-then-book just works"
     )

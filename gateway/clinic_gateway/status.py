@@ -10,14 +10,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from clinic_gateway.guards import Guards
 from clinic_gateway.upstream import Upstreams
 
 PROBE_SECONDS = 1.0
 
 
 class Status:
-    def __init__(self, upstreams: Upstreams, health: Health) -> None:
+    def __init__(self, upstreams: Upstreams, guards: Guards, health: Health) -> None:
         self._upstreams = upstreams
+        self._guards = guards
         self._health = health
 
     def routes(self) -> list[Route]:
@@ -40,7 +42,14 @@ class Status:
         ready = "up" in states.values()
         if not names:
             reasons += ["no service is installed (CLINIC_UPSTREAMS)"]
-        document = {"status": "ready" if ready else "not ready", "services": states, "reasons": reasons}
+        circuits = self._guards.circuits()
+        reasons += [f"{name}: its circuit is {state}" for name, state in circuits.items()]
+        document = {
+            "status": "ready" if ready else "not ready",
+            "services": states,
+            "circuits": circuits,
+            "reasons": reasons,
+        }
         return JSONResponse(document, 200 if ready else 503)
 
     async def _probe(self, service: str) -> str:

@@ -1,5 +1,6 @@
 """Requests to the services: one pool of connections per service, and what a failure means to the caller."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -41,13 +42,16 @@ class Upstreams:
             connect=self._settings.connect_timeout_seconds,
             sock_read=self._settings.answer_timeout_seconds,
         )
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector,
             timeout=timeout,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
+        # By itself it would send PUT and DELETE again too, and outside any budget.
+        session._retry_connection = False  # noqa: SLF001  # there is no public way to say so
+        return session
 
     @asynccontextmanager
     async def request(
@@ -59,8 +63,11 @@ class Upstreams:
         headers: CIMultiDict[str] | None = None,
         data: bytes | AsyncIterator[bytes] | None = None,
         timeout_seconds: float | None = None,
+        answer_within_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask a service; `target` is path and query, already percent-encoded.
+
+        The answer must begin within `answer_within_seconds` and be over within `timeout_seconds`.
 
         Raises NotInstalledError, ServiceDownError (it wasn't reached), ServiceTimeoutError and
         BadGatewayError (it may have done it), never an error that carries the URL.
@@ -71,10 +78,14 @@ class Upstreams:
         timeout = (
             aiohttp.ClientTimeout(total=timeout_seconds) if timeout_seconds else aiohttp.helpers.sentinel
         )
+        sending = self._sessions[service].request(
+            method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout
+        )
         try:
-            async with self._sessions[service].request(
-                method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout
-            ) as answer:
+            # Not the whole exchange: a large answer may go on for as long as it moves.
+            async with asyncio.timeout(answer_within_seconds):
+                answer = await sending
+            async with answer:
                 yield answer
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ServiceDownError(service=service) from error

@@ -20,3 +20,5 @@ class Context:
     causation_id: UUID | None = None
     traceparent: str | None = None
     origin: Origin = Origin.LIVE
+    deadline: float | None = None
+    """Of `time.monotonic`: from then on nobody waits for the answer."""

@@ -24,6 +24,7 @@ from clinic_shared.audit import AuditEntry, canonical_record, leaf_hash
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
+from clinic_shared.deadlines import seconds_left
 from clinic_shared.errors import PreconditionFailedError
 from clinic_shared.events import Event, audit_outbox, event_log, outbox
 from clinic_shared.ids import uuid7
@@ -31,6 +32,7 @@ from clinic_shared.sealing import seal
 from clinic_shared.timers import Timer, timer_table
 
 PING_AFTER_SECONDS = 1.0
+STATEMENT_SECONDS = 15
 _IDLE_SINCE = "idle_since"
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
@@ -174,7 +176,7 @@ class Database:
             connect_args={
                 "connect_timeout": 3,
                 "application_name": f"clinic-{service}",
-                "options": "-c statement_timeout=15000 -c lock_timeout=5000 "
+                "options": f"-c statement_timeout={STATEMENT_SECONDS * 1000} -c lock_timeout=5000 "
                 "-c idle_in_transaction_session_timeout=30000",
             },
         )
@@ -195,12 +197,19 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, context: Context | None = None) -> AsyncIterator[Transaction]:
-        """Open a transaction, and commit it with everything it emitted. Any exception rolls it back."""
+        """Open a transaction, and commit it with everything it emitted. Any exception rolls it back.
+
+        Raises DeadlineExceededError when the caller stopped waiting before there was a connection.
+        """
+        context = context or Context()
         async with self.engine.connect() as connection:
-            transaction = Transaction(
-                connection, service=self.service, now=self.clock.now(), context=context or Context()
-            )
+            left = seconds_left(context.deadline)
+            transaction = Transaction(connection, service=self.service, now=self.clock.now(), context=context)
             async with connection.begin():
+                if left is not None and left < STATEMENT_SECONDS:
+                    # As long as the caller waits; a statement that goes on is work for nobody.
+                    limit = f"SET LOCAL statement_timeout = {max(1, int(left * 1000))}"
+                    await connection.exec_driver_sql(limit)
                 yield transaction
                 self._check(transaction)
                 await transaction.flush()

@@ -14,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clinic_shared import deadlines
 from clinic_shared.ids import uuid7
 from clinic_shared.problems import REQUEST_ID, unexpected_problem
 from clinic_shared.telemetry import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, UNEXPECTED_ERRORS, class_name
@@ -58,6 +59,7 @@ class _Exchange:
         headers = dict(scope["headers"])
         self.request_id = _uuid_from(headers.get(b"x-request-id"))
         self.correlation_id = _uuid_from(headers.get(b"x-correlation-id"))
+        deadlines.read(scope)
         self.scope = scope
         self.status = 0
         self._send = send

@@ -25,6 +25,7 @@ from clinic_shared.telemetry import UNEXPECTED_ERRORS, class_name, describe_erro
 
 __all__ = [
     "MEDIA_TYPE",
+    "OUTAGE_HEADER",
     "PROBLEMS",
     "REQUEST_ID",
     "Problem",
@@ -44,6 +45,8 @@ REQUEST_ID = "clinic.request_id"
 
 MEDIA_TYPE = "application/problem+json"
 OUTAGE_RETRY_SECONDS = 2
+OUTAGE_HEADER = "X-Clinic-Unavailable"
+"""Tells the gateway that this 503 is about the whole service and not about one operation."""
 
 
 class Problem(BaseModel):
@@ -139,8 +142,15 @@ async def _outage(request: Request, error: Exception) -> Response:
         request.scope,
         "temporarily-unavailable",
         detail="The database can't be reached or is too busy. Repeat a write with the same Idempotency-Key.",
-        headers={"Retry-After": str(OUTAGE_RETRY_SECONDS)},
+        headers={"Retry-After": str(OUTAGE_RETRY_SECONDS)}
+        | ({OUTAGE_HEADER: "database"} if _concerns_everybody(error) else {}),
     )
+
+
+def _concerns_everybody(error: Exception) -> bool:
+    """Tell an unreachable, full or stopping database from one statement that took too long or lost a race."""
+    sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return sqlstate is None or sqlstate.startswith(("08", "53", "57P"))
 
 
 def unexpected_problem(scope: Scope, error: Exception) -> Response:

@@ -22,6 +22,7 @@ from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.context import Context
 from clinic_shared.crash import mutated
 from clinic_shared.database import Transaction
+from clinic_shared.deadlines import deadline_of, seconds_left
 from clinic_shared.errors import (
     ConcealedError,
     DomainError,
@@ -161,6 +162,7 @@ class ClinicRoute(APIRoute):
         if request.method in _METHODS_WITH_BODY:
             # Before the transaction: a slow sender must not hold a connection to the database.
             body = await request.read(max_bytes=self.max_body_bytes, accepted=self.media_types)
+        seconds_left(context.deadline)
         if not self.transactional:
             return await answer(request)
         key = idempotency.read_key(request, self.idempotency_mode)
@@ -242,7 +244,12 @@ def _depends_on(dependant: Any, call: Callable[..., Any]) -> bool:
 
 def _context_of(request: Request, principal: Principal) -> Context:
     correlation_id, traceparent = correlation_of(request.scope)
-    return Context(principal=principal, correlation_id=correlation_id, traceparent=traceparent)
+    return Context(
+        principal=principal,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+        deadline=deadline_of(request.scope),
+    )
 
 
 class RouteOptions(TypedDict, total=False):

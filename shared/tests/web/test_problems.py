@@ -188,6 +188,8 @@ async def test_an_outage_of_the_database_is_temporary(probe, reader, failing, st
     answer = await client.get("/fail", headers=probe.headers(reader))
     assert_problem(answer, 503, "temporarily-unavailable")
     assert int(answer.headers["retry-after"]) >= 1
+    # One statement's bad luck must not close the door to the whole service.
+    assert ("x-clinic-unavailable" in answer.headers) == ("terminate" in statement)
 
 
 async def test_a_defect_in_sql_is_not_an_outage(probe, reader, failing):
