@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
+from clinic_shared.secret_files import PREFIX, with_secret_files
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-PREFIX = "CLINIC_"
 MEBIBYTE = 1024 * 1024
 
 
@@ -54,9 +54,13 @@ class GatewaySettings(BaseModel):
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read exactly `environ`: the supervisor forks, so the process's own environment is not the truth."""
+        """Read exactly `environ`: the supervisor forks, so the process's own environment is not the truth.
+
+        Settings may also be files in the folder `CLINIC_SECRETS_DIR`.
+        """
         names = {PREFIX + name.upper(): name for name in cls.model_fields}
-        return cls.model_validate({names[key]: value for key, value in environ.items() if key in names})
+        given = with_secret_files(environ)
+        return cls.model_validate({names[key]: value for key, value in given.items() if key in names})
 
     @property
     def upstream_urls(self) -> dict[str, str]:

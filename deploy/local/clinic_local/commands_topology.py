@@ -1,6 +1,7 @@
 """`clinic topology`: what must exist at the broker. Declared, read back, or printed for whoever may apply it.
 
-The broker is the one that `CLINIC_AMQP_URL` names, else the one of the system that runs here.
+The broker is the one that `CLINIC_AMQP_URL` names (in the environment or in a file of `CLINIC_SECRETS_DIR`),
+else the one of the system that runs here.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import structlog
 import typer
 from clinic_shared import contracts, topology
 from clinic_shared.broker import BrokerUnavailableError
+from clinic_shared.secret_files import with_secret_files
 from clinic_shared.topology import Topology, TopologyError
 
 from clinic_local.errors import SetupError
@@ -96,7 +98,11 @@ def print_definitions(services: Services = None) -> None:
 
 
 def _amqp_url() -> str | None:
-    return os.environ.get("CLINIC_AMQP_URL") or read_env(root()).get("CLINIC_PRIVATE_AMQP_URL")
+    return _given("CLINIC_AMQP_URL") or read_env(root()).get("CLINIC_PRIVATE_AMQP_URL")
+
+
+def _given(name: str) -> str | None:
+    return with_secret_files(os.environ).get(name) or None
 
 
 def _broker() -> _Broker:
@@ -107,8 +113,8 @@ def _broker() -> _Broker:
         )
     if not all(_is_amqp_url(node) for node in url.split(",")):
         raise SetupError("topology", "CLINIC_AMQP_URL isn't an amqp:// URL")
-    management_url = os.environ.get("CLINIC_AMQP_MANAGEMENT_URL") or None
-    if management_url is None and not os.environ.get("CLINIC_AMQP_URL"):
+    management_url = _given("CLINIC_AMQP_MANAGEMENT_URL")
+    if management_url is None and _given("CLINIC_AMQP_URL") is None:
         management_url = read_env(root()).get("CLINIC_PRIVATE_AMQP_MANAGEMENT_URL")
     return _Broker(url, management_url)
 
@@ -128,7 +134,7 @@ def _installed(services: str | None) -> tuple[str, ...]:
     chosen = tuple(name.strip() for name in named.split(",") if name.strip())
     if unknown := [name for name in chosen if name not in known]:
         raise SetupError("topology", f"there is no service {unknown[0]}", f"There are: {', '.join(known)}")
-    if not chosen and not os.environ.get("CLINIC_AMQP_URL"):
+    if not chosen and _given("CLINIC_AMQP_URL") is None:
         here = read_env(root())
         chosen = tuple(name for name in known if f"CLINIC_{name.upper().replace('-', '_')}_URL" in here)
     return chosen

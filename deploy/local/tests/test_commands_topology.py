@@ -44,6 +44,19 @@ async def test_what_is_declared_is_verified_and_a_missing_queue_is_found(
     assert (await clinic("topology", "verify", *TWO)).status == 0
 
 
+async def test_the_brokers_address_may_be_a_file(
+    clinic: Clinic, broker: Servers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in (
+        ("CLINIC_AMQP_URL", broker.amqp_url),
+        ("CLINIC_AMQP_MANAGEMENT_URL", broker.management_url),
+    ):
+        (tmp_path / name.lower()).write_text(f"{value}\n")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CLINIC_SECRETS_DIR", str(tmp_path))
+    assert (await clinic("topology", "declare", *TWO, "--json")).document["policies_applied"] is True
+
+
 async def test_printed_definitions_are_all_that_an_operator_needs_to_import(
     clinic: Clinic, broker: Servers
 ) -> None:
