@@ -1,9 +1,10 @@
 # Polyclinic. `make` lists what can be done; every target first sets up .venv (deploy/local/bootstrap.py).
 
 PYTHON ?= python3
-VENV   := .venv/bin
-CLINIC := $(VENV)/clinic
-PYTEST := $(VENV)/python -m pytest
+# Elsewhere only where the file system of this clone can't hold it and has no links (deploy/local/README.md).
+VENV    = $(shell test -e .venv && echo .venv/bin || $(PYTHON) deploy/local/bootstrap.py --where)
+CLINIC  = $(VENV)/clinic
+PYTEST  = $(VENV)/python -m pytest
 # Two workers: the whole suite is meant for a machine with two cores.
 WORKERS ?= 2
 

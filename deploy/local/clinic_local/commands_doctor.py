@@ -2,23 +2,22 @@
 
 import os
 import platform
-import re
-import shutil
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from clinic_local import download, postgres, rabbitmq, rabbitmq_packages, state
-from clinic_local.paths import cache_dir, run_dir, server_user
-from clinic_local.ports import free_port, is_free
+from clinic_local import download, machine, postgres, rabbitmq, rabbitmq_packages, state
+from clinic_local.accounts import server_user
+from clinic_local.environment import GATEWAY_PORT
+from clinic_local.errors import SetupError
+from clinic_local.package_index import CERTIFICATE_ADVICE, Indexes, fetch, is_about_certificates, redacted
+from clinic_local.paths import cache_dir, run_dir
+from clinic_local.ports import free_port, holder, is_free
 
-DISK_BYTES = 2_000_000_000
-MEMORY_BYTES = 1_500_000_000
+_INDEX_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -38,20 +37,26 @@ def _python() -> Finding:
 
 
 def _disk() -> Finding:
-    free = shutil.disk_usage(run_dir(state.root())).free
-    fix = "" if free >= DISK_BYTES else f"free some space: {DISK_BYTES / 1e9:.0f} GB are needed"
-    return Finding("disk", f"{free / 1e9:.1f} GB free", fix)
+    folder = run_dir(state.root())
+    free = machine.free_disk(folder)
+    text = f"{machine.megabytes(free)} free at {folder}"
+    return _measured("disk", text, free, machine.DATA_BYTES, machine.COMFORTABLE_DATA_BYTES)
 
 
 def _memory() -> Finding:
-    try:
-        meminfo = Path("/proc/meminfo").read_text()
-    except FileNotFoundError:
+    available = machine.available_memory()
+    if available is None:
         return Finding("memory", "not known on this system")
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, flags=re.MULTILINE)
-    available = int(match[1]) * 1024 if match else 0
-    fix = "" if available >= MEMORY_BYTES else f"close something: {MEMORY_BYTES / 1e9:.1f} GB are needed"
-    return Finding("memory", f"{available / 1e9:.1f} GB available", fix)
+    text = f"{machine.megabytes(available)} available"
+    return _measured("memory", text, available, machine.MEMORY_BYTES, machine.COMFORTABLE_MEMORY_BYTES)
+
+
+def _measured(topic: str, text: str, have: int, least: int, comfortable: int) -> Finding:
+    if have < least:
+        return Finding(topic, text, f"at least {machine.megabytes(least)} are needed")
+    if have < comfortable:
+        return Finding(topic, text, f"{machine.megabytes(comfortable)} would be better", is_fatal=False)
+    return Finding(topic, text)
 
 
 def _ports() -> Finding:
@@ -61,9 +66,10 @@ def _ports() -> Finding:
         free_port()
     except OSError as error:
         return Finding("ports", str(error), "let this user bind ports of 127.0.0.1")
-    if is_free(8080):
-        return Finding("ports", "8080 is free")
-    return Finding("ports", "8080 is taken; another one will be chosen (see .run/env)")
+    if is_free(GATEWAY_PORT):
+        return Finding("ports", f"{GATEWAY_PORT} is free")
+    taken = f"{GATEWAY_PORT} is taken by {holder(GATEWAY_PORT)}"
+    return Finding("ports", f"{taken}; another one will be chosen (see .run/env)")
 
 
 def _postgres() -> Finding:
@@ -73,7 +79,10 @@ def _postgres() -> Finding:
     found = postgres.available()
     if not found:
         return Finding("PostgreSQL", "none found", postgres.ADVICE)
-    account = server_user()
+    try:
+        account = server_user()
+    except SetupError as error:
+        return Finding("PostgreSQL", error.cause, error.advice)
     as_whom = "" if account is None else f", run as {account.name}"
     return Finding("PostgreSQL", f"{postgres.describe(found[0])}{as_whom}")
 
@@ -91,17 +100,26 @@ def _rabbitmq() -> Finding:
 
 def _packages() -> Finding:
     """Only told, never fatal: what is needed may be in the caches already."""
-    host = re.sub(r".*//(?:[^/@]*@)?([^/:]+).*", r"\1", os.environ.get("PIP_INDEX_URL", "//pypi.org/"))
+    indexes = Indexes.of_this_machine()
+    if indexes.no_index:
+        return Finding("packages", f"from {' '.join(indexes.find_links)}, and from no index")
+    where = redacted(indexes.main)
     try:
-        socket.create_connection((host, 443), timeout=3).close()
-    except OSError as error:
-        fix = "needed only if packages change: check network and proxy, or set PIP_INDEX_URL"
-        return Finding("packages", f"{host} can't be reached directly ({error})", fix, is_fatal=False)
-    return Finding("packages", f"{host} can be reached")
+        fetch(f"{indexes.main.rstrip('/')}/uv/", timeout_seconds=_INDEX_SECONDS)
+    except (OSError, ValueError) as error:
+        fix = (
+            CERTIFICATE_ADVICE
+            if is_about_certificates(error)
+            else "check network and proxy, or set PIP_INDEX_URL"
+        )
+        text = f"{where} can't be reached ({error}); needed only when packages change"
+        return Finding("packages", text, fix, is_fatal=False)
+    return Finding("packages", f"from {where}")
 
 
-def _cache() -> Finding:
-    return Finding("cache", str(cache_dir(state.root())))
+def _folders() -> Finding:
+    root = state.root()
+    return Finding("folders", f"data in {run_dir(root).resolve()}, cache in {cache_dir(root)}")
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
@@ -112,7 +130,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _postgres,
     _rabbitmq,
     _packages,
-    _cache,
+    _folders,
 )
 
 

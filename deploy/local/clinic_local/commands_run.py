@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from clinic_local import progress, state
 from clinic_local.errors import SetupError, last_lines
-from clinic_local.paths import run_dir, state_path
+from clinic_local.paths import local_data, run_dir, state_path
 from clinic_local.steps import Step
 
 _DOWN_SECONDS = 20.0
@@ -145,14 +146,21 @@ def _process(name: str) -> state.ProcessState:
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="don't ask")] = False) -> None:
     """Stop everything and remove all local data: databases, queues, secrets, logs."""
     root = state.root()
-    folders = [folder for folder in (run_dir(root), state_path(root)) if folder.exists()]
+    folders = local_data(root)
     print("This removes " + " and ".join(str(folder) for folder in folders))
+    if not yes and not sys.stdin.isatty():
+        raise SetupError("reset", "there is no terminal to ask at", "If you are sure: make reset YES=1")
     if not yes:
         typer.confirm("Remove all local data?", abort=True)
     if state.is_running(root):
         down()
     for folder in folders:
-        shutil.rmtree(folder)
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
+    with suppress(OSError):
+        state_path(root).rmdir()
     print("Removed. The next start begins from nothing.")
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clinic_local import loopback
+from clinic_local.broker_alarms import broker_alarms
 from clinic_local.errors import SetupError
 from clinic_local.state import ProcessState, RunState, root
 
@@ -109,6 +110,7 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="for programs
     if running is None:
         raise SetupError("clinic", "nothing runs here", "Start it with: make up")
     processes = collect(running)
+    alarms = broker_alarms(running.management_url)
     if as_json:
         print(
             json.dumps(
@@ -116,6 +118,7 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="for programs
                     "url": running.url,
                     "is_ready": running.is_ready,
                     "supervisor_pid": running.supervisor_pid,
+                    "broker_alarms": [asdict(alarm) for alarm in alarms],
                     "processes": [asdict(process) for process in processes],
                 },
                 indent=1,
@@ -132,6 +135,8 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="for programs
     python = [p for p in (supervisor, *processes) if p.name not in {"postgres", "rabbitmq"}]
     total = sum(process.memory_bytes or 0 for process in python)
     print(f"{running.url}  {len(python)} Python processes, {total / 1e6:.0f} MB")
+    for alarm in alarms:
+        console.print(f"rabbitmq: {alarm.what}\n{alarm.advice}", style="red", markup=False, soft_wrap=True)
 
 
 def _table(processes: list[ProcessStatus]) -> Table:

@@ -1,71 +1,90 @@
-"""Where local files lie: `.run/` in the checkout, or a state folder of its own where a server can't use `.run/`.
+"""Where local files lie: in the checkout, or in a state folder of the checkout's own where the checkout won't do.
 
-Two things make `.run/` unusable: a server that runs as another user can't enter it (a clone under /root),
-or its path has characters that RabbitMQ's shell scripts break on (spaces, letters beyond ASCII).
+It won't do on a file system that runs nothing (noexec), gives no file a mode of its own (all 0777: shared folders
+of virtual machines, Windows' drives) or can't be written; `.venv` and `.run` are then links into the state folder.
+Servers need more: who runs as another user must be able to enter the folder (a clone under /root), and RabbitMQ's
+shell scripts break on spaces and letters beyond ASCII.
+Standard library only: bootstrap.py uses this before any package is there.
 """
 
+import contextlib
 import hashlib
 import os
 import pwd
 import re
 import stat
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 
+from clinic_local.accounts import ServerUser, can_enter
 from clinic_local.errors import SetupError
 
 _SHELL_SAFE = re.compile(r"[A-Za-z0-9._/+@:-]+")
+_NOEXEC = getattr(os, "ST_NOEXEC", 0)
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-@dataclass(frozen=True)
-class ServerUser:
-    """The unprivileged account that PostgreSQL gets when we are root: it refuses to run as root."""
-
-    name: str
-    uid: int
-    gid: int
-
-
-def server_user() -> ServerUser | None:
-    """Return the account for PostgreSQL, or None when the current one will do. No account is ever created."""
-    if os.getuid() != 0:
+def home() -> Path | None:
+    """Return our home folder if we can write there: a uid without a passwd entry often has none."""
+    try:
+        folder = Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
         return None
-    accounts = sorted(pwd.getpwall(), key=lambda account: account.pw_name != "nobody")
-    for account in accounts:
-        if account.pw_uid != 0:
-            return ServerUser(account.pw_name, account.pw_uid, account.pw_gid)
-    raise SetupError(
-        "postgres",
-        "PostgreSQL refuses to run as root and this machine has no other account",
-        "Add the account nobody to /etc/passwd, or set CLINIC_POSTGRES_URL to a server that runs elsewhere.",
-    )
+    return folder if folder.is_absolute() and is_writable(folder) else None
 
 
 def is_shell_safe(path: Path) -> bool:
     return _SHELL_SAFE.fullmatch(str(path)) is not None
 
 
-def can_enter(path: Path, user: ServerUser | None) -> bool:
-    """Tell whether `user` (None: ourselves) can reach `path` through all the folders above it."""
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    if user is None:
-        return os.access(existing, os.X_OK)
-    return all(_may(folder.stat(), user) for folder in (existing, *existing.parents))
+def is_writable(folder: Path) -> bool:
+    return os.access(_existing(folder), os.W_OK | os.X_OK)
 
 
-def _may(status: os.stat_result, user: ServerUser) -> bool:
-    if status.st_uid == user.uid:
-        return bool(status.st_mode & stat.S_IXUSR)
-    if status.st_gid == user.gid:
-        return bool(status.st_mode & stat.S_IXGRP)
-    return bool(status.st_mode & stat.S_IXOTH)
+def runs_programs(folder: Path) -> bool:
+    return not os.statvfs(_existing(folder)).f_flag & _NOEXEC
+
+
+def keeps_modes(folder: Path) -> bool:
+    """Tell whether a file can be made private there, which secrets and PostgreSQL's data have to be."""
+    with tempfile.NamedTemporaryFile(dir=_existing(folder), prefix=".polyclinic-") as probe:
+        os.fchmod(probe.fileno(), 0o600)
+        return stat.S_IMODE(os.fstat(probe.fileno()).st_mode) == 0o600  # noqa: PLR2004
+
+
+def _existing(path: Path) -> Path:
+    # Unlike Path.exists(), this takes a folder that we mustn't look into for one that isn't there.
+    return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
 
 
 def run_dir(root: Path) -> Path:
+    """Return the folder of data, logs and secrets: `.run/`, or where it had to go."""
     folder = root / ".run"
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    return folder
+    if folder.is_dir():
+        return folder
+    if not folder.is_symlink() and is_writable(root) and keeps_modes(root):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return folder
+    return _linked(folder, state_dir(root) / "run")
+
+
+def venv_dir(root: Path) -> Path:
+    """Return the folder of the Python packages: `.venv/`, or where it had to go."""
+    folder = root / ".venv"
+    if folder.is_symlink() and folder.is_dir():
+        return folder.resolve()
+    will_do = folder.is_dir() or (is_writable(root) and keeps_modes(root))
+    if will_do and not folder.is_symlink() and runs_programs(root):
+        return folder
+    return _linked(folder, state_dir(root) / "venv")
+
+
+def _linked(link: Path, target: Path) -> Path:
+    """Return `target`, which people and make find under the name `link` where the file system has links."""
+    target.mkdir(mode=0o755, exist_ok=True)
+    with contextlib.suppress(OSError):
+        link.symlink_to(target)
+    return target
 
 
 def private_dir(folder: Path) -> Path:
@@ -86,9 +105,35 @@ def write_private(path: Path, text: str) -> None:
 
 
 def state_path(root: Path) -> Path:
-    """Return where the checkout's folder outside the checkout lies, if it was needed."""
+    """Return where the checkout's folder outside the checkout lies, or would lie."""
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
-    return Path("/var/tmp") / f"polyclinic-{os.getuid()}-{digest}"  # noqa: S108 - `state_dir` checks who owns it
+    places = [*(place / "polyclinic" / digest for place in _state_homes())]
+    # The last resort, because many systems clean it up after a month.
+    places.append(Path("/var/tmp") / f"polyclinic-{os.getuid()}-{digest}")  # noqa: S108 - see `state_dir`
+    existing = (place for place in places if place.is_dir())
+    return next(existing, None) or next((place for place in places if _may_hold_state(place)), places[-1])
+
+
+def _state_homes() -> list[Path]:
+    chosen, own = os.environ.get("XDG_STATE_HOME"), home()
+    if chosen and Path(chosen).is_absolute():
+        return [Path(chosen)]
+    return [*([own / ".local/state"] if own else []), *([Path("/var/lib")] if os.getuid() == 0 else [])]
+
+
+def _may_hold_state(place: Path) -> bool:
+    parent = _existing(place)
+    return (
+        is_shell_safe(place)
+        and is_writable(parent)
+        and runs_programs(parent)
+        and keeps_modes(parent)
+        # As root, PostgreSQL runs as somebody else, who has to get there.
+        and (
+            os.getuid() != 0
+            or all(folder.stat().st_mode & stat.S_IXOTH for folder in (parent, *parent.parents))
+        )
+    )
 
 
 def state_dir(root: Path) -> Path:
@@ -97,11 +142,24 @@ def state_dir(root: Path) -> Path:
     Its name can be guessed and /var/tmp is open to all, so a folder that someone else put there is refused.
     """
     folder = state_path(root)
-    folder.mkdir(mode=0o711, exist_ok=True)
+    if not folder.parent.is_dir():
+        folder.parent.mkdir(parents=True)
+        folder.parent.chmod(0o755)
+    if not folder.exists():
+        folder.mkdir()
+        folder.chmod(0o711)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & stat.S_IWOTH:
         raise SetupError("files", f"{folder} belongs to someone else", f"Remove {folder} and try again.")
     return folder
+
+
+def local_data(root: Path) -> list[Path]:
+    """Return what `make reset` removes: everything that was written for this checkout but the packages."""
+    state = state_path(root)
+    moved = [] if not state.is_dir() else [entry for entry in state.iterdir() if entry.name != "venv"]
+    own = root / ".run"
+    return [*([own] if own.is_dir() or own.is_symlink() else []), *moved]
 
 
 def server_dir(root: Path, preferred: Path, user: ServerUser | None, *, shell_safe: bool = False) -> Path:
@@ -112,14 +170,11 @@ def server_dir(root: Path, preferred: Path, user: ServerUser | None, *, shell_sa
 
 
 def cache_dir(root: Path) -> Path:
-    """Return the folder for downloads; several checkouts share it."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(home) / "polyclinic"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = run_dir(root) / "cache"
-    if not is_shell_safe(folder) or not os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        folder = state_dir(root) / "cache"
+    """Return the folder for downloads; several checkouts share it unless it can't be where caches are."""
+    chosen, own = os.environ.get("XDG_CACHE_HOME"), home()
+    shared = Path(chosen) if chosen else own / ".cache" if own else None
+    places = [*([shared / "polyclinic"] if shared else []), run_dir(root) / "cache"]
+    suitable = (p for p in places if is_shell_safe(p) and is_writable(p) and runs_programs(p))
+    folder = next(suitable, None) or state_dir(root) / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,13 +1,17 @@
 """Free ports on the loopback: chosen once, remembered, and kept for as long as nobody else takes them."""
 
 import json
+import pwd
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 # Below Linux' range for outgoing connections (32768 and up): a client of ours can't sit on a remembered port.
 _FIRST, _LAST = 20000, 32000
+_TCP = Path("/proc/net/tcp")
+_LISTENING = "0A"
 _random = random.SystemRandom()
 
 
@@ -46,6 +50,32 @@ def free_port() -> int:
     while not is_free(port := _random.randint(_FIRST, _LAST)):
         pass
     return port
+
+
+def holder(port: int) -> str:
+    """Say who listens on a port of the loopback: the program where we may know it, else whose it is."""
+    try:
+        rows = [line.split() for line in _TCP.read_text().splitlines()[1:]]
+    except OSError:
+        return "another program"
+    ends = (f"0100007F:{port:04X}", f"00000000:{port:04X}")
+    found = [(row[9], int(row[7])) for row in rows if row[1] in ends and row[3] == _LISTENING]
+    if not found:
+        return "another program"
+    inode, uid = found[0]
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(descriptor.readlink()) == f"socket:[{inode}]":
+                pid = descriptor.parts[2]
+                return f"{Path('/proc', pid, 'comm').read_text().strip()} (pid {pid})"
+    return f"a program of user {_name_of(uid)}"
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 class PortBook:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -17,14 +18,14 @@ from urllib.parse import quote, urlsplit
 
 import psycopg
 
+from clinic_local import unnamed_user
+from clinic_local.accounts import ServerUser, can_enter, server_user
 from clinic_local.errors import SetupError
 from clinic_local.paths import (
     CHECKOUT,
-    ServerUser,
-    can_enter,
+    cache_dir,
     run_dir,
     server_dir,
-    server_user,
     state_dir,
     write_private,
 )
@@ -150,7 +151,8 @@ class Postgres:
         secrets_dir = run_dir(self._root) / "secrets" if durable else data_dir
         password_file = secrets_dir / "postgres-superuser"
         if not (data / "PG_VERSION").exists():
-            _initialise(binaries, data, password_file, user, durable=durable)
+            names = {} if user is not None else unnamed_user.environment(cache_dir(self._root), data.parent)
+            _initialise(binaries, data, password_file, user, names, durable=durable)
         return self._run(binaries, data, password_file, user, durable=durable)
 
     def _binaries(self, data: Path, user: ServerUser | None) -> Binaries:
@@ -285,13 +287,23 @@ def _copied_wheel(binaries: Binaries, state: Path) -> Binaries:
 
 
 def _make_enterable(folder: Path, user: ServerUser | None) -> None:
+    """Make the folder, and let `user` in whatever our umask is."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     if user is not None:
+        for place in missing:
+            place.chmod(place.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
         os.chown(folder, user.uid, user.gid)
 
 
 def _initialise(
-    binaries: Binaries, data: Path, password_file: Path, user: ServerUser | None, *, durable: bool
+    binaries: Binaries,
+    data: Path,
+    password_file: Path,
+    user: ServerUser | None,
+    names: Mapping[str, str],
+    *,
+    durable: bool,
 ) -> None:
     shutil.rmtree(data, ignore_errors=True)
     password = secrets.token_urlsafe(24)
@@ -302,13 +314,19 @@ def _initialise(
     if user is not None:
         os.chown(handed_over, user.uid, user.gid)
     try:
-        _initdb(binaries, data, handed_over, user, durable=durable)
+        _initdb(binaries, data, handed_over, user, names, durable=durable)
     finally:
         handed_over.unlink()
 
 
 def _initdb(
-    binaries: Binaries, data: Path, password_file: Path, user: ServerUser | None, *, durable: bool
+    binaries: Binaries,
+    data: Path,
+    password_file: Path,
+    user: ServerUser | None,
+    names: Mapping[str, str],
+    *,
+    durable: bool,
 ) -> None:
     log = ""
     for locale in _locales(binaries.version):
@@ -319,7 +337,7 @@ def _initdb(
         ]
         result = subprocess.run(
             argv,
-            env=_environment(data),
+            env={**_environment(data), **names},
             cwd=data.parent,
             capture_output=True,
             text=True,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from clinic_local.accounts import ServerUser
 from clinic_local.errors import SetupError
-from clinic_local.paths import ServerUser
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _STOP_MARGIN_SECONDS = 15.0
@@ -99,3 +99,13 @@ class GuardedProcess:
                 # Its children have a parent-death signal for this case.
                 self._popen.kill()
                 self._popen.wait()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

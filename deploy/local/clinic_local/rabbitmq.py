@@ -6,7 +6,6 @@ on all interfaces and stays behind.
 
 import json
 import os
-import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clinic_local import loopback, rabbitmq_packages
+from clinic_local.broker_alarms import broker_alarms
 from clinic_local.download import library_path
 from clinic_local.errors import SetupError
 from clinic_local.paths import cache_dir, private_dir, run_dir, server_dir, write_private
@@ -68,17 +68,25 @@ class RabbitServer:
         return self.process is None or self.process.is_alive()
 
     def wait_until_ready(self) -> None:
-        health = f"{self.management_url}/api/health/checks/alarms"
+        overview = f"{self.management_url}/api/overview"
         port = urlsplit(self.amqp_url).port or 5672
         deadline = time.monotonic() + _START_SECONDS
         while self.is_alive() and time.monotonic() < deadline:
-            if self.process is None or (is_listening(port) and loopback.answers(health)):
+            if self.process is None or (is_listening(port) and loopback.answers(overview)):
+                self._refuse_alarms()
                 return
             time.sleep(0.05)
         self.stop()
         raise SetupError(
             "rabbitmq", "the broker didn't start", "Read the log, then try: make up", log=self.log
         )
+
+    def _refuse_alarms(self) -> None:
+        """A broker with an alarm takes no message, so nothing that is started on it would ever become ready."""
+        alarms = broker_alarms(self.management_url)
+        if alarms:
+            self.stop()
+            raise SetupError("rabbitmq", alarms[0].what, alarms[0].advice)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -89,9 +97,15 @@ class Rabbit:
     """Finds and starts the RabbitMQ of one checkout."""
 
     def __init__(
-        self, root: Path, *, ports: PortBook | None = None, environ: Mapping[str, str] = os.environ
+        self,
+        root: Path,
+        *,
+        ports: PortBook | None = None,
+        environ: Mapping[str, str] = os.environ,
+        disk_free_limit_bytes: int = 200_000_000,
     ) -> None:
         self._root = root
+        self._disk_free_limit_bytes = disk_free_limit_bytes
         self._ports = ports or PortBook()
         self._environ = environ
 
@@ -119,7 +133,7 @@ class Rabbit:
             write_private(password_file, secrets.token_urlsafe(24))
         password = password_file.read_text()
         ports = {name: self._ports.take(name) for name in ("amqp", "management", "distribution", "epmd")}
-        _write_configuration(base, ports, password)
+        _write_configuration(base, ports, password, self._disk_free_limit_bytes)
         folder = run_dir(self._root) / "log" if durable else data_dir
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "rabbitmq.log"
@@ -155,7 +169,10 @@ class Rabbit:
         root = rabbitmq_packages.root(cache_dir(self._root))
         for installation in _installations(root, DOWNLOADED):
             return installation
-        raise SetupError("rabbitmq", "this distribution's RabbitMQ is older than 3.10", ADVICE)
+        versions = ", ".join(_version(server) for server in _servers(root)) or "without a server"
+        raise SetupError(
+            "rabbitmq", f"3.10 to 4.x is needed, and this distribution's RabbitMQ is {versions}", ADVICE
+        )
 
 
 def _given(amqp_url: str, management_url: str | None) -> RabbitServer:
@@ -187,15 +204,29 @@ def _installations(root: Path, source: str) -> Iterator[Installation]:
     erlang_bin = next((place for place in places if (place / "erl").exists()), None)
     if erlang_bin is None:
         return
-    servers = sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True)
     libraries = "" if root == Path("/") else library_path(root)
-    for server in servers:
-        match = re.search(r"rabbitmq_server-([\d.]+)", str(server))
-        if match is not None and _is_suitable(match[1]):
-            yield Installation(server, erlang_bin, libraries, match[1], source)
+    for server in _servers(root):
+        version = _version(server)
+        if _is_suitable(version):
+            yield Installation(server, erlang_bin, libraries, version, source)
 
 
-def _write_configuration(base: Path, ports: dict[str, int], password: str) -> None:
+def _servers(root: Path) -> list[Path]:
+    found = root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")
+    return sorted(found, key=_version_key, reverse=True)
+
+
+def _version_key(server: Path) -> list[int]:
+    return [int(part) for part in _version(server).split(".") if part.isdigit()]
+
+
+def _version(server: Path) -> str:
+    return server.parents[1].name.rpartition("-")[2]
+
+
+def _write_configuration(
+    base: Path, ports: dict[str, int], password: str, disk_free_limit_bytes: int
+) -> None:
     """Everything the broker reads is written anew, so that an old `.run/` can't hold old settings."""
     settings = {
         "listeners.tcp.local": f"{LOOPBACK}:{ports['amqp']}",
@@ -213,7 +244,7 @@ def _write_configuration(base: Path, ports: dict[str, int], password: str) -> No
         "log.console.level": "warning",
         "log.file": "false",
         "vm_memory_high_watermark.absolute": "512MB",
-        "disk_free_limit.absolute": "200MB",
+        "disk_free_limit.absolute": str(disk_free_limit_bytes),
     }
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     definitions = {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clinic_local.paths import run_dir, state_path
 from clinic_local.postgres import Postgres, PostgresServer
+from clinic_local.processes import is_running
 from clinic_local.rabbitmq import Rabbit, RabbitServer
 
 __all__ = ["Postgres", "PostgresServer", "Rabbit", "RabbitServer", "TestServers", "start_test_servers"]
@@ -62,7 +63,7 @@ def start_test_servers(root: Path) -> TestServers:
         shutil.rmtree(folder, ignore_errors=True)
         state = state_path(root)
         shutil.rmtree(state / "test" / name, ignore_errors=True)
-        for empty in (state / "test", state):
+        for empty in (state / "test", state, state.parent):
             with contextlib.suppress(OSError):
                 empty.rmdir()
 
@@ -80,5 +81,5 @@ def _remove_left_behind(*folders: Path) -> None:
     """Remove the data of test runs that were killed; a folder's name begins with its run's process id."""
     for folder in folders:
         for left in folder.glob("*-*"):
-            if not Path("/proc", left.name.partition("-")[0]).exists():
+            if not is_running(int(left.name.partition("-")[0])):
                 shutil.rmtree(left, ignore_errors=True)

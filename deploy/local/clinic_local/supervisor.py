@@ -19,11 +19,11 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
 
-from clinic_local import loopback
-from clinic_local.environment import Environments, Secrets, create_databases
+from clinic_local import loopback, machine
+from clinic_local.environment import GATEWAY_PORT, Environments, Secrets, create_databases
 from clinic_local.errors import SetupError
 from clinic_local.paths import CHECKOUT, run_dir
-from clinic_local.ports import PortBook, reserve
+from clinic_local.ports import PortBook, holder, is_free, reserve
 from clinic_local.postgres import Postgres, PostgresServer
 from clinic_local.rabbitmq import Rabbit, RabbitServer
 from clinic_local.state import ProcessState, RunState, root, supervisor_lock, write_env
@@ -71,6 +71,8 @@ class Supervisor:
 
     def start(self) -> None:
         """Go through the gates in order. Raises SetupError at the first that stays shut."""
+        machine.require_disk(self._run, machine.DATA_BYTES)
+        machine.require_memory()
         postgres, rabbitmq = self._launch_servers()
         code = self._load_code()
         environments = Environments(self._secrets, self._ports, postgres, rabbitmq, tuple(code.services))
@@ -140,7 +142,12 @@ class Supervisor:
                 for child in children:
                     child.start()
                 self._wait_until_ready(children)
-                detail.append(self._url if gate == "gateway" else f"{len(children)} processes")
+                detail.append(self._where() if gate == "gateway" else f"{len(children)} processes")
+
+    def _where(self) -> str:
+        if self._url.endswith(f":{GATEWAY_PORT}") or is_free(GATEWAY_PORT):
+            return self._url
+        return f"{self._url} (port {GATEWAY_PORT} is taken by {holder(GATEWAY_PORT)})"
 
     def _wait_until_ready(self, children: Sequence["Child"]) -> None:
         deadline = time.monotonic() + _READY_SECONDS

@@ -4,23 +4,13 @@ Starts them, writes their URLs to `FOLDER/urls.json`, and stops them when the pr
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 from clinic_local.paths import CHECKOUT
+from clinic_local.processes import is_running
 from clinic_local.servers import start_test_servers
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def main() -> None:
@@ -39,7 +29,7 @@ def main() -> None:
         draft = folder / "urls.json.draft"
         draft.write_text(json.dumps(urls), encoding="utf-8")
         draft.rename(folder / "urls.json")
-        while _alive(controller):
+        while is_running(controller):
             time.sleep(0.5)
     finally:
         servers.stop()

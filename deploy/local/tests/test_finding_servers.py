@@ -5,11 +5,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from clinic_local import download, paths, postgres, rabbitmq, rabbitmq_packages
+from clinic_local import accounts, download, paths, postgres, rabbitmq, rabbitmq_packages
+from clinic_local.accounts import ServerUser
 from clinic_local.children import pause_before_restart
 from clinic_local.environment import Environments, Secrets
 from clinic_local.errors import SetupError
-from clinic_local.paths import ServerUser
 from clinic_local.ports import PortBook, is_free, reserve
 from clinic_local.postgres import PostgresServer
 from clinic_local.rabbitmq import RabbitServer
@@ -64,10 +64,10 @@ def test_a_folder_under_a_private_home_cannot_be_entered_by_another_user(tmp_pat
         if folder.stat().st_uid == os.getuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o001)
     private.chmod(0o755)
-    assert paths.can_enter(inside, NOBODY)
+    assert accounts.can_enter(inside, NOBODY)
     private.chmod(0o700)
-    assert not paths.can_enter(inside, NOBODY)
-    assert paths.can_enter(inside, None)
+    assert not accounts.can_enter(inside, NOBODY)
+    assert accounts.can_enter(inside, None)
 
 
 @pytest.mark.parametrize("name", ["with space", "Клиника", "quo'te"])
