@@ -153,9 +153,9 @@ OLD_PYTHONS = sorted(
 )
 
 
-@pytest.fixture(params=OLD_PYTHONS or [None], ids=lambda python: python and python.parents[1].name)
+@pytest.fixture(params=[str(python) for python in OLD_PYTHONS] or ["none"])
 def old_python(request):
-    if request.param is None:
+    if request.param == "none":
         pytest.skip("this machine has no Python older than 3.11")
     return request.param
 
