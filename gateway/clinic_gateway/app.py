@@ -14,8 +14,9 @@ import uvicorn
 from clinic_shared.auth import RemoteKeys, StaticKeys, TokenVerifier
 from clinic_shared.errors import DomainError, UnauthenticatedError
 from clinic_shared.health import Health
+from clinic_shared.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 from clinic_shared.problems import domain_problem, unexpected_problem
-from clinic_shared.telemetry import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, configure_logging
+from clinic_shared.telemetry import configure_logging
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request

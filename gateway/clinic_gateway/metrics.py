@@ -1,6 +1,6 @@
 """What the gateway counts about its upstreams; labels are services' names and closed sets."""
 
-from clinic_shared.telemetry import REGISTRY
+from clinic_shared.metrics import REGISTRY
 from prometheus_client import Counter, Gauge
 
 CIRCUIT_STATE = Gauge(

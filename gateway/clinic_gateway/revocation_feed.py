@@ -13,7 +13,7 @@ from clinic_shared.broker import BrokerUnavailableError, Connection, broker_erro
 from clinic_shared.envelope import MalformedMessageError, decode_body
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running, pause
-from clinic_shared.telemetry import LOOP_FAILURES
+from clinic_shared.metrics import LOOP_FAILURES
 from clinic_shared.topology import event_exchange
 from pydantic import AwareDatetime, BaseModel, ValidationError
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from clinic_shared.errors import DomainError
 from clinic_shared.health import Health
-from clinic_shared.telemetry import exposition
+from clinic_shared.metrics import exposition
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route

@@ -15,16 +15,19 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from clinic_shared import contracts, openapi, ops, problems, telemetry
+from clinic_shared import contracts, openapi, ops, problems
 from clinic_shared.errors import NotFoundError
+from clinic_shared.metrics import exposition
 from clinic_shared.middleware import PROBES, EdgeMiddleware
-from clinic_shared.readiness import Readiness
+from clinic_shared.readiness import Readiness, WorkerReadiness
 from clinic_shared.routing import ClinicRoute
 from clinic_shared.service import Runtime, Service
 
+VERSION = version("clinic-shared")
 OPERATIONAL_PATHS = PROBES | {"/problems/{slug}"}
 """The only paths without a declared permission; they tell nothing about anybody."""
 
@@ -33,7 +36,7 @@ def create_app(service: Service, runtime: Runtime | None = None) -> FastAPI:
     """Make a service's application. Without a runtime it can only describe itself."""
     app = FastAPI(
         title=f"Polyclinic {service.name}",
-        version=version("clinic-shared"),
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         # Its spans and log records would carry query strings and exception messages.
@@ -49,17 +52,29 @@ def create_app(service: Service, runtime: Runtime | None = None) -> FastAPI:
     # Appended as they are: `include_router` would match every request twice.
     for router in (*service.routers, ops.router):
         app.router.routes.extend(router.routes)
-    for path, endpoint in (
+    app.router.routes.extend(_probes())
+    app.router.routes.append(Route("/problems/{slug}", _problem, include_in_schema=False))
+    package = service.package_dir.name
+    app.openapi = lru_cache(maxsize=1)(partial(openapi.describe, app, package=package))  # type: ignore[method-assign]  # FastAPI's way to extend it
+    return app
+
+
+def worker_app(runtime: Runtime) -> Starlette:
+    """Make what a worker answers: probes and metrics, for whoever watches it; nobody else asks it anything."""
+    app = Starlette(routes=_probes())
+    app.state.service = runtime.service
+    app.state.readiness = WorkerReadiness(runtime)
+    return app
+
+
+def _probes() -> list[Route]:
+    endpoints = (
         ("/healthz", _healthz),
         ("/readyz", _readyz),
         ("/metrics", _metrics),
         ("/version", _version),
-        ("/problems/{slug}", _problem),
-    ):
-        app.router.routes.append(Route(path, endpoint, include_in_schema=False))
-    package = service.package_dir.name
-    app.openapi = lru_cache(maxsize=1)(partial(openapi.describe, app, package=package))  # type: ignore[method-assign]  # FastAPI's way to extend it
-    return app
+    )
+    return [Route(path, endpoint, include_in_schema=False) for path, endpoint in endpoints]
 
 
 @asynccontextmanager
@@ -90,7 +105,7 @@ async def _readyz(request: Request) -> Response:
 
 
 async def _metrics(_: Request) -> Response:
-    content, media_type = telemetry.exposition()
+    content, media_type = exposition()
     return Response(content, headers={"content-type": media_type})
 
 
@@ -98,7 +113,7 @@ async def _version(request: Request) -> Response:
     return JSONResponse(
         {
             "service": request.app.state.service.name,
-            "version": request.app.version,
+            "version": VERSION,
             "release": os.environ.get("CLINIC_RELEASE", "unreleased"),
             "python": platform.python_version(),
         }

@@ -24,9 +24,9 @@ from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.errors import UnauthenticatedError
 from clinic_shared.ids import uuid7
 from clinic_shared.jwks import KeySource, RemoteKeys, StaticKeys
+from clinic_shared.metrics import TOKEN_REFUSALS
 from clinic_shared.principal import Principal
 from clinic_shared.settings import ServiceSettings
-from clinic_shared.telemetry import TOKEN_REFUSALS
 
 __all__ = ["KeySource", "RemoteKeys", "StaticKeys", "TokenSigner", "TokenVerifier", "claims_of"]
 

@@ -108,7 +108,7 @@ async def take_effect(tx: Transaction, handlers: Handlers, envelope: Envelope, b
     """Let one event take effect in a transaction that the caller commits."""
     subscription = handlers.subscription(envelope.type)
     payload = subscription.payload_model.model_validate(decode_body(body, envelope.seal))
-    fresh = await inbox.claim(tx, consumer=tx.service, event_id=envelope.id)
+    fresh = await inbox.claim(tx, consumer=tx.service, event_id=envelope.id, event_type=envelope.type)
     if not fresh and not mutated("inbox-off"):
         return Disposition.DUPLICATE
     crash_point("consumer.effect.before")

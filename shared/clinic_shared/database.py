@@ -5,10 +5,10 @@ together or not at all, before the response or acknowledgement leaves.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Executable, Row, insert, update
@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from clinic_shared import contracts
 from clinic_shared.audit import AuditEntry, canonical_record, leaf_hash
@@ -28,6 +28,7 @@ from clinic_shared.deadlines import seconds_left
 from clinic_shared.errors import PreconditionFailedError
 from clinic_shared.events import Event, audit_outbox, event_log, outbox
 from clinic_shared.ids import uuid7
+from clinic_shared.metrics import POOL_WAIT_SECONDS
 from clinic_shared.sealing import seal
 from clinic_shared.timers import Timer, timer_table
 
@@ -51,6 +52,7 @@ class Transaction:
         self.context = context
         self._events: list[dict[str, Any]] = []
         self._audit: list[dict[str, Any]] = []
+        self._counts: list[Callable[[], None]] = []
 
     async def execute(self, statement: Executable, parameters: Parameters = None) -> CursorResult[Any]:
         return await self.connection.execute(statement, parameters)
@@ -89,6 +91,10 @@ class Transaction:
         """Record an act; it is kept exactly when the act is."""
         record = canonical_record(entry, producer=self.service, recorded_at=self.now, context=self.context)
         self._audit.append({"record": record, "leaf_hash": leaf_hash(record)})
+
+    def count(self, once_committed: Callable[[], None]) -> None:
+        """Let a metric count what this transaction does, when and only when it commits."""
+        self._counts.append(once_committed)
 
     @staticmethod
     def require_version(current: int, expected: int | None) -> None:
@@ -136,6 +142,12 @@ class Transaction:
         """Drop what was emitted and audited so far: its cause was rolled back to a savepoint."""
         self._events.clear()
         self._audit.clear()
+        self._counts.clear()
+
+    def committed(self) -> None:
+        """Called once, by `Database.transaction`, after the commit."""
+        for count in self._counts:
+            count()
 
     @property
     def emitted(self) -> Sequence[Mapping[str, Any]]:
@@ -167,6 +179,9 @@ class Database:
         self.service = service
         self.clock = clock or SystemClock()
         self.check_contracts = check_contracts
+        self.pool_size = pool_size
+        self.waiting = 0
+        """Transactions that wait for a connection."""
         self.engine: AsyncEngine = create_async_engine(
             sqlalchemy_url,
             pool_size=pool_size,
@@ -202,7 +217,7 @@ class Database:
         Raises DeadlineExceededError when the caller stopped waiting before there was a connection.
         """
         context = context or Context()
-        async with self.engine.connect() as connection:
+        async with self._connection() as connection:
             left = seconds_left(context.deadline)
             transaction = Transaction(connection, service=self.service, now=self.clock.now(), context=context)
             async with connection.begin():
@@ -215,8 +230,27 @@ class Database:
                 await transaction.flush()
                 if transaction.leaves_something:
                     crash_point("commit.before")
+            transaction.committed()
             if transaction.leaves_something:
                 crash_point("commit.after")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        """Take a connection from the pool; how long that takes is what shows that the pool is too small."""
+        async with AsyncExitStack() as stack:
+            asked_at = time.perf_counter()
+            self.waiting += 1
+            try:
+                connection = await stack.enter_async_context(self.engine.connect())
+            finally:
+                self.waiting -= 1
+                POOL_WAIT_SECONDS.observe(time.perf_counter() - asked_at)
+            yield connection
+
+    @property
+    def in_use(self) -> int:
+        """How many connections of the pool are in use."""
+        return cast("QueuePool", self.engine.pool).checkedout()
 
     def _check(self, transaction: Transaction) -> None:
         """In tests and development, refuse to emit what the contract doesn't describe."""

@@ -4,7 +4,6 @@ Redriving handles the message again with its origin unchanged; a person's decisi
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,7 +26,6 @@ from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.health import Health
 from clinic_shared.held import held_table
 from clinic_shared.loops import keep_running, pause
-from clinic_shared.telemetry import HELD_MESSAGES, PARKED_MESSAGES
 from clinic_shared.topology import parking_queue
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
-MEASURE_SECONDS = 5.0
 REDRIVE_INTERVAL = timedelta(milliseconds=20)
 """Redriven messages become due one after the other, so that a thousand don't drown live ones."""
 KILLED_CAUSE = "delivery-limit"
@@ -55,11 +52,7 @@ class HeldWorker:
         await keep_running("held", stop, partial(self._work, stop, health), health)
 
     async def _work(self, stop: asyncio.Event, health: Health) -> None:
-        measured_at = 0.0
         while not stop.is_set():
-            if time.monotonic() - measured_at > MEASURE_SECONDS:
-                measured_at = time.monotonic()
-                await self._measure()
             if not await self.retry_next():
                 health.report("held", None)
                 await pause(stop, POLL_SECONDS)
@@ -122,12 +115,6 @@ class HeldWorker:
         once.set()
         await waiting
         return bool(done)
-
-    async def _measure(self) -> None:
-        async with self._database.transaction() as tx:
-            counts = await count_by_state(tx)
-        HELD_MESSAGES.set(counts.get("held", 0))
-        PARKED_MESSAGES.set(counts.get("parked", 0))
 
 
 class ParkingDrain:

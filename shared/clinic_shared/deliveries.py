@@ -6,6 +6,7 @@ to redeliver, since every redelivery counts towards the limit that dead-letters 
 
 import asyncio
 import random
+import time
 import zlib
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -23,11 +24,14 @@ from clinic_shared.consumer import Disposition, apply
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Database, Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.events import Origin
 from clinic_shared.failures import Failure, Verdict, is_disconnect, judge
 from clinic_shared.health import Health
 from clinic_shared.held import KeyIsWaitingError, RawMessage
 from clinic_shared.loops import keep_running, pause
-from clinic_shared.telemetry import HANDLER_SECONDS, INBOX_DUPLICATES
+from clinic_shared.metrics import DELIVERY_SECONDS, HANDLER_SECONDS, INBOX_DUPLICATES
+from clinic_shared.progress import InHand, Progress
+from clinic_shared.tally import producer_of
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
@@ -62,6 +66,7 @@ class Subscriber:
         self._database = runtime.database
         self._connection = Broker.of(runtime).consuming
         self._health = Health.of(runtime)
+        self._in_hand = Progress.of(runtime).queue(queue)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until told to stop; what was delivered by then is finished first."""
@@ -72,7 +77,7 @@ class Subscriber:
         await until_it_answers(self._database, stop, partial(self._health.report, self._name))
         if stop.is_set():
             return
-        session = _Session(self._work, lanes=self._lanes)
+        session = _Session(self._work, self._in_hand, lanes=self._lanes)
         channel = await self._connection.channel(prefetch=self._prefetch)
         try:
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
@@ -124,14 +129,18 @@ class _LateDeliveries(dict[str, Any]):
 class _Session:
     """The lanes of one channel. Messages of one partition key share a lane, so they keep their order."""
 
-    def __init__(self, work: Work, *, lanes: int) -> None:
+    def __init__(self, work: Work, in_hand: InHand, *, lanes: int) -> None:
         self._work = work
+        self._in_hand = in_hand
+        # What an earlier session had in hand went back to the queue, and comes again.
+        in_hand.clear()
         self.over = asyncio.Event()
         self._queues: list[asyncio.Queue[DeliveredMessage]] = [asyncio.Queue() for _ in range(lanes)]
         self._tasks = [asyncio.create_task(self._lane(queue)) for queue in self._queues]
 
     async def receive(self, delivery: DeliveredMessage) -> None:
         # Nothing may be awaited here: aiormq runs this as a task of its own per delivery.
+        self._in_hand.take(delivery)
         key = str(raw_message(delivery, "").partition_key)
         self._queues[zlib.crc32(key.encode()) % len(self._queues)].put_nowait(delivery)
 
@@ -158,6 +167,7 @@ class _Session:
             return
         crash_point("consumer.commit.after")
         await _acknowledge(delivery)
+        self._in_hand.settle(delivery)
         crash_point("consumer.ack.after")
 
     async def drain(self) -> None:
@@ -230,6 +240,9 @@ class Consumer:
             disposition = await apply(self._runtime, envelope, message.body, in_turn=True)
         if disposition is Disposition.DUPLICATE:
             INBOX_DUPLICATES.inc()
+        elif envelope.origin is not Origin.REPLAY:
+            delay = time.time() - envelope.recorded_at.timestamp()
+            DELIVERY_SECONDS.labels(producer=producer_of(envelope.type)).observe(max(0.0, delay))
 
     async def _keep(
         self, message: RawMessage, error: Exception, verdict: Verdict, over: asyncio.Event

@@ -28,7 +28,7 @@ from clinic_shared.errors import TemporarilyUnavailableError
 from clinic_shared.events import audit_outbox, runtime_metadata
 from clinic_shared.failures import is_disconnect
 from clinic_shared.ids import uuid7
-from clinic_shared.telemetry import INTAKE_TOTAL
+from clinic_shared.metrics import INTAKE_TOTAL
 from clinic_shared.topology import intake_queue
 
 if TYPE_CHECKING:

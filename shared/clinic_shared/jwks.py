@@ -12,7 +12,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from clinic_shared.errors import TemporarilyUnavailableError
-from clinic_shared.telemetry import JWKS_FETCHES, describe_error
+from clinic_shared.metrics import JWKS_FETCHES
+from clinic_shared.telemetry import describe_error
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ import structlog
 
 from clinic_shared.broker import BrokerUnavailableError
 from clinic_shared.health import Health
-from clinic_shared.telemetry import LOOP_FAILURES
+from clinic_shared.metrics import LOOP_FAILURES
 
 log = structlog.get_logger()
 

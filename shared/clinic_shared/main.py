@@ -1,7 +1,7 @@
 """Running a service: `python -m clinic_<service> api | worker | all | migrate`.
 
-The worker role runs relay, consumers, held messages, timers and the service's own loops; `all` is
-both roles in one process. On SIGTERM the loops finish what they hold before the process ends.
+The worker role runs relay, consumers, held messages, timers, measuring and the service's own loops, and with
+`CLINIC_HTTP_PORT` answers probes and `/metrics`; `all` is both roles in one process. On SIGTERM the loops finish what they hold before the process ends.
 """
 
 import asyncio
@@ -16,13 +16,16 @@ from typing import Any, Literal, get_args
 import structlog
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from clinic_shared import telemetry
-from clinic_shared.app import create_app
+from clinic_shared.app import create_app, worker_app
 from clinic_shared.crash import SWITCHES
 from clinic_shared.dead_letters import HeldWorker, ParkingDrain
 from clinic_shared.deliveries import Consumer
+from clinic_shared.measuring import measure
 from clinic_shared.migrations import migrate
+from clinic_shared.process_metrics import watch_process
 from clinic_shared.relay import Relay
 from clinic_shared.service import Runtime, Service, running
 from clinic_shared.settings import ServiceSettings
@@ -74,8 +77,11 @@ async def _serve(service: Service, settings: ServiceSettings, role: Role) -> Non
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     async with running(service, settings) as runtime, asyncio.TaskGroup() as group:
+        group.create_task(watch_process(runtime, stop), name="event loop")
         if role in {"api", "all"}:
-            group.create_task(_serve_http(runtime, stop), name="http")
+            group.create_task(_serve_http(runtime, create_app(runtime.service, runtime), stop), name="http")
+        elif settings.http_port:
+            group.create_task(_serve_http(runtime, worker_app(runtime), stop), name="http")
         if role in {"worker", "all"}:
             for name, work in worker_loops(runtime).items():
                 group.create_task(work(stop), name=name)
@@ -90,11 +96,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve_http(runtime: Runtime, stop: asyncio.Event) -> None:
+async def _serve_http(runtime: Runtime, app: ASGIApp, stop: asyncio.Event) -> None:
     settings = runtime.settings
     server = _Server(
         uvicorn.Config(
-            create_app(runtime.service, runtime),
+            app,
             host=settings.http_host,
             port=settings.http_port,
             log_config=None,
@@ -123,6 +129,7 @@ def worker_loops(runtime: Runtime) -> dict[str, Loop]:
         "parking": ParkingDrain(runtime).run,
         "timers": TimerWorker(runtime).run,
         "sweeper": partial(sweep, runtime),
+        "measuring": partial(measure, runtime),
     }
     for queue in queues_of(runtime):
         loops[f"consumer:{queue}"] = Consumer(runtime, queue).run

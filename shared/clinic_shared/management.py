@@ -44,6 +44,13 @@ class Management:
         answer = (await self._client.get(path)).raise_for_status()
         return list(answer.json())
 
+    async def depths(self) -> dict[str, int]:
+        """Return how many messages each queue of the virtual host holds, those in consumers' hands included."""
+        path = f"/api/queues/{self._vhost}?columns=name,messages"
+        answer = (await self._client.get(path)).raise_for_status()
+        # A queue that was declared a moment ago has no statistics yet.
+        return {row["name"]: row.get("messages", 0) for row in answer.json()}
+
     async def bindings_from(self, exchange: str) -> set[tuple[str, str]]:
         """Return (queue, routing key) of what an exchange routes now."""
         path = f"/api/exchanges/{self._vhost}/{exchange}/bindings/source"

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic_shared import deadlines
 from clinic_shared.ids import uuid7
-from clinic_shared.problems import REQUEST_ID, unexpected_problem
-from clinic_shared.telemetry import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, UNEXPECTED_ERRORS, class_name
+from clinic_shared.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, REFUSALS, UNEXPECTED_ERRORS
+from clinic_shared.problems import PROBLEM, REQUEST_ID, unexpected_problem
+from clinic_shared.telemetry import class_name
 
 log = structlog.get_logger()
 
@@ -125,6 +126,8 @@ class EdgeMiddleware:
             method = "OTHER"  # what strangers invent would be labels without end
         HTTP_REQUESTS.labels(self.service, route, method, str(exchange.status)).inc()
         HTTP_REQUEST_SECONDS.labels(self.service, route, method).observe(seconds)
+        if problem := exchange.scope.get(PROBLEM):
+            REFUSALS.labels(self.service, route, method, problem).inc()
         if route in PROBES:
             return
         log.info(

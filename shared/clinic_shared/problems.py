@@ -20,12 +20,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from clinic_shared.errors import DomainError
+from clinic_shared.metrics import UNEXPECTED_ERRORS
 from clinic_shared.problem_pages import PROBLEMS, ProblemPage, problem_pages
-from clinic_shared.telemetry import UNEXPECTED_ERRORS, class_name, describe_error
+from clinic_shared.telemetry import class_name, describe_error
 
 __all__ = [
     "MEDIA_TYPE",
     "OUTAGE_HEADER",
+    "PROBLEM",
     "PROBLEMS",
     "REQUEST_ID",
     "Problem",
@@ -42,6 +44,9 @@ log = structlog.get_logger()
 
 REQUEST_ID = "clinic.request_id"
 """Where the ASGI scope holds the request's id; set by `middleware.py`."""
+
+PROBLEM = "clinic.problem"
+"""Where the ASGI scope holds the slug of the problem that it was answered with."""
 
 MEDIA_TYPE = "application/problem+json"
 OUTAGE_RETRY_SECONDS = 2
@@ -73,6 +78,7 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Make an answer; what isn't given comes from PROBLEMS."""
+    scope[PROBLEM] = slug
     page = PROBLEMS.get(slug)
     title = title or (page.title if page else slug)
     status = status or (page.status if page else http.HTTPStatus.INTERNAL_SERVER_ERROR)

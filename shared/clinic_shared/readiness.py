@@ -47,14 +47,14 @@ class Readiness:
         self._migrated = False
 
     async def report(self) -> Report:
-        database, migrations = await self._database()
+        database, migrations = await self.database()
         keys = OK if self._runtime.verifier.source.loaded else "the issuer's public keys were never read"
         return Report(
             checks={"database": database, "migrations": migrations, "token keys": keys},
             loops=dict(Health.of(self._runtime).reasons),
         )
 
-    async def _database(self) -> tuple[str, str]:
+    async def database(self) -> tuple[str, str]:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 return OK, await self._migrations()
@@ -78,3 +78,15 @@ class Readiness:
             await source.load()
             if not source.loaded:
                 await asyncio.sleep(1)
+
+
+class WorkerReadiness(Readiness):
+    """A worker gets no requests: it is ready when its loops can do their work."""
+
+    async def report(self) -> Report:
+        database, migrations = await self.database()
+        loops = dict(Health.of(self._runtime).reasons)
+        complaints = "; ".join(f"{loop}: {reason}" for loop, reason in loops.items())
+        return Report(
+            checks={"database": database, "migrations": migrations, "loops": complaints or OK}, loops=loops
+        )

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,11 +29,11 @@ from clinic_shared.crash import crash_point
 from clinic_shared.envelope import Envelope
 from clinic_shared.events import Origin
 from clinic_shared.health import Health
-from clinic_shared.ids import uuid7_time
 from clinic_shared.loops import keep_running, pause
+from clinic_shared.metrics import RELAY_OUTCOMES, RELAY_SECONDS
 from clinic_shared.relay_leases import SHARD_OF_KEY, Leases, session
-from clinic_shared.relay_routes import ROUTES_SECONDS, Routes
-from clinic_shared.telemetry import OUTBOX_OLDEST_SECONDS, OUTBOX_PENDING, RELAY_OUTCOMES
+from clinic_shared.relay_routes import Routes
+from clinic_shared.tally import event_hour
 from clinic_shared.topology import AUDIT_EXCHANGE, event_exchange
 
 if TYPE_CHECKING:
@@ -57,7 +58,17 @@ _PENDING = f"""
            event.causation_id, event.traceparent, event.seal, event.data::text, event.private::text
     FROM next JOIN event USING (event_id) ORDER BY next.id
 """  # noqa: S608  # a constant of ours
-_DELETE = "DELETE FROM outbox WHERE id = ANY(%s)"
+# Counting goes with it, so that an event that is published twice counts once.
+_DELETE = """
+    WITH confirmed AS (
+        SELECT * FROM unnest(%s::bigint[], %s::text[], %s::integer[]) AS c (id, type, event_hour)
+    ), gone AS (
+        DELETE FROM outbox USING confirmed WHERE outbox.id = confirmed.id
+        RETURNING confirmed.type, confirmed.event_hour
+    )
+    INSERT INTO tally_delta (direction, type, event_hour, events)
+    SELECT 'published', type, event_hour, count(*) FROM gone GROUP BY type, event_hour
+"""
 _POSTPONE = """
     UPDATE outbox SET attempts = attempts + 1, last_error = %s,
         next_attempt_at = now() + least(300, 0.5 * power(2, least(attempts, 12))) * interval '1 second'
@@ -77,14 +88,13 @@ _PENDING_AUDIT = """
     SELECT id, pseq, record, leaf_hash FROM audit_outbox WHERE pseq IS NOT NULL ORDER BY pseq LIMIT %s
 """
 _DELETE_AUDIT = "DELETE FROM audit_outbox WHERE id = ANY(%s)"
-_BACKLOG = f"""
-    SELECT count(*) AS pending, (array_agg(event_id ORDER BY id))[1] AS oldest FROM outbox
-    WHERE {SHARD_OF_KEY} = ANY(%s)
-"""  # noqa: S608  # a constant of ours
 
 
 class _Pending(NamedTuple):
     row_id: int
+    event_id: UUID
+    type: str
+    recorded_at: datetime
     key: UUID
     suspect: bool
     message: OutgoingMessage
@@ -117,15 +127,12 @@ class Relay:
         await self._routes.aclose()
 
     async def _lead(self, stop: asyncio.Event) -> None:
-        idle, measured_at = POLL_SECONDS[0], 0.0
+        idle = POLL_SECONDS[0]
         async with Leases.on(self._dsn, self._service, seconds=self._lease_seconds) as leases:
             while not stop.is_set():
                 self._bell.clear()
                 await leases.balance_now_and_then()
                 moved = await self.relay_once(leases)
-                if time.monotonic() - measured_at > ROUTES_SECONDS:
-                    measured_at = time.monotonic()
-                    await _measure(leases)
                 if moved:
                     idle = POLL_SECONDS[0]
                     continue
@@ -146,10 +153,11 @@ class Relay:
         rows = await (await leases.execute(_PENDING, (leases.shards, BATCH))).fetchall()
         if not rows:
             return False
-        outcomes = await self._publish([self._event(row) for row in rows], leases)
+        pending = [self._event(row) for row in rows]
+        outcomes = await self._publish(pending, leases)
         crash_point("relay.confirm.after")
         await self._routes.must_exist(event_exchange(self._service))
-        await leases.execute(_DELETE, (_with_outcome(outcomes, Outcome.CONFIRMED),))
+        await _forget_confirmed(leases, [p for p in pending if outcomes.get(p.row_id) is Outcome.CONFIRMED])
         for outcome in (Outcome.RETURNED, Outcome.NACKED, Outcome.PERMANENT):
             if ids := _with_outcome(outcomes, outcome):
                 log.error("events_not_published", outcome=outcome, count=len(ids))
@@ -185,6 +193,7 @@ class Relay:
             outcomes[one.row_id] = outcome
             if outcome is not Outcome.CONFIRMED:
                 return
+            RELAY_SECONDS.observe(max(0.0, time.time() - one.recorded_at.timestamp()))
 
     async def _send(self, message: OutgoingMessage, leases: Leases) -> Outcome:
         async with self._window:
@@ -217,7 +226,8 @@ class Relay:
             body=f'{{"data":{row.data}{private}}}'.encode(),
             mandatory=row.type not in self._broadcast,
         )
-        return _Pending(row.id, row.partition_key, row.last_error == Outcome.PERMANENT.value, message)
+        suspect = row.last_error == Outcome.PERMANENT.value
+        return _Pending(row.id, row.event_id, row.type, row.recorded_at, row.partition_key, suspect, message)
 
     async def _relay_audit_records(self, leases: Leases) -> bool:
         await leases.execute(_NUMBER_AUDIT_RECORDS)
@@ -259,11 +269,10 @@ def _with_outcome(outcomes: dict[int, Outcome], wanted: Outcome) -> list[int]:
     return [row_id for row_id, outcome in outcomes.items() if outcome is wanted]
 
 
-async def _measure(leases: Leases) -> None:
-    row = await (await leases.execute(_BACKLOG, (leases.shards,))).fetchone()
-    if row is not None:
-        OUTBOX_PENDING.set(row.pending)
-        OUTBOX_OLDEST_SECONDS.set(time.time() - uuid7_time(row.oldest).timestamp() if row.oldest else 0)
+async def _forget_confirmed(leases: Leases, confirmed: Sequence[_Pending]) -> None:
+    ids = [one.row_id for one in confirmed]
+    types = [one.type for one in confirmed]
+    await leases.execute(_DELETE, (ids, types, [event_hour(one.event_id) for one in confirmed]))
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -33,10 +33,10 @@ from clinic_shared.errors import (
 from clinic_shared.etags import etag, parse_if_match
 from clinic_shared.idempotency import Idempotency
 from clinic_shared.limits import DEFAULT_MAX_BODY_BYTES, JSON_ONLY, CheckedRequest
+from clinic_shared.metrics import IDEMPOTENT_REPLAYS, PERMISSION_DENIALS
 from clinic_shared.middleware import correlation_of
 from clinic_shared.paging import Page, PageQuery, PageRequest, page_of
 from clinic_shared.principal import ANONYMOUS, Principal
-from clinic_shared.telemetry import IDEMPOTENT_REPLAYS, PERMISSION_DENIALS
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime

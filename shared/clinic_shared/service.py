@@ -11,7 +11,7 @@ from clinic_shared.auth import TokenVerifier
 from clinic_shared.broker import Broker
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.consumer import Handlers
-from clinic_shared.database import Database
+from clinic_shared.database import Database, Transaction
 from clinic_shared.routing import ClinicRouter
 from clinic_shared.settings import ServiceSettings
 from clinic_shared.timers import Timers
@@ -39,6 +39,7 @@ class Runtime:
 
 
 Startup = Callable[[Runtime], AbstractAsyncContextManager[None]]
+Measurement = Callable[["Runtime", Transaction], Coroutine[Any, Any, None]]
 Worker = Callable[[Runtime, asyncio.Event], Coroutine[Any, Any, None]]
 
 
@@ -55,6 +56,8 @@ class Service:
     startup: tuple[Startup, ...] = ()
     workers: tuple[Worker, ...] = ()
     """Endless loops of the worker role beside relay, consumers and timers."""
+    measurements: tuple[Measurement, ...] = ()
+    """What the service sets its own gauges with, from its database, now and then (`measuring.py`)."""
 
     @property
     def migrations_dir(self) -> Path:

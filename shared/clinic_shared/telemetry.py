@@ -1,4 +1,4 @@
-"""What a process tells about itself: JSON log lines with an allow-list of keys, and metrics.
+"""What a process tells in its log: JSON lines with an allow-list of keys. Metrics stand in `metrics.py`.
 
 Patient data must not be able to get in by accident: a key that isn't listed is dropped and counted,
 and an exception is told by its class and the places it passed, never by its message.
@@ -16,76 +16,8 @@ from uuid import UUID
 
 import orjson
 import structlog
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
 
-REGISTRY = CollectorRegistry(auto_describe=True)
-"""One per process. Labels come from closed sets (route templates, event types), never from data."""
-
-ProcessCollector(registry=REGISTRY)
-PlatformCollector(registry=REGISTRY)
-GCCollector(registry=REGISTRY)
-
-_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-def _counter(name: str, meaning: str, *labels: str) -> Counter:
-    return Counter(name, meaning, labels, registry=REGISTRY)
-
-
-def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
-    return Gauge(name, meaning, labels, registry=REGISTRY)
-
-
-def _latency(name: str, meaning: str, *labels: str) -> Histogram:
-    return Histogram(name, meaning, labels, buckets=_LATENCY_BUCKETS, registry=REGISTRY)
-
-
-HTTP_REQUESTS = _counter(
-    "clinic_http_requests_total", "HTTP requests answered", "service", "route", "method", "status"
-)
-HTTP_REQUEST_SECONDS = _latency(
-    "clinic_http_request_seconds", "From a request's arrival to its answer", "service", "route", "method"
-)
-UNEXPECTED_ERRORS = _counter("clinic_unexpected_errors_total", "Errors that nobody mapped", "error_class")
-TOKEN_REFUSALS = _counter("clinic_token_refusals_total", "Access tokens refused", "reason")
-JWKS_FETCHES = _counter("clinic_jwks_fetches_total", "Attempts to read the issuer's public keys", "outcome")
-PERMISSION_DENIALS = _counter("clinic_permission_denials_total", "Requests refused by policy", "route")
-IDEMPOTENT_REPLAYS = _counter("clinic_idempotent_replays_total", "Answers given again for a key", "route")
-
-OUTBOX_PENDING = _gauge("clinic_outbox_pending", "Events waiting for the broker's confirm")
-OUTBOX_OLDEST_SECONDS = _gauge("clinic_outbox_oldest_seconds", "Age of the oldest waiting event")
-RELAY_OUTCOMES = _counter(
-    "clinic_relay_outcomes_total", "Publishes: confirmed, returned, nacked, unknown, permanent", "outcome"
-)
-INBOX_DUPLICATES = _counter("clinic_inbox_duplicates_total", "Messages that had taken effect before")
-HELD_MESSAGES = _gauge("clinic_held_messages", "Messages waiting for their next attempt")
-PARKED_MESSAGES = _gauge("clinic_parked_messages", "Messages waiting for a person")
-HANDLER_SECONDS = _latency(
-    "clinic_handler_seconds", "Time a message took to take effect, with commit", "type"
-)
-INTAKE_TOTAL = _counter(
-    "clinic_intake_total", "Messages accepted from outside, by where they became durable", "interface", "via"
-)
-TIMERS_OVERDUE = _gauge("clinic_timers_overdue", "Durable timers past their due time")
-TIMERS_TOTAL = _counter("clinic_timers_total", "Durable timers by what became of them", "kind", "outcome")
-LOOP_FAILURES = _counter("clinic_loop_failures_total", "Errors that an endless loop survived", "loop")
-LOG_DROPPED_KEYS = _counter("clinic_log_dropped_keys_total", "Log fields that aren't on the allow-list")
-
-
-def exposition() -> tuple[bytes, str]:
-    """Return the metrics in Prometheus' text format, with its media type."""
-    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
-
+from clinic_shared.metrics import LOG_DROPPED_KEYS
 
 _ALLOWED_KEYS = """
 action aggregate attempt attempts bindings caller cause channel component connection constraint consumer

@@ -4,12 +4,12 @@ import asyncio
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
+from clinic_shared.metrics import TIMERS_TOTAL
 from clinic_shared.service import Runtime
-from clinic_shared.telemetry import TIMERS_OVERDUE, TIMERS_TOTAL
 from clinic_shared.timers import Timer, timer_table
 
 log = structlog.get_logger()
@@ -30,8 +30,6 @@ class TimerWorker:
         while not stop.is_set():
             try:
                 fired = await self.fire_next()
-                if not fired:
-                    await self._measure()
             except Exception as error:  # noqa: BLE001  # the loop must outlive a database that is down
                 log.warning("timer_loop_failed", error_class=type(error).__name__)
                 fired = False
@@ -91,16 +89,6 @@ class TimerWorker:
             TIMERS_TOTAL.labels(kind=timer.kind, outcome="failed").inc()
             return
         TIMERS_TOTAL.labels(kind=timer.kind, outcome="done").inc()
-
-    async def _measure(self) -> None:
-        async with self.runtime.database.transaction(Context()) as transaction:
-            row = await transaction.fetch_one(
-                select(func.count()).where(
-                    timer_table.c.state == "pending",
-                    timer_table.c.next_attempt_at < transaction.now - timedelta(seconds=60),
-                )
-            )
-        TIMERS_OVERDUE.set(row[0] if row else 0)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

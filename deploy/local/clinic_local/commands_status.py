@@ -47,9 +47,9 @@ def collect(running: RunState) -> list[ProcessStatus]:
 
 
 def _status(process: ProcessState, depths: dict[str, int] | None) -> ProcessStatus:
-    # Of split roles the API knows nothing of the relay's and consumers' figures, and the worker has no HTTP.
-    is_whole = process.kind == "service" and not process.name.endswith("-api")
-    gauges = read_gauges(process.port) if is_whole else {}
+    # Of split roles the worker measures; the API knows nothing of it.
+    measures = process.kind == "service" and not process.name.endswith("-api")
+    gauges = read_gauges(process.port) if measures else {}
     service = process.name.removesuffix("-worker")
     return ProcessStatus(
         process.name,
@@ -57,7 +57,7 @@ def _status(process: ProcessState, depths: dict[str, int] | None) -> ProcessStat
         process.pid,
         memory_bytes(process.pid),
         process.restarts,
-        depths.get(service, 0) if is_whole and depths is not None else None,
+        depths.get(service, 0) if measures and depths is not None else None,
         *(gauges.get(name) for name in _GAUGES),
     )
 

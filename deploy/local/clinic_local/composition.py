@@ -37,8 +37,8 @@ def children(code: Code, environments: Environments, logs: Path) -> list[Child]:
     for name, service in code.services.items():
         for role in roles:
             label = name if role == "all" else f"{name}-{role}"
-            environment = environments.of_service(name)
-            port = None if role == "worker" else environments.ports[name]
+            port = environments.worker_ports[name] if role == "worker" else environments.ports[name]
+            environment = {**environments.of_service(name), "CLINIC_HTTP_PORT": str(port)}
             target = partial(run, service, role)
             found.append(Child(label, "service", target, environment, logs / f"{label}.log", port))
     if code.fakes is not None:

@@ -73,6 +73,8 @@ class Environments:
         self._postgres = postgres
         self._rabbitmq = rabbitmq
         self.ports = {name: ports.take(f"http.{name}") for name in (*services, "fakes")}
+        split = os.environ.get("CLINIC_ROLES") == "split"
+        self.worker_ports = {name: ports.take(f"http.{name}-worker") for name in services if split}
         self.gateway_port = ports.take("http.gateway", preferred=GATEWAY_PORT)
         self._services = services
 

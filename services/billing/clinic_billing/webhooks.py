@@ -6,7 +6,7 @@ notification first (`clinic_shared.intake`) is enough for a 2xx; with neither, t
 
 from typing import Literal, cast
 
-from clinic_shared import telemetry
+from clinic_shared import metrics
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.intake import Intake, Item
 from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, CurrentRuntime, RawBody
@@ -24,7 +24,7 @@ REFUSED = Counter(
     "clinic_webhooks_refused_total",
     "Notifications without a valid signature",
     ["provider"],
-    registry=telemetry.REGISTRY,
+    registry=metrics.REGISTRY,
 )
 
 

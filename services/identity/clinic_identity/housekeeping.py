@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import structlog
 from clinic_shared.loops import pause
+from clinic_shared.metrics import LOOP_FAILURES
 from clinic_shared.service import Runtime
-from clinic_shared.telemetry import LOOP_FAILURES
 
 from clinic_identity import session_store
 from clinic_identity.domain import FAILURES_FORGOTTEN_AFTER

@@ -9,7 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from clinic_shared import telemetry
+from clinic_shared import metrics
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.intake import Item
@@ -42,7 +42,7 @@ INCIDENTS = Counter(
     "clinic_lab_incidents_total",
     "What should not have happened and was not refused",
     ["kind"],
-    registry=telemetry.REGISTRY,
+    registry=metrics.REGISTRY,
 )
 
 CONTROL_ID_REUSED = "control-id-reused"

@@ -1,7 +1,7 @@
 """What a laboratory writes about a person stands in results and nowhere else."""
 
 import pytest
-from clinic_shared import telemetry
+from clinic_shared import metrics
 from clinic_shared.events import audit_outbox, event_log
 from sqlalchemy import select
 
@@ -26,11 +26,11 @@ async def test_no_word_of_a_patient_gets_into_logs_metrics_audit_or_open_parts_o
     assert waiting[0]["family_name"] == "CANARYNAME"  # the work-list is where a person has to see it
 
     logged = capfd.readouterr()
-    metrics = telemetry.exposition()[0].decode()
+    exposed = metrics.exposition()[0].decode()
     async with lab.lab.runtime.database.transaction() as tx:
         audited = [row.record.decode() for row in await tx.fetch_all(select(audit_outbox.c.record))]
         opened = [f"{row.type} {row.data}" for row in await tx.fetch_all(select(event_log))]
-    told = [logged.out, logged.err, metrics, refused.text, unreadable.text, *audited, *opened]
+    told = [logged.out, logged.err, exposed, refused.text, unreadable.text, *audited, *opened]
     assert [(canary, text) for canary in CANARIES for text in told if canary in text] == []
     assert len(opened) >= 1
     assert len(audited) > 3

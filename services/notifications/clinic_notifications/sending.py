@@ -16,7 +16,7 @@ from uuid import UUID
 
 import httpx
 import structlog
-from clinic_shared import telemetry
+from clinic_shared import metrics
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
@@ -58,7 +58,7 @@ CALLS = Counter(
     "clinic_message_calls_total",
     "Calls to messaging vendors",
     ["channel", "outcome"],
-    registry=telemetry.REGISTRY,
+    registry=metrics.REGISTRY,
 )
 
 

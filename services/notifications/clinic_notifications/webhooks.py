@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import structlog
-from clinic_shared import telemetry
+from clinic_shared import metrics
 from clinic_shared.errors import DomainError
 from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentRuntime, RawBody, Tx
 from fastapi import Query, Request
@@ -29,13 +29,13 @@ REPORTS = Counter(
     "clinic_message_reports_total",
     "Statuses that vendors reported: new, repeated",
     ["provider", "outcome"],
-    registry=telemetry.REGISTRY,
+    registry=metrics.REGISTRY,
 )
 REFUSED = Counter(
     "clinic_message_callbacks_refused_total",
     "Callbacks without a valid signature",
     ["provider"],
-    registry=telemetry.REGISTRY,
+    registry=metrics.REGISTRY,
 )
 
 

@@ -11,7 +11,7 @@ from io import BytesIO
 import structlog
 from clinic_notifications import tables
 from clinic_notifications.sending import Sender
-from clinic_shared import telemetry
+from clinic_shared import metrics, telemetry
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import eventually
 from sqlalchemy import func, select
@@ -231,7 +231,7 @@ async def test_texts_phones_and_addresses_stay_out_of_logs_and_metrics(clinic: C
         await clinic.callbacks_done()
     finally:
         structlog.reset_defaults()
-    logged = stream.getvalue().decode() + telemetry.exposition()[0].decode()
+    logged = stream.getvalue().decode() + metrics.exposition()[0].decode()
     assert "message_outcome_unknown" in logged
     for secret in (PHONE, PHONE.removeprefix("+"), MAIL, "дерматолог", "Тестова"):
         assert secret not in logged

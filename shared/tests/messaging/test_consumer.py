@@ -9,7 +9,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from clinic_shared import telemetry
+from clinic_shared import metrics
 from clinic_shared.consumer import Handlers, apply, context_of
 from clinic_shared.database import Transaction
 from clinic_shared.deliveries import PREFETCH, Consumer
@@ -115,14 +115,14 @@ async def test_committed_events_take_effect_at_the_consumer(
 async def test_a_duplicate_has_one_effect(
     consumer: Runtime, journal: Journal, queues: Queues, looping: Looping
 ) -> None:
-    counted = telemetry.INBOX_DUPLICATES._value.get()
+    counted = metrics.INBOX_DUPLICATES._value.get()
     key, event_id = uuid7(), uuid7()
     for _ in range(3):
         await put(queues, key, event_id=event_id)
     async with looping(Consumer(consumer, QUEUE).run):
         await put(queues, key, 2)
         await effects_reach(journal, consumer, 2)
-    assert telemetry.INBOX_DUPLICATES._value.get() - counted == 2
+    assert metrics.INBOX_DUPLICATES._value.get() - counted == 2
 
 
 async def test_without_the_inbox_a_duplicate_would_have_two_effects(
