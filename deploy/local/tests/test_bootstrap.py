@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,22 @@ def test_an_old_python_hands_over_to_a_newer_one_that_works(old_python, tmp_path
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert Path(ended.stdout.strip()).name == "bin"
+
+
+def test_the_bootstrap_needs_nothing_but_what_the_image_gives_it():
+    """The image's layer of packages is made from the manifests and these modules, before any package is there."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(BOOTSTRAP.parent)!r}); import clinic_local.packages;"
+        "print(*(name for name in sys.modules if name.startswith('clinic_local.')))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True
+    )
+    imported = {name.removeprefix("clinic_local.") for name in ended.stdout.split()}
+    dockerfile = (BOOTSTRAP.parents[1] / "Dockerfile").read_text()
+    copied = re.search(r"for module in ([a-z_ ]+);", dockerfile)
+    assert copied is not None
+    assert imported == set(copied[1].split())
 
 
 @pytest.fixture
