@@ -89,7 +89,12 @@ class Transaction:
 
     def audit(self, entry: AuditEntry) -> None:
         """Record an act; it is kept exactly when the act is."""
-        record = canonical_record(entry, producer=self.service, recorded_at=self.now, context=self.context)
+        self.keep_record(
+            canonical_record(entry, producer=self.service, recorded_at=self.now, context=self.context)
+        )
+
+    def keep_record(self, record: bytes) -> None:
+        """Keep an audit record that was made before this transaction."""
         self._audit.append({"record": record, "leaf_hash": leaf_hash(record)})
 
     def count(self, once_committed: Callable[[], None]) -> None:

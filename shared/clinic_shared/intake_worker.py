@@ -24,7 +24,8 @@ from clinic_shared.errors import NotFoundError
 from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.health import Health
 from clinic_shared.held import SCHEDULE, RawMessage
-from clinic_shared.intake import Item, decode, intake_table, store_queued
+from clinic_shared.intake import decode
+from clinic_shared.intake_store import Entry, Item, intake_table, store
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.topology import intake_queue
 
@@ -93,25 +94,24 @@ class IntakeWorker:
         if not messages:
             return 0
         async with self._database.transaction() as tx:
-            for message in messages:
-                await self._store(tx, message)
+            entries = [entry for message in messages if (entry := await self._read(tx, message))]
+            await store(tx, entries, "queue")
         crash_point("intake.drain.after")
         with broker_errors():
             # The last one's tag stands for all: they were fetched on this channel and all stored.
             await messages[-1].ack(multiple=True)
         return len(messages)
 
-    async def _store(self, tx: Transaction, message: AbstractIncomingMessage) -> None:
+    async def _read(self, tx: Transaction, message: AbstractIncomingMessage) -> Entry | None:
         try:
-            item, record = decode(message.body)
+            return decode(message.body)
         except (ValueError, KeyError, TypeError) as error:
             raw = RawMessage(
                 queue=self._queue_name, headers={}, body=message.body, message_id=message.message_id
             )
             failure = Failure.of("intake", error)
             await held.park(tx, raw, cause=failure.cause, error=failure.error)
-        else:
-            await store_queued(tx, item, record)
+            return None
 
     async def _fetch(self) -> list[AbstractIncomingMessage]:
         if self._queue is None or self._queue.channel.is_closed:

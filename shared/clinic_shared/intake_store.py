@@ -1,0 +1,233 @@
+"""The rows of the intake: written once per content, several in one transaction where several are at hand."""
+
+import asyncio
+import contextvars
+import hashlib
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, Text, Uuid, func, insert, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from clinic_shared.database import Database, Transaction
+from clinic_shared.events import runtime_metadata
+from clinic_shared.failures import is_disconnect
+from clinic_shared.ids import uuid7
+
+DATABASE_SECONDS = 2.0
+GROUP = 50
+GROUPS_AT_ONCE = 2
+
+_Waiting = tuple["Entry", "asyncio.Future[Accepted]"]
+
+Via = Literal["database", "queue"]
+
+intake_table = Table(
+    "intake",
+    runtime_metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("interface", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attributes", JSONB, nullable=False),
+    Column("answer", LargeBinary),
+    Column("answer_type", Text),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("via", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="received"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("duplicates", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("processed_at", DateTime(timezone=True)),
+    Column("last_error", Text),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """Something received. The same bytes from the same sender over the same interface are a duplicate.
+
+    `sender` may hold more than a name where an interface tells duplicates apart by more.
+    `answer` is what the sender is told, and told again for a duplicate.
+    """
+
+    interface: str
+    sender: str
+    content_type: str
+    body: bytes
+    received_at: datetime
+    answer: bytes | None = None
+    answer_type: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    correlation_id: UUID = field(default_factory=uuid7)
+    id: UUID = field(default_factory=uuid7)
+
+    @cached_property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.body).digest()
+
+    @property
+    def key(self) -> tuple[str, str, bytes]:
+        """What the same item has when it comes again."""
+        return self.interface, self.sender, self.digest
+
+    def accepted(self, via: "Via") -> "Accepted":
+        return Accepted(id=self.id, via=via, answer=self.answer, answer_type=self.answer_type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """`id` and `answer` are those of the first time when it is a `duplicate`."""
+
+    id: UUID
+    via: Via
+    answer: bytes | None
+    answer_type: str | None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item with the audit record of its acceptance."""
+
+    item: Item
+    record: bytes
+
+
+# Two copies at once must not both be the first. In one order, or two groups would wait for each other.
+_LOCK = text("""
+    SELECT pg_advisory_xact_lock(key)
+    FROM (SELECT DISTINCT hashtextextended(name, 0) AS key FROM unnest(CAST(:names AS text[])) AS name ORDER BY key)
+    AS keys
+""")
+_FIND = text("""
+    SELECT DISTINCT ON (interface, sender, digest) interface, sender, digest, id, via, answer, answer_type
+    FROM intake JOIN unnest(CAST(:interfaces AS text[]), CAST(:senders AS text[]), CAST(:digests AS bytea[]))
+        AS given (interface, sender, digest) USING (interface, sender, digest)
+    ORDER BY interface, sender, digest, id
+""")
+
+
+async def store(tx: Transaction, entries: Sequence[Entry], via: Via) -> list[Accepted]:
+    """Add the items that are new, with their audit records; of the others, count that they came again."""
+    if not entries:
+        return []
+    first = await _find_first(tx, [entry.item for entry in entries])
+    accepted: list[Accepted] = []
+    rows: list[dict[str, Any]] = []
+    again: list[UUID] = []
+    for entry in entries:
+        item = entry.item
+        known = first.get(item.key)
+        if known is None:
+            first[item.key] = known = item.accepted(via)
+            rows.append(_row(tx, item, via))
+            tx.keep_record(entry.record)
+            accepted.append(known)
+            continue
+        if known.id != item.id:
+            again.append(known.id)
+        accepted.append(replace(known, duplicate=True))
+    if rows:
+        await tx.execute(insert(intake_table), rows)
+    for item_id in again:
+        counted = update(intake_table).where(intake_table.c.id == item_id)
+        await tx.execute(counted.values(duplicates=intake_table.c.duplicates + 1))
+    return accepted
+
+
+async def _find_first(tx: Transaction, items: Sequence[Item]) -> dict[tuple[str, str, bytes], Accepted]:
+    keys = [item.key for item in items]
+    names = [f"{interface}|{sender}|{digest.hex()}" for interface, sender, digest in keys]
+    await tx.execute(_LOCK, {"names": names})
+    columns = dict(zip(("interfaces", "senders", "digests"), map(list, zip(*keys, strict=True)), strict=True))
+    return {
+        (row.interface, row.sender, bytes(row.digest)): Accepted(
+            id=row.id, via=row.via, answer=row.answer, answer_type=row.answer_type
+        )
+        for row in await tx.fetch_all(_FIND, columns)
+    }
+
+
+def _row(tx: Transaction, item: Item, via: Via) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "interface": item.interface,
+        "sender": item.sender,
+        "digest": item.digest,
+        "content_type": item.content_type,
+        "body": item.body,
+        "attributes": {**item.attributes, "correlation_id": str(item.correlation_id)},
+        "answer": item.answer,
+        "answer_type": item.answer_type,
+        "received_at": item.received_at,
+        "via": via,
+        "next_attempt_at": tx.now,
+    }
+
+
+class GroupCommit:
+    """Commits what is accepted at the same time together: what comes during a commit goes into the next.
+
+    Nobody waits for a group to fill. Where one item makes its group fail, each is tried by itself.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Waiting] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers = 0
+
+    async def store(self, entry: Entry) -> Accepted:
+        """Return when the item is durable. Raises what its transaction raised."""
+        done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, done))
+        if self._writers < GROUPS_AT_ONCE:
+            self._writers += 1
+            self._start(self._write())
+        return await done
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # In a context of its own: it works for others than the request that happens to start it.
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+                committing = self._start(self._commit([one for one in group if not one[1].done()]))
+                # A server that hangs holds up who waits for it, not who comes later.
+                _, hanging = await asyncio.wait({committing}, timeout=DATABASE_SECONDS)
+                for task in hanging:
+                    task.cancel()
+        finally:
+            self._writers -= 1
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            async with self._database.transaction() as tx:
+                accepted = await store(tx, [entry for entry, _ in group], "database")
+        except Exception as error:  # noqa: BLE001  # raised to whoever waits for it
+            await self._failed(group, error)
+        else:
+            for (_, done), result in zip(group, accepted, strict=True):
+                if not done.done():
+                    done.set_result(result)
+
+    async def _failed(self, group: Sequence[_Waiting], error: Exception) -> None:
+        if len(group) > 1 and not is_disconnect(error):
+            for one in group:
+                await self._commit([one])
+            return
+        for _, done in group:
+            if not done.done():
+                done.set_exception(error)
