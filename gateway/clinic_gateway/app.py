@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 import uvicorn
+from clinic_shared import tracing
 from clinic_shared.auth import RemoteKeys, StaticKeys, TokenVerifier
 from clinic_shared.errors import DomainError, UnauthenticatedError
 from clinic_shared.health import Health
@@ -81,10 +82,12 @@ class Gateway:
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
-            self._upstreams.open()
-            async with self._listening():
-                yield
-            await self._upstreams.close()
+            # Here and not around the server: that ends the process with the signal it was sent.
+            with tracing.exporting(SERVICE):
+                self._upstreams.open()
+                async with self._listening():
+                    yield
+                await self._upstreams.close()
 
         return Starlette(
             routes=[*Status(self._upstreams, self._guards, self._health).routes(), *pages.routes()],
@@ -113,19 +116,22 @@ class Gateway:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, exchange: Exchange) -> None:
-        exchange.identify()
         route = self._table.match(exchange.path)
-        try:
-            await self._handle(exchange, route)
-        except DomainError as error:
-            if exchange.status:
-                log.warning("answer_cut_off", route=_label(exchange, route), reason=error.slug)
-            else:
-                await exchange.refuse(error)
-        except Exception as error:  # noqa: BLE001  # the 500 handler: logged and counted inside
-            if not exchange.status:
-                await exchange.respond(unexpected_problem(exchange.scope, error))
-        self._record(exchange, _label(exchange, route))
+        label = _label(exchange, route)
+        with exchange.identify(traced=label != OWN_PATHS) as span:
+            try:
+                await self._handle(exchange, route)
+            except DomainError as error:
+                if exchange.status:
+                    log.warning("answer_cut_off", route=label, reason=error.slug)
+                else:
+                    await exchange.refuse(error)
+            except Exception as error:  # noqa: BLE001  # the 500 handler: logged and counted inside
+                span.failed(error)
+                if not exchange.status:
+                    await exchange.respond(unexpected_problem(exchange.scope, error))
+            span.answered(_method(exchange), label, exchange.status)
+        self._record(exchange, label)
 
     async def _handle(self, exchange: Exchange, route: Route | None) -> None:
         exchange.read_headers()
@@ -173,7 +179,7 @@ class Gateway:
         return address
 
     def _record(self, exchange: Exchange, route: str) -> None:
-        method = exchange.method if exchange.method in METHODS else "other"
+        method = _method(exchange)
         HTTP_REQUESTS.labels(SERVICE, route, method, str(exchange.status)).inc()
         HTTP_REQUEST_SECONDS.labels(SERVICE, route, method).observe(exchange.seconds)
         # An unready gateway says so to its prober; that is no failed request.
@@ -187,7 +193,7 @@ class Gateway:
                 status=exchange.status,
                 duration_ms=round(exchange.seconds * 1000, 2),
                 request_id=UUID(exchange.request_id),
-                traceparent=exchange.traceparent,
+                traceparent=exchange.span.traceparent,
             )
 
 
@@ -207,6 +213,10 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if not isinstance(error, DomainError):
         error = UnknownPathError()
     return domain_problem(request.scope, error)
+
+
+def _method(exchange: Exchange) -> str:
+    return exchange.method if exchange.method in METHODS else "other"
 
 
 def _label(exchange: Exchange, route: Route | None) -> str:

@@ -5,11 +5,12 @@ Works on ASGI messages directly; request and response objects cost a third of th
 
 import math
 import re
-import secrets
 import time
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import orjson
+from clinic_shared import tracing
 from clinic_shared.deadlines import DeadlineExceededError
 from clinic_shared.errors import DomainError
 from clinic_shared.ids import uuid7
@@ -22,8 +23,6 @@ from clinic_gateway.errors import HeadersTooLargeError, MalformedRequestError, R
 MAX_HEADER_BYTES = 32 * 1024
 SINGLE_HEADERS = frozenset((b"host", b"authorization", b"content-length", b"content-type", b"x-request-id"))
 UUID_FORM = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-# W3C Trace Context, 3.2: version 00; all-zero ids are invalid.
-TRACEPARENT_FORM = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 DANGEROUS_PATH = re.compile(r"//|\\|/\.{1,2}(?:/|$)|[\x00-\x1f\x7f]")
 ANSWER_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -48,7 +47,7 @@ class Exchange:
     send: Send
     headers: dict[bytes, bytes] = field(default_factory=dict)
     request_id: str = ""
-    traceparent: str = ""
+    span: tracing.Span = tracing.OFF
     started_at: float = field(default_factory=time.monotonic)
     deadline_at: float = math.inf
     """Of `time.monotonic`: when the caller gets 504 at the latest."""
@@ -91,15 +90,21 @@ class Exchange:
     def seconds(self) -> float:
         return time.monotonic() - self.started_at
 
-    def identify(self) -> None:
+    def identify(self, *, traced: bool) -> tracing.Span:
         """Take over the caller's request and trace ids where well-formed; they end up in logs."""
         given = dict(self.scope["headers"])
         request_id = given.get(b"x-request-id", b"")
         known = UUID_FORM.fullmatch(request_id)
         self.request_id = request_id.decode().lower() if known else str(uuid7())
         self.scope[REQUEST_ID] = self.request_id
-        trace = given.get(b"traceparent", b"")
-        self.traceparent = trace.decode() if TRACEPARENT_FORM.fullmatch(trace) else new_traceparent()
+        if traced:
+            self.span = tracing.serving(
+                given.get(b"traceparent", b"").decode("latin-1"),
+                trace_id=UUID(self.request_id),
+                ids={"clinic.request_id": self.request_id},
+                trusted=False,
+            )
+        return self.span
 
     def read_headers(self) -> None:
         """Keep what the gateway looks at. Raises MalformedRequestError, HeadersTooLargeError."""
@@ -156,7 +161,3 @@ def operation_outcome(error: DomainError) -> dict[str, object]:
         "diagnostics": error.detail,
     }
     return {"resourceType": "OperationOutcome", "issue": [issue]}
-
-
-def new_traceparent() -> str:
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

@@ -243,7 +243,7 @@ def request_headers(exchange: Exchange, address: str) -> CIMultiDict[str]:
         if name not in dropped and not name.startswith(INTERNAL_PREFIXES)
     )
     headers["X-Request-Id"] = exchange.request_id
-    headers["Traceparent"] = exchange.traceparent
+    headers["Traceparent"] = exchange.span.traceparent
     headers["X-Forwarded-For"] = address
     headers["X-Forwarded-Host"] = exchange.headers[b"host"].decode("latin-1")
     headers["X-Forwarded-Proto"] = str(exchange.scope["scheme"])

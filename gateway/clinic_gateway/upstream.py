@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
+from clinic_shared import tracing
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -78,18 +79,24 @@ class Upstreams:
         timeout = (
             aiohttp.ClientTimeout(total=timeout_seconds) if timeout_seconds else aiohttp.helpers.sentinel
         )
-        sending = self._sessions[service].request(
-            method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout
-        )
-        try:
-            # Not the whole exchange: a large answer may go on for as long as it moves.
-            async with asyncio.timeout(answer_within_seconds):
-                answer = await sending
-            async with answer:
-                yield answer
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ServiceDownError(service=service) from error
-        except (TimeoutError, aiohttp.ServerTimeoutError) as error:
-            raise ServiceTimeoutError(service=service) from error
-        except aiohttp.ClientError as error:
-            raise BadGatewayError(service=service) from error
+        with tracing.calling(service) as span:
+            if span.traceparent:
+                # A copy: the same headers may go to several services at once.
+                headers = CIMultiDict(headers or ())
+                headers["Traceparent"] = span.traceparent
+            sending = self._sessions[service].request(
+                method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout
+            )
+            try:
+                # Not the whole exchange: a large answer may go on for as long as it moves.
+                async with asyncio.timeout(answer_within_seconds):
+                    answer = await sending
+                span.answered(method, None, answer.status)
+                async with answer:
+                    yield answer
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                raise ServiceDownError(service=service) from error
+            except (TimeoutError, aiohttp.ServerTimeoutError) as error:
+                raise ServiceTimeoutError(service=service) from error
+            except aiohttp.ClientError as error:
+                raise BadGatewayError(service=service) from error

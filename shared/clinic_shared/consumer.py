@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from clinic_shared import inbox
+from clinic_shared import inbox, tracing
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Transaction
@@ -98,10 +98,13 @@ async def apply(runtime: "Runtime", envelope: Envelope, body: bytes, *, in_turn:
 
     With `in_turn`, raises KeyIsWaitingError when earlier messages of the key are held.
     """
-    async with runtime.database.transaction(context_of(envelope)) as tx:
-        if in_turn and await is_waiting(tx, envelope.partition_key):
-            raise KeyIsWaitingError
-        return await take_effect(tx, runtime.service.handlers, envelope, body)
+    with tracing.processing(envelope, consumer=runtime.service.name) as span:
+        async with runtime.database.transaction(context_of(envelope)) as tx:
+            if in_turn and await is_waiting(tx, envelope.partition_key):
+                raise KeyIsWaitingError
+            disposition = await take_effect(tx, runtime.service.handlers, envelope, body)
+        span.tell("clinic.disposition", disposition)
+        return disposition
 
 
 async def take_effect(tx: Transaction, handlers: Handlers, envelope: Envelope, body: bytes) -> Disposition:

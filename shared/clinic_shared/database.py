@@ -19,7 +19,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from clinic_shared import contracts
+from clinic_shared import contracts, tracing
 from clinic_shared.audit import AuditEntry, canonical_record, leaf_hash
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.context import Context
@@ -79,7 +79,12 @@ class Transaction:
                 "origin": self.context.origin.value,
                 "correlation_id": self.context.correlation_id,
                 "causation_id": self.context.causation_id,
-                "traceparent": self.context.traceparent,
+                "traceparent": tracing.created(
+                    event.type,
+                    event_id=event_id,
+                    correlation_id=self.context.correlation_id,
+                    traceparent=self.context.traceparent,
+                ),
                 "data": dict(event.data),
                 "private": private,
                 "seal": seal_name,
@@ -121,6 +126,9 @@ class Transaction:
                 next_attempt_at=timer.due_at,
                 useful_until=timer.useful_until,
                 payload=timer.payload,
+                correlation_id=self.context.correlation_id,
+                causation_id=self.context.causation_id,
+                traceparent=tracing.here() or self.context.traceparent,
             )
             .on_conflict_do_nothing(constraint="timer_once")
         )
@@ -222,22 +230,25 @@ class Database:
         Raises DeadlineExceededError when the caller stopped waiting before there was a connection.
         """
         context = context or Context()
-        async with self._connection() as connection:
-            left = seconds_left(context.deadline)
-            transaction = Transaction(connection, service=self.service, now=self.clock.now(), context=context)
-            async with connection.begin():
-                if left is not None and left < STATEMENT_SECONDS:
-                    # As long as the caller waits; a statement that goes on is work for nobody.
-                    limit = f"SET LOCAL statement_timeout = {max(1, int(left * 1000))}"
-                    await connection.exec_driver_sql(limit)
-                yield transaction
-                self._check(transaction)
-                await transaction.flush()
+        with tracing.transaction():
+            async with self._connection() as connection:
+                left = seconds_left(context.deadline)
+                transaction = Transaction(
+                    connection, service=self.service, now=self.clock.now(), context=context
+                )
+                async with connection.begin():
+                    if left is not None and left < STATEMENT_SECONDS:
+                        # As long as the caller waits; a statement that goes on is work for nobody.
+                        limit = f"SET LOCAL statement_timeout = {max(1, int(left * 1000))}"
+                        await connection.exec_driver_sql(limit)
+                    yield transaction
+                    self._check(transaction)
+                    await transaction.flush()
+                    if transaction.leaves_something:
+                        crash_point("commit.before")
+                transaction.committed()
                 if transaction.leaves_something:
-                    crash_point("commit.before")
-            transaction.committed()
-            if transaction.leaves_something:
-                crash_point("commit.after")
+                    crash_point("commit.after")
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:

@@ -15,7 +15,7 @@ from aiormq.abc import DeliveredMessage
 from sqlalchemy import ColumnElement, Row, delete, func, select, update
 from sqlalchemy.orm import aliased
 
-from clinic_shared import held
+from clinic_shared import held, tracing
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.consumer import context_of, take_effect
 from clinic_shared.database import Transaction
@@ -93,12 +93,13 @@ class HeldWorker:
     async def _apply(self, row: Row[Any]) -> None:
         envelope = Envelope.from_headers(row.headers)
         mine = held_table.c.id == row.id
-        async with self._database.transaction(context_of(envelope)) as tx:
-            claim = select(held_table.c.id).where(mine, held_table.c.state == "held")
-            if await tx.fetch_one(claim.with_for_update(skip_locked=True)) is None:
-                return
-            await take_effect(tx, self._runtime.service.handlers, envelope, row.body)
-            await tx.execute(delete(held_table).where(mine))
+        with tracing.processing(envelope, consumer=self._runtime.service.name):
+            async with self._database.transaction(context_of(envelope)) as tx:
+                claim = select(held_table.c.id).where(mine, held_table.c.state == "held")
+                if await tx.fetch_one(claim.with_for_update(skip_locked=True)) is None:
+                    return
+                await take_effect(tx, self._runtime.service.handlers, envelope, row.body)
+                await tx.execute(delete(held_table).where(mine))
 
     async def _failed(self, row: Row[Any], error: Exception, verdict: Verdict) -> None:
         failure = Failure.of(row.type, error)

@@ -7,6 +7,7 @@ the service's inbound quorum queue; only when neither can hold it is the sender 
 import asyncio
 import base64
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
@@ -55,6 +56,7 @@ class Intake:
 
     async def accept(self, item: Item, *, audit: AuditEntry, context: Context) -> Accepted:
         """Make an item durable with its audit record. Raises TemporarilyUnavailableError."""
+        item = replace(item, traceparent=context.traceparent)
         crash_point("intake.accept.before")
         record = canonical_record(
             audit, producer=self._runtime.service.name, recorded_at=item.received_at, context=context
@@ -131,6 +133,7 @@ def encode(entry: Entry) -> bytes:
             "answer_type": item.answer_type,
             "attributes": item.attributes,
             "correlation_id": item.correlation_id,
+            "traceparent": item.traceparent,
             "audit": base64.b64encode(entry.record).decode(),
         }
     )
@@ -150,5 +153,6 @@ def decode(body: bytes) -> Entry:
         answer_type=document["answer_type"],
         attributes=document["attributes"],
         correlation_id=UUID(document["correlation_id"]),
+        traceparent=document.get("traceparent"),
     )
     return Entry(item, base64.b64decode(document["audit"]))

@@ -66,6 +66,7 @@ class Item:
     answer_type: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     correlation_id: UUID = field(default_factory=uuid7)
+    traceparent: str | None = None
     id: UUID = field(default_factory=uuid7)
 
     @cached_property
@@ -163,7 +164,11 @@ def _row(tx: Transaction, item: Item, via: Via) -> dict[str, Any]:
         "digest": item.digest,
         "content_type": item.content_type,
         "body": item.body,
-        "attributes": {**item.attributes, "correlation_id": str(item.correlation_id)},
+        "attributes": {
+            **item.attributes,
+            "correlation_id": str(item.correlation_id),
+            "traceparent": item.traceparent,
+        },
         "answer": item.answer,
         "answer_type": item.answer_type,
         "received_at": item.received_at,

@@ -7,6 +7,7 @@ lab doesn't stop its others.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -15,7 +16,7 @@ import structlog
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from sqlalchemy import Row, func, select, update
 
-from clinic_shared import held
+from clinic_shared import held, tracing
 from clinic_shared.broker import Broker, BrokerUnavailableError, EntityMissingError, broker_errors
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
@@ -143,17 +144,19 @@ class IntakeWorker:
         return True
 
     async def _process(self, seen: list[Row[Any]]) -> bool:
-        async with self._database.transaction() as tx:
-            row = await self._claim_next(tx)
-            if row is None:
-                return False
-            seen.append(row)
-            item = _item(row)
-            tx.context = Context(correlation_id=item.correlation_id)
-            crash_point("intake.process.before")
-            await self._interfaces[row.interface](tx, item)
-            done = update(intake_table).where(intake_table.c.id == row.id)
-            await tx.execute(done.values(state="processed", processed_at=tx.now, last_error=None))
+        with ExitStack() as trace:  # its span ends after the commit
+            async with self._database.transaction() as tx:
+                row = await self._claim_next(tx)
+                if row is None:
+                    return False
+                seen.append(row)
+                item = _item(row)
+                trace.enter_context(tracing.taking_up(item))
+                tx.context = Context(correlation_id=item.correlation_id, traceparent=item.traceparent)
+                crash_point("intake.process.before")
+                await self._interfaces[row.interface](tx, item)
+                done = update(intake_table).where(intake_table.c.id == row.id)
+                await tx.execute(done.values(state="processed", processed_at=tx.now, last_error=None))
         crash_point("intake.process.commit")
         return True
 
@@ -219,6 +222,7 @@ async def redrive_item(tx: Transaction, item_id: UUID) -> None:
 def _item(row: Row[Any]) -> Item:
     attributes = dict(row.attributes)
     correlation_id = UUID(attributes.pop("correlation_id"))
+    traceparent = attributes.pop("traceparent", None)
     return Item(
         id=row.id,
         interface=row.interface,
@@ -230,4 +234,5 @@ def _item(row: Row[Any]) -> Item:
         answer_type=row.answer_type,
         attributes=attributes,
         correlation_id=correlation_id,
+        traceparent=traceparent,
     )

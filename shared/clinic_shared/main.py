@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from clinic_shared import telemetry
+from clinic_shared import telemetry, tracing
 from clinic_shared.app import create_app, worker_app
 from clinic_shared.crash import SWITCHES
 from clinic_shared.dead_letters import HeldWorker, ParkingDrain
@@ -61,7 +61,11 @@ def run(service: Service, role: Role) -> None:
         migrate(settings.sqlalchemy_url, service.migrations_dir)
         return
     log.info("service_starting", role=role, settings=settings.redacted())
-    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        tracing.exporting(service.name),
+        contextlib.suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_serve(service, settings, role))
 
 

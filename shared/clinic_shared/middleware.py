@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clinic_shared import deadlines
+from clinic_shared import deadlines, tracing
 from clinic_shared.ids import uuid7
 from clinic_shared.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS, REFUSALS, UNEXPECTED_ERRORS
 from clinic_shared.problems import PROBLEM, REQUEST_ID, unexpected_problem
@@ -24,8 +24,6 @@ log = structlog.get_logger()
 
 _CORRELATION = "clinic.correlation"
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-# W3C Trace Context, 3.2: a trace id or parent id of zeros is invalid.
-_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/version", "/openapi.json"})
 """Asked by machines every few seconds: counted, but not logged."""
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -42,15 +40,9 @@ def correlation_of(scope: Scope) -> tuple[UUID, str]:
     return correlation
 
 
-def _uuid_from(header: bytes | None) -> UUID:
+def _uuid_from(header: bytes | None) -> UUID | None:
     # Only UUIDs are taken over: free text would carry anything into logs and answers.
-    return UUID(header.decode()) if header is not None and _UUID.fullmatch(header) else uuid7()
-
-
-def _traceparent_from(header: bytes | None, correlation_id: UUID) -> str:
-    if header is not None and _TRACEPARENT.fullmatch(header):
-        return header.decode()
-    return f"00-{correlation_id.hex}-{uuid7().hex[16:]}-00"
+    return UUID(header.decode()) if header is not None and _UUID.fullmatch(header) else None
 
 
 class _Exchange:
@@ -58,17 +50,23 @@ class _Exchange:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         headers = dict(scope["headers"])
-        self.request_id = _uuid_from(headers.get(b"x-request-id"))
-        self.correlation_id = _uuid_from(headers.get(b"x-correlation-id"))
+        self.request_id = _uuid_from(headers.get(b"x-request-id")) or uuid7()
+        # A caller who names no journey gets one id for all: it finds log lines, events and the trace.
+        self.correlation_id = _uuid_from(headers.get(b"x-correlation-id")) or self.request_id
         deadlines.read(scope)
         self.scope = scope
         self.status = 0
         self._send = send
+        self.span = self._begin_span(headers.get(b"traceparent"))
         scope[REQUEST_ID] = self.request_id
-        scope[_CORRELATION] = (
-            self.correlation_id,
-            _traceparent_from(headers.get(b"traceparent"), self.correlation_id),
-        )
+        scope[_CORRELATION] = (self.correlation_id, self.span.traceparent)
+
+    def _begin_span(self, given: bytes | None) -> tracing.Span:
+        if self.scope["path"] in PROBES:
+            return tracing.Span()
+        ids = {"clinic.request_id": str(self.request_id), "clinic.correlation_id": str(self.correlation_id)}
+        traceparent = given.decode("latin-1") if given else None
+        return tracing.serving(traceparent, trace_id=self.correlation_id, ids=ids)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -81,12 +79,19 @@ class _Exchange:
         await self._send(message)
 
     @property
-    def route(self) -> str:
+    def method(self) -> str:
+        method: str = self.scope["method"]
+        return method if method in _METHODS else "OTHER"  # what strangers invent would be labels without end
+
+    @property
+    def template(self) -> str | None:
         route = self.scope.get("route")
-        if isinstance(route, APIRoute):
-            return route.path_format
+        return route.path_format if isinstance(route, APIRoute) else None
+
+    @property
+    def route(self) -> str:
         path: str = self.scope["path"]
-        return path if path in PROBES else "unmatched"
+        return self.template or (path if path in PROBES else "unmatched")
 
 
 class EdgeMiddleware:
@@ -105,7 +110,9 @@ class EdgeMiddleware:
         with structlog.contextvars.bound_contextvars(
             request_id=exchange.request_id, correlation_id=exchange.correlation_id
         ):
-            await self._run(exchange, receive)
+            with exchange.span:
+                await self._run(exchange, receive)
+                exchange.span.answered(exchange.method, exchange.template, exchange.status)
             self._tell(exchange, time.perf_counter() - started_at)
 
     async def _run(self, exchange: _Exchange, receive: Receive) -> None:
@@ -114,6 +121,7 @@ class EdgeMiddleware:
         except ClientDisconnect:
             exchange.status = _CLIENT_CLOSED_REQUEST
         except Exception as error:  # noqa: BLE001  # the last stop: logged, counted, answered
+            exchange.span.failed(error)
             if exchange.status:
                 UNEXPECTED_ERRORS.labels(class_name(error)).inc()
                 raise AnswerAbortedError from None
@@ -121,9 +129,7 @@ class EdgeMiddleware:
             await response(exchange.scope, receive, exchange.send)
 
     def _tell(self, exchange: _Exchange, seconds: float) -> None:
-        route, method = exchange.route, exchange.scope["method"]
-        if method not in _METHODS:
-            method = "OTHER"  # what strangers invent would be labels without end
+        route, method = exchange.route, exchange.method
         HTTP_REQUESTS.labels(self.service, route, method, str(exchange.status)).inc()
         HTTP_REQUEST_SECONDS.labels(self.service, route, method).observe(seconds)
         if problem := exchange.scope.get(PROBLEM):

@@ -23,7 +23,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from clinic_shared import contracts
+from clinic_shared import contracts, tracing
 from clinic_shared.broker import WINDOW, Broker, Outcome, OutgoingMessage, Publisher
 from clinic_shared.crash import crash_point
 from clinic_shared.envelope import Envelope
@@ -188,7 +188,9 @@ class Relay:
         self, chain: Sequence[_Pending], outcomes: dict[int, Outcome], leases: Leases
     ) -> None:
         for one in chain:
-            outcome = await self._send(one.message, leases)
+            with tracing.sending(one.message) as span:
+                outcome = await self._send(one.message, leases)
+                span.tell("clinic.outcome", outcome)
             crash_point("relay.publish.after")
             outcomes[one.row_id] = outcome
             if outcome is not Outcome.CONFIRMED:

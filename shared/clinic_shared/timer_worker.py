@@ -1,11 +1,14 @@
 """Fires due timers: one transaction each, claimed with SKIP LOCKED so that replicas share the work."""
 
 import asyncio
+from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 
+from clinic_shared import tracing
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.metrics import TIMERS_TOTAL
@@ -38,31 +41,28 @@ class TimerWorker:
 
     async def fire_next(self) -> bool:
         """Fire one due timer in its own transaction. Returns False when none is due."""
-        async with self.runtime.database.transaction(Context()) as transaction:
-            row = await transaction.fetch_one(
-                select(timer_table)
-                .where(
-                    timer_table.c.state == "pending",
-                    timer_table.c.next_attempt_at <= transaction.now,
-                    timer_table.c.kind.in_(self.handlers),
-                )
-                .order_by(timer_table.c.next_attempt_at)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-            )
-            if row is None:
-                return False
-            timer = Timer(
-                kind=row.kind,
-                subject=row.subject,
-                subject_version=row.subject_version,
-                occurrence=row.occurrence,
-                due_at=row.due_at,
-                useful_until=row.useful_until,
-                payload=row.payload,
-            )
-            await self._fire(transaction, timer, timer_id=row.timer_id, attempts=row.attempts)
+        with ExitStack() as trace:  # its span ends after the commit
+            async with self.runtime.database.transaction(Context()) as transaction:
+                row = await self._claim_next(transaction)
+                if row is None:
+                    return False
+                trace.enter_context(tracing.firing(row.kind, traceparent=row.traceparent))
+                transaction.context = _context_of(row)
+                await self._fire(transaction, _timer(row), timer_id=row.timer_id, attempts=row.attempts)
             return True
+
+    async def _claim_next(self, transaction: Transaction) -> Row[Any] | None:
+        return await transaction.fetch_one(
+            select(timer_table)
+            .where(
+                timer_table.c.state == "pending",
+                timer_table.c.next_attempt_at <= transaction.now,
+                timer_table.c.kind.in_(self.handlers),
+            )
+            .order_by(timer_table.c.next_attempt_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
 
     async def _fire(self, transaction: Transaction, timer: Timer, *, timer_id: object, attempts: int) -> None:
         mine = update(timer_table).where(timer_table.c.timer_id == timer_id)
@@ -89,6 +89,27 @@ class TimerWorker:
             TIMERS_TOTAL.labels(kind=timer.kind, outcome="failed").inc()
             return
         TIMERS_TOTAL.labels(kind=timer.kind, outcome="done").inc()
+
+
+def _timer(row: Row[Any]) -> Timer:
+    return Timer(
+        kind=row.kind,
+        subject=row.subject,
+        subject_version=row.subject_version,
+        occurrence=row.occurrence,
+        due_at=row.due_at,
+        useful_until=row.useful_until,
+        payload=row.payload,
+    )
+
+
+def _context_of(row: Row[Any]) -> Context:
+    """Return the context of what a timer causes: that of what set it."""
+    if row.correlation_id is None:  # set by an earlier release
+        return Context()
+    return Context(
+        correlation_id=row.correlation_id, causation_id=row.causation_id, traceparent=row.traceparent
+    )
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -34,6 +34,9 @@ timer_table = Table(
     Column("finished_at", DateTime(timezone=True)),
     Column("last_error", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("correlation_id", Uuid),
+    Column("causation_id", Uuid),
+    Column("traceparent", Text),
     UniqueConstraint("kind", "subject", "subject_version", "occurrence", name="timer_once"),
 )
 
