@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 from clinic_shared.errors import DomainError
 
-from clinic_gateway.operations import is_operations_path
+from clinic_gateway.event_flow import EventFlowMap
+from clinic_gateway.operations import EVENT_FLOW, is_operations_path
 from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, RouteTable
 from clinic_gateway.upstream import Upstreams
 
@@ -79,7 +80,24 @@ def join(parts: Mapping[str, Document], table: RouteTable, url: str) -> Document
     }
     for service, part in parts.items():
         _add(joined, service, part, table)
+    if EVENT_FLOW in joined["paths"]:
+        _describe_map(joined)
     return joined
+
+
+def _describe_map(joined: Document) -> None:
+    """Say what the map of all services looks like, where a service says what its own part does."""
+    operation = joined["paths"][EVENT_FLOW]["get"]
+    named = [SERVICE_PARAMETER, *operation.get("parameters", [])]
+    own = operation | {"operationId": f"{operation['operationId']}_of_service", "parameters": named}
+    joined["paths"][f"{EVENT_FLOW}/{{service}}"] = {"get": own}
+    schema = EventFlowMap.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+    joined["components"]["schemas"] |= schema.pop("$defs") | {EventFlowMap.__name__: schema}
+    answer = {"application/json": {"schema": {"$ref": f"#/components/schemas/{EventFlowMap.__name__}"}}}
+    described = {**operation["responses"]["200"], "content": answer}
+    joined["paths"][EVENT_FLOW] = {
+        "get": operation | {"responses": operation["responses"] | {"200": described}}
+    }
 
 
 def _add(joined: Document, service: str, part: Document, table: RouteTable) -> None:

@@ -5,15 +5,17 @@ for the whole.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from clinic_shared import contracts
 from clinic_shared.errors import DomainError
 from multidict import CIMultiDict
 from starlette.responses import Response
 
+from clinic_gateway import event_flow
 from clinic_gateway.errors import NotInstalledError, UnknownPathError
 from clinic_gateway.exchange import Exchange
 from clinic_gateway.routes import OPERATIONS_PREFIX, Route
@@ -21,6 +23,7 @@ from clinic_gateway.upstream import Upstreams
 
 FAN_OUT_TIMEOUT_SECONDS = 5
 SHARED_PAGES = frozenset(("ledger", "events", "messages", "dead-letters", "event-flow", "summary"))
+EVENT_FLOW = f"{OPERATIONS_PREFIX}/event-flow"
 PAGES = SHARED_PAGES | {"intake"}
 TIME_MEMBERS = ("recorded_at", "first_failed_at", "oldest_at")
 OK, FORBIDDEN = 200, 403
@@ -72,7 +75,17 @@ async def ask_all(upstreams: Upstreams, target: str, headers: CIMultiDict[str]) 
     refusals = [part for part in parts if part.status == FORBIDDEN]
     if refusals and len(refusals) == len([part for part in parts if part.status is not None]):
         return _json(refusals[0].document, FORBIDDEN, "application/problem+json")
+    if target.partition("?")[0] == EVENT_FLOW:
+        flow = event_flow.join(*_told(parts), contracts.load())
+        return Response(flow.model_dump_json(), OK, media_type="application/json")
     return _json(merge(parts), OK)
+
+
+def _told(parts: Sequence[Part]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return who answered what, and why the others didn't."""
+    answered = {part.service: part.document for part in parts if part.status == OK}
+    silent = {p.service: p.reason or f"answered {p.status}" for p in parts if p.status != OK}
+    return answered, silent
 
 
 async def _ask(upstreams: Upstreams, service: str, target: str, headers: CIMultiDict[str]) -> Part:
@@ -90,20 +103,16 @@ async def _ask(upstreams: Upstreams, service: str, target: str, headers: CIMulti
     return Part(service, answer.status, document)
 
 
-def merge(parts: Iterable[Part]) -> dict[str, Any]:
+def merge(parts: Sequence[Part]) -> dict[str, Any]:
     """Join the lists of all answers, oldest first, each member with its service; the rest stays apart."""
-    answered = {part.service: part.document for part in parts if part.status == OK}
+    answered, silent = _told(parts)
     names = sorted({name for document in answered.values() for name in _lists(document)})
     merged: dict[str, Any] = {name: _joined(name, answered) for name in names}
     merged["services"] = {
         service: {name: value for name, value in document.items() if name not in names}
         for service, document in answered.items()
     }
-    merged["unreachable"] = [
-        {"service": part.service, "reason": part.reason or f"answered {part.status}"}
-        for part in parts
-        if part.status != OK
-    ]
+    merged["unreachable"] = [{"service": name, "reason": reason} for name, reason in silent.items()]
     return merged
 
 

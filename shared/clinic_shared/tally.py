@@ -5,7 +5,7 @@ measuring loop sums them up. Counts are kept by the hour in the event's id, whic
 once an hour is past, both counts of it must be equal, whoever was down meanwhile.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -92,17 +92,14 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Of one event type in one direction: ever, within the window, and per second in the last minutes."""
+    """Of one event type in one direction: ever, since the window began, within it, and per second these minutes."""
 
     direction: Direction
     type: str
     total: int
+    recent: int
     accounted: int
     per_second: float
-
-    @property
-    def producer(self) -> str:
-        return producer_of(self.type)
 
 
 def producer_of(event_type: str) -> str:
@@ -132,12 +129,14 @@ async def sum_up(tx: Transaction, *, epoch_seconds: float) -> None:
 async def counts(tx: Transaction, *, epoch_seconds: float) -> list[Count]:
     """Return the counts of every type that was ever published or applied here."""
     window = Window.at(epoch_seconds)
+    since = tally_table.c.event_hour >= window.first
     within = tally_table.c.event_hour.between(window.first, window.end - 1)
     rows = await tx.fetch_all(
         select(
             tally_table.c.direction,
             tally_table.c.type,
             func.sum(tally_table.c.events).label("total"),
+            func.coalesce(func.sum(tally_table.c.events).filter(since), 0).label("recent"),
             func.coalesce(func.sum(tally_table.c.events).filter(within), 0).label("accounted"),
         ).group_by(tally_table.c.direction, tally_table.c.type)
     )
@@ -161,10 +160,7 @@ def _count(row: Row[Any], rates: dict[tuple[str, str], float]) -> Count:
         direction=Direction(row.direction),
         type=row.type,
         total=int(row.total),
+        recent=int(row.recent),
         accounted=int(row.accounted),
         per_second=rates.get((row.direction, row.type), 0.0),
     )
-
-
-def in_direction(found: Iterable[Count], direction: Direction) -> list[Count]:
-    return [count for count in found if count.direction is direction]

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "commands_seed": ("seed",),
     "commands_demo": ("demo",),
     "commands_ledger": ("ledger",),
+    "commands_flow": ("flow",),
 }
 GROUPS: dict[str, str] = {
     "lab": "commands_lab",

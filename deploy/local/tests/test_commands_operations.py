@@ -77,6 +77,27 @@ async def test_no_payload_is_shown(clinic: Clinic, deployment: Deployment) -> No
     assert {"data", "private"}.isdisjoint(asked.document["items"][0])
 
 
+async def test_the_flow_names_services_and_what_waits_between_them(
+    clinic: Clinic, deployment: Deployment
+) -> None:
+    await publish(deployment, BOOKED, uuid7(), 1)
+    shown = await clinic("flow")
+    scheduling = next(line for line in shown.words if line[:1] == ["scheduling"])
+    assert scheduling[1:5] == ["no", "worker", "0", "1"]  # nothing relays here, so it stays in the outbox
+    told = (await clinic("flow", "--json", "--all")).document
+    assert {"producer": "scheduling", "consumer": "referrals"}.items() <= next(
+        edge for edge in told["subscriptions"] if edge["queue"] == "referrals.scheduling"
+    ).items()
+
+
+async def test_a_service_that_is_away_stays_in_the_flow(clinic: Clinic, deployment: Deployment) -> None:
+    await deployment.stop("referrals")
+    shown = await clinic("flow")
+    assert shown.status == 1
+    assert ["referrals", "unreachable"] in [line[:2] for line in shown.words]
+    assert "referrals didn't answer (service-down): its part is missing\n" in shown.err
+
+
 def plant_ledger(deployment: Deployment, *, applied: int = 2, money: int | None = None) -> None:
     async def count(_: Transaction) -> Dispositions:
         return Dispositions(answered=5, applied=applied, duplicate=2, in_flight=1)
