@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
+from clinic_shared import production
 from clinic_shared.secret_files import PREFIX, with_secret_files
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 MEBIBYTE = 1024 * 1024
 
 
 class GatewaySettings(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     environment: Literal["development", "test", "production"] = "development"
     http_host: str = "127.0.0.1"
@@ -56,11 +57,17 @@ class GatewaySettings(BaseModel):
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Read exactly `environ`: the supervisor forks, so the process's own environment is not the truth.
 
-        Settings may also be files in the folder `CLINIC_SECRETS_DIR`.
+        `CLINIC_ENV` counts before `CLINIC_ENVIRONMENT`.
         """
-        names = {PREFIX + name.upper(): name for name in cls.model_fields}
+        names = {PREFIX + name.upper(): name for name in cls.model_fields} | {"CLINIC_ENV": "environment"}
         given = with_secret_files(environ)
-        return cls.model_validate({names[key]: value for key, value in given.items() if key in names})
+        return cls.model_validate({name: given[key] for key, name in names.items() if key in given})
+
+    @model_validator(mode="after")
+    def _refuse_what_is_unfit_for_production(self) -> Self:
+        if self.environment == "production":
+            production.refuse_what_is_unfit(self)
+        return self
 
     @property
     def upstream_urls(self) -> dict[str, str]:

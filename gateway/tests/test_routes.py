@@ -73,6 +73,8 @@ def test_only_these_paths_need_no_token() -> None:
         "/v1/auth/refresh",
         "/v1/auth/otp",
         "/v1/auth/mfa",
+        "/v1/auth/access-links",
+        "/welcome",
         "/oauth2",
         "/.well-known",
         "/v1/webhooks/messaging",

@@ -91,7 +91,7 @@ class Connection:
     """
 
     def __init__(self, urls: str, *, name: str) -> None:
-        self._urls = [url.strip() for url in urls.split(",")]
+        self.use(urls)
         self._name = name
         self._lock = asyncio.Lock()
         self._current: AbstractConnection | None = None
@@ -104,6 +104,10 @@ class Connection:
         # `is_closed` speaks of our own closing only; a lost transport clears `connected`.
         connection = self._current
         return connection is not None and not connection.is_closed and connection.connected.is_set()
+
+    def use(self, urls: str) -> None:
+        """Connect there from the next time on; what is open stays open."""
+        self._urls = [url.strip() for url in urls.split(",")]
 
     async def get(self) -> AbstractConnection:
         """Return the open connection. Raises BrokerUnavailableError."""
@@ -330,6 +334,11 @@ class Broker:
             broker = cls(runtime.settings.amqp_url.get_secret_value(), name=f"clinic-{runtime.service.name}")
             runtime.provide(broker)
         return cast("Broker", broker)
+
+    def use(self, urls: str) -> None:
+        """Connect there from the next time on (a changed password, another node)."""
+        self.publishing.use(urls)
+        self.consuming.use(urls)
 
     async def close(self) -> None:
         await asyncio.gather(self.publishing.close(), self.consuming.close())

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Executable, Row, insert, update
+from sqlalchemy import Executable, Row, insert, make_url, update
 from sqlalchemy import event as pool_events
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import CursorResult
@@ -209,8 +209,24 @@ class Database:
             },
         )
 
+        self._arguments: dict[str, Any] = {}
+        pool_events.listen(self.engine.sync_engine, "do_connect", self._connect_with_current)
         pool_events.listen(self.engine.sync_engine, "checkin", _remember_when)
         pool_events.listen(self.engine.sync_engine, "checkout", self._ping_after_idling)
+
+    def use(self, sqlalchemy_url: str) -> None:
+        """Connect there from now on (a changed password); connections that are open stay so."""
+        _, arguments = self.engine.dialect.create_connect_args(make_url(sqlalchemy_url))
+        self._arguments = dict(arguments)
+
+    def _connect_with_current(
+        self,
+        _dialect: object,
+        _record: object,
+        _args: object,
+        arguments: dict[str, Any],
+    ) -> None:
+        arguments.update(self._arguments)
 
     def _ping_after_idling(self, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
         """Find out that the server went away before a request does; in a busy pool nobody pays for it."""

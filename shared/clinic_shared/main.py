@@ -27,6 +27,7 @@ from clinic_shared.measuring import measure
 from clinic_shared.migrations import migrate
 from clinic_shared.process_metrics import watch_process
 from clinic_shared.relay import Relay
+from clinic_shared.reloading import follow_secrets
 from clinic_shared.service import Runtime, Service, running
 from clinic_shared.settings import ServiceSettings
 from clinic_shared.sweeper import sweep
@@ -82,6 +83,7 @@ async def _serve(service: Service, settings: ServiceSettings, role: Role) -> Non
         loop.add_signal_handler(signal_number, stop.set)
     async with running(service, settings) as runtime, asyncio.TaskGroup() as group:
         group.create_task(watch_process(runtime, stop), name="event loop")
+        group.create_task(follow_secrets(runtime, stop), name="secrets")
         if role in {"api", "all"}:
             group.create_task(_serve_http(runtime, create_app(runtime.service, runtime), stop), name="http")
         elif settings.http_port:

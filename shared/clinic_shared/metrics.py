@@ -201,6 +201,7 @@ POOL_WAIT_SECONDS = _latency("clinic_pool_wait_seconds", "How long a transaction
 EVENT_LOOP_LAG_SECONDS = _latency(
     "clinic_event_loop_lag_seconds", "How much later than asked the event loop woke a sleeper"
 )
+SECRET_RELOADS = _counter("clinic_secret_reloads_total", "Changed secrets: taken or refused", "outcome")
 LOOP_FAILURES = _counter("clinic_loop_failures_total", "Errors that an endless loop survived", "loop")
 LOOPS_TROUBLED = _gauge(
     "clinic_loops_troubled", "Loops that can't do their work right now, and say so at /readyz"

@@ -104,17 +104,20 @@ class Relay:
     """One per worker process; each publishes what it holds leases on."""
 
     def __init__(self, runtime: "Runtime") -> None:
-        settings = runtime.settings
         self._service = runtime.service.name
-        self._dsn = settings.database_url.get_secret_value()
+        self._runtime = runtime
         self._health = Health.of(runtime)
         self._connection = Broker.of(runtime).publishing
         self._publisher = Publisher(self._connection)
         self._window = asyncio.Semaphore(WINDOW)
-        self._lease_seconds = settings.relay_lease_seconds
+        self._lease_seconds = runtime.settings.relay_lease_seconds
         self._routes = Routes(runtime)
         self._bell = asyncio.Event()
         self._broadcast = {event.type for event in contracts.load().events.values() if event.broadcast}
+
+    @property
+    def _dsn(self) -> str:
+        return self._runtime.settings.database_url.get_secret_value()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relay until told to stop; what is in flight is confirmed and marked first."""

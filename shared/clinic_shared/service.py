@@ -12,6 +12,7 @@ from clinic_shared.broker import Broker
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Database, Transaction
+from clinic_shared.reloading import Listener
 from clinic_shared.routing import ClinicRouter
 from clinic_shared.settings import ServiceSettings
 from clinic_shared.timers import Timers
@@ -29,6 +30,19 @@ class Runtime:
     clock: Clock
     verifier: TokenVerifier
     resources: dict[type, Any] = field(default_factory=dict)
+    _listeners: list[Listener] = field(default_factory=list)
+
+    def on_reload(self, listener: Listener) -> None:
+        """Have `listener` called with new settings. It raises when it can't use them, and then keeps the old."""
+        self._listeners.append(listener)
+
+    def take(self, settings: ServiceSettings) -> None:
+        """Go on with other settings: new connections, signatures and calls use them."""
+        for listener in self._listeners:
+            listener(settings)
+        self.settings = settings
+        self.database.use(settings.sqlalchemy_url)
+        Broker.of(self).use(settings.amqp_url.get_secret_value())
 
     def provide(self, resource: object, *, as_type: type | None = None) -> None:
         """Offer a long-lived object (an HTTP client, a cache) to routes and workers."""
@@ -54,6 +68,8 @@ class Service:
     timers: Timers = field(default_factory=Timers)
     settings: type[ServiceSettings] = ServiceSettings
     startup: tuple[Startup, ...] = ()
+    key_files: Callable[[Any], object] | None = None
+    """Reads the keys beside the settings and raises RuntimeError: for `clinic config check`."""
     workers: tuple[Worker, ...] = ()
     """Endless loops of the worker role beside relay, consumers and timers."""
     measurements: tuple[Measurement, ...] = ()

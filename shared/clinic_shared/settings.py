@@ -1,20 +1,32 @@
 """What every service reads from its environment (`CLINIC_*`), typed; secrets may come from files.
 
-A setting `CLINIC_X` may be given as a file of that name in the folder `CLINIC_SECRETS_DIR`.
+A setting `CLINIC_X` may be given as a file of that name in the folder `CLINIC_SECRETS_DIR`. In production,
+secrets that were made for development are refused (`production.py`).
 """
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from clinic_shared import production
+
+Environment = Literal["development", "test", "production"]
+ENVIRONMENT_NAMES = AliasChoices("CLINIC_ENV", "CLINIC_ENVIRONMENT", "environment")
+"""Two spellings: whoever writes the other one must not get a development system."""
 
 
 class ServiceSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="CLINIC_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CLINIC_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
-    environment: Literal["development", "test", "production"] = "development"
+    environment: Environment = Field(default="development", validation_alias=ENVIRONMENT_NAMES)
+    secrets_dir: Path | None = Field(
+        default=None, description="folder of secrets, one file each; read again when a file changes"
+    )
     http_host: str = "127.0.0.1"
     http_port: int = 0
     database_url: SecretStr = Field(description="postgresql://user:password@host:port/database")
@@ -37,6 +49,12 @@ class ServiceSettings(BaseSettings):
     subscribed_services: str = Field(
         default="", description="installed services, comma separated; empty means all of subscriptions.yaml"
     )
+
+    @model_validator(mode="after")
+    def _refuse_what_is_unfit_for_production(self) -> Self:
+        if self.environment == "production":
+            production.refuse_what_is_unfit(self)
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -26,6 +26,9 @@ GROUPS: dict[str, str] = {
     "events": "commands_events",
     "topology": "commands_topology",
     "audit": "commands_audit",
+    "secrets": "commands_secrets",
+    "bootstrap": "commands_bootstrap",
+    "config": "commands_config",
 }
 
 

@@ -22,12 +22,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from rich.console import Console
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from clinic_local.errors import SetupError
 from clinic_local.operations import AsJson, plural, print_json, print_table
 from clinic_local.paths import run_dir
+from clinic_local.service_database import sqlalchemy_url
 from clinic_local.state import read_env, root
 
 app = typer.Typer(help="The audit log, checked without the audit service.", no_args_is_help=True)
@@ -57,7 +58,7 @@ def verify(public_key: PublicKeyFile = None, *, as_json: AsJson = False) -> None
     Exit status: 0 intact, 1 altered or incomplete, 4 it could not be checked.
     """
     with _giving_up():
-        verified = asyncio.run(_verify(_database_url(), _public_key(public_key)))
+        verified = asyncio.run(_verify(sqlalchemy_url("audit", _DATABASE_URL), _public_key(public_key)))
     if as_json:
         print_json(_document(verified))
     else:
@@ -109,19 +110,6 @@ async def _verify(url: str, public_key: Ed25519PublicKey) -> _Verified:
 def _reason(error: SQLAlchemyError) -> str:
     original = error.orig if isinstance(error, DBAPIError) else error
     return next(iter(str(original).splitlines()), type(error).__name__)
-
-
-def _database_url() -> str:
-    url = os.environ.get(_DATABASE_URL) or read_env(root()).get(_DATABASE_URL)
-    if not url:
-        raise SetupError("audit", f"nothing has run here and {_DATABASE_URL} isn't set")
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.get_backend_name() != "postgresql":
-        raise SetupError("audit", f"{_DATABASE_URL} isn't a postgresql:// URL")
-    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
 def _public_key(given: Path | None) -> Ed25519PublicKey:

@@ -11,11 +11,12 @@ from clinic_local.commands_seed import seed
 from clinic_local.demo_journey import Journey, JourneyError
 from clinic_local.demo_network import Network
 from clinic_local.errors import SetupError
-from clinic_local.state import clinic_url, read_env, root
+from clinic_local.state import clinic_url, read_env, refuse_production, root
 
 
 def demo() -> None:
     """Tell one patient's journey live, with the events it causes."""
+    refuse_production("demo")
     url = clinic_url()
     network = Network.read(root())
     if network is None:

@@ -25,6 +25,7 @@ _RESTART_SECONDS = 60.0
 
 def up() -> None:
     """Start everything on this machine and print where it answers."""
+    state.refuse_production("up")
     console = Console(highlight=False)
     root = state.root()
     if state.is_running(root):

@@ -3,11 +3,12 @@
 from clinic_local.api_client import ApiError
 from clinic_local.demo_network import STAFF, Builder, Network
 from clinic_local.errors import SetupError
-from clinic_local.state import clinic_url, root
+from clinic_local.state import clinic_url, refuse_production, root
 
 
 def seed() -> None:
     """Make the demo network: a centre, departments, staff, services, prices, a lab."""
+    refuse_production("seed")
     network = Network.read(root())
     if network is None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
+from clinic_shared.production import DEVELOPMENT_MARK
 from psycopg import sql
 
 from clinic_local.paths import private_dir, run_dir, write_private
@@ -48,7 +49,7 @@ class Secrets:
     def get(self, name: str, prefix: str = "") -> str:
         file = self.folder / name
         if not file.exists():
-            write_private(file, prefix + secrets.token_urlsafe(24))
+            write_private(file, prefix + DEVELOPMENT_MARK + secrets.token_urlsafe(24))
         return file.read_text()
 
     def vendor_secrets(self) -> dict[str, str]:

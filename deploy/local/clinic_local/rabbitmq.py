@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from clinic_shared.production import DEVELOPMENT_MARK
+
 from clinic_local import loopback, rabbitmq_packages
 from clinic_local.broker_alarms import broker_alarms
 from clinic_local.download import library_path
@@ -130,7 +132,7 @@ class Rabbit:
         secrets_dir = run_dir(self._root) / "secrets" if durable else data_dir
         password_file = secrets_dir / "rabbitmq"
         if not password_file.exists():
-            write_private(password_file, secrets.token_urlsafe(24))
+            write_private(password_file, DEVELOPMENT_MARK + secrets.token_urlsafe(24))
         password = password_file.read_text()
         ports = {name: self._ports.take(name) for name in ("amqp", "management", "distribution", "epmd")}
         _write_configuration(base, ports, password, self._disk_free_limit_bytes)

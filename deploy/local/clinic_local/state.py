@@ -120,3 +120,13 @@ def clinic_url() -> str:
     if not url:
         raise SetupError("clinic", "nothing runs here and CLINIC_URL isn't set", "Start it with: make up")
     return url
+
+
+def refuse_production(component: str) -> None:
+    """Raise SetupError where `CLINIC_ENV` says production: this machine's systems are for development."""
+    if "production" in {os.environ.get("CLINIC_ENV"), os.environ.get("CLINIC_ENVIRONMENT")}:
+        raise SetupError(
+            component,
+            "it runs with development secrets and demo users, and CLINIC_ENV says production",
+            "For production see deploy/k8s and deploy/compose; for development: unset CLINIC_ENV",
+        )

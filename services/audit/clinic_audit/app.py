@@ -23,6 +23,7 @@ service = Service(
     name="audit",
     package_dir=Path(__file__).parent,
     settings=AuditSettings,
+    key_files=load_signer,
     routers=(api.router,),
     handlers=consumers.handlers,
     startup=(signing_key,),

@@ -3,8 +3,17 @@
 from pathlib import Path
 
 from clinic_shared.settings import ServiceSettings
+from pydantic import Field
 
 
 class AuditSettings(ServiceSettings):
-    audit_signing_key_file: Path | None = None
+    audit_signing_key_file: Path | None = Field(
+        default=None, description="by default checkpoint-key.pem in CLINIC_SECRETS_DIR"
+    )
     audit_log_origin: str = "polyclinic.invalid/audit"
+
+    @property
+    def signing_key_file(self) -> Path | None:
+        if self.audit_signing_key_file is None and self.secrets_dir is not None:
+            return self.secrets_dir / "checkpoint-key.pem"
+        return self.audit_signing_key_file

@@ -5,15 +5,13 @@ first start; in production it must be given.
 """
 
 import asyncio
-import contextlib
-import os
-import tempfile
-from pathlib import Path
 
 from clinic_shared.database import Transaction
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
+from clinic_shared.key_files import keep_first, marked_for_development
 from clinic_shared.loops import keep_running, pause
+from clinic_shared.production import is_for_development
 from clinic_shared.service import Runtime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -48,32 +46,29 @@ class Signer:
 
 def load_signer(settings: AuditSettings) -> Signer:
     """Read the key, or make one in development. Raises SigningKeyMissingError."""
-    path = settings.audit_signing_key_file
+    path = settings.signing_key_file
     if path is None or not path.exists():
         if settings.environment == "production":
-            raise SigningKeyMissingError("CLINIC_AUDIT_SIGNING_KEY_FILE must name a PEM file")
+            raise SigningKeyMissingError("checkpoint-key.pem is missing in CLINIC_SECRETS_DIR")
         if path is None:
             return Signer(Ed25519PrivateKey.generate(), log_origin=settings.audit_log_origin)
-        _make_key(path)
-    loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        keep_first(path, marked_for_development(new_signing_key()))
+    pem = path.read_bytes()
+    if settings.environment == "production" and is_for_development(pem.decode("ascii", "replace")):
+        raise SigningKeyMissingError("the audit signing key was made for development, refused in production")
+    loaded = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(loaded, Ed25519PrivateKey):
         raise SigningKeyMissingError("the audit signing key must be an Ed25519 key")
     return Signer(loaded, log_origin=settings.audit_log_origin)
 
 
-def _make_key(path: Path) -> None:
-    """Make a key for this machine; of two processes that try, the first one's stays, and is whole."""
-    pem = Ed25519PrivateKey.generate().private_bytes(
+def new_signing_key() -> bytes:
+    """Return a private Ed25519 key in PEM."""
+    return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".checkpoint-key") as written:  # mode 0600
-        written.write(pem)
-        written.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(written.name, path)
 
 
 async def sign_checkpoints(runtime: Runtime, stop: asyncio.Event) -> None:

@@ -27,6 +27,9 @@ async def _start(runtime: Runtime) -> AsyncIterator[None]:
         base_url=settings.stripe_base_url, secret_key=settings.stripe_secret_key.get_secret_value()
     )
     runtime.provide(client)
+    runtime.on_reload(
+        lambda changed: client.use(cast("BillingSettings", changed).stripe_secret_key.get_secret_value())
+    )
     try:
         yield
     finally:

@@ -1,9 +1,7 @@
 """What billing reads from its environment beside what every service reads."""
 
-from typing import Self
-
 from clinic_shared.settings import ServiceSettings
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 
 _FICTITIOUS = "fictitious"
 
@@ -19,12 +17,3 @@ class BillingSettings(ServiceSettings):
     @property
     def stripe_webhook_secrets(self) -> list[str]:
         return [secret.strip() for secret in self.stripe_webhook_secret.get_secret_value().split(",")]
-
-    @model_validator(mode="after")
-    def _no_fictitious_secrets_in_production(self) -> Self:
-        secrets = (self.stripe_secret_key, self.stripe_webhook_secret)
-        if self.environment == "production" and any(
-            _FICTITIOUS in secret.get_secret_value() for secret in secrets
-        ):
-            raise ValueError("production needs Stripe's real keys")
-        return self

@@ -156,6 +156,10 @@ class StripeClient:
         headers = {"Authorization": f"Bearer {secret_key}", "Stripe-Version": API_VERSION}
         return cls(httpx.AsyncClient(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS))
 
+    def use(self, secret_key: str) -> None:
+        """Authenticate the next calls with another key."""
+        self._http.headers["Authorization"] = f"Bearer {secret_key}"
+
     async def aclose(self) -> None:
         await self._http.aclose()
 

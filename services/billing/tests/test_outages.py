@@ -116,8 +116,12 @@ async def test_while_a_secret_is_replaced_both_are_good(
 
 
 def test_production_needs_real_keys() -> None:
-    urls: dict[str, Any] = {"database_url": "postgresql://x", "amqp_url": "amqp://x"}
-    with pytest.raises(ValueError, match="real keys"):
+    urls: dict[str, Any] = {
+        "database_url": "postgresql://x",
+        "amqp_url": "amqp://x",
+        "token_issuer": "https://clinic.example.org",
+    }
+    with pytest.raises(ValueError, match="CLINIC_STRIPE_SECRET_KEY, CLINIC_STRIPE_WEBHOOK_SECRET"):
         BillingSettings(environment="production", **urls)
     real = {"stripe_secret_key": "sk_live_x", "stripe_webhook_secret": "whsec_x"}
     shown = BillingSettings(environment="production", **urls | real).redacted()

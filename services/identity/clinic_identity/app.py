@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from clinic_shared.context import Context
 from clinic_shared.service import Runtime, Service
+from clinic_shared.settings import ServiceSettings
 
-from clinic_identity import api, auth_api, consumers, oauth_api, staff_api
+from clinic_identity import api, auth_api, consumers, oauth_api, staff_api, welcome
 from clinic_identity.bootstrap import add_first_administrator
 from clinic_identity.clients import timers
 from clinic_identity.desk import Desk
@@ -28,6 +31,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
     runtime.provide(desk)
     # Our own tokens come back to our own API; the keys are at hand without asking over HTTP.
     runtime.verifier = keys.verifier(runtime.clock)
+    runtime.on_reload(partial(_take_keys, runtime))
     async with runtime.database.transaction(Context()) as tx:
         await refresh_roles(tx, settings.contracts_dir)
     await add_first_administrator(runtime.database, desk)
@@ -37,13 +41,21 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
         passwords.close()
 
 
+def _take_keys(runtime: Runtime, settings: ServiceSettings) -> None:
+    settings = cast("IdentitySettings", settings)
+    keys = KeyRing.load(settings)
+    runtime.provide(replace(runtime.get(Desk), settings=settings, keys=keys))
+    runtime.verifier = keys.verifier(runtime.clock)
+
+
 service = Service(
     name="identity",
     package_dir=Path(__file__).parent,
-    routers=(api.router, staff_api.router, auth_api.router, oauth_api.router),
+    routers=(api.router, staff_api.router, auth_api.router, oauth_api.router, welcome.router),
     handlers=consumers.handlers,
     timers=timers,
     settings=IdentitySettings,
+    key_files=KeyRing.load,
     startup=(_open_desk,),
     workers=(purge_regularly,),
 )

@@ -112,6 +112,10 @@ class WeakPasswordError(InvalidRequestError):
     title = "The password can't be accepted"
     fix = "Staff need 12 characters, patients 15, at most 256; the login mustn't stand in it."
 
+    def __init__(self, *, reasons: list[str]) -> None:
+        super().__init__(reasons=reasons)
+        self.reasons = reasons
+
 
 class InvalidCredentialsError(DomainError):
     """Login and password don't belong together, or the account can't be used. We don't say which."""
@@ -129,6 +133,23 @@ class InvalidRefreshTokenError(DomainError):
     title = "The session has ended"
     status = 401
     fix = "Log in again. A refresh token works once: keep the one that comes with each answer."
+
+
+class LinkNotValidError(DomainError):
+    """The link was used, has expired, or was replaced by a newer one."""
+
+    slug = "link-not-valid"
+    title = "This link doesn't work any more"
+    status = 410
+    fix = "Ask whoever sent it for a new one."
+
+
+class FirstAdministratorExistsError(DomainError):
+    """Somebody administers this network already and can add others."""
+
+    slug = "first-administrator-exists"
+    title = "There is an administrator already"
+    fix = "Ask an administrator to add you, or to renew your password."
 
 
 class TooManyAttemptsError(DomainError):
@@ -228,6 +249,7 @@ class Account:
     kind: AccountKind
     login: str
     password_hash: str
+    """A PHC string; empty until the owner has chosen a password."""
     password_expires_at: datetime | None
     must_change_password: bool
     active: bool

@@ -4,13 +4,13 @@
 previous one until the last token that it signed has expired.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from clinic_shared.auth import StaticKeys, TokenSigner, TokenVerifier
 from clinic_shared.clock import Clock
+from clinic_shared.key_files import keep_first, marked_for_development
+from clinic_shared.production import is_for_development
 from joserfc.jwk import ECKey
 
 from clinic_identity.settings import IdentitySettings
@@ -56,21 +56,18 @@ def _read_keys(settings: IdentitySettings) -> tuple[ECKey, tuple[ECKey, ...]]:
     if not current.exists():
         if settings.environment == "production":
             raise SigningKeyMissingError(f"{CURRENT} is missing in CLINIC_SECRETS_DIR (README.md: keys)")
-        _make_key(current)
-    return _read_key(current), tuple(_read_key(file) for file in sorted(folder.glob(OTHERS)))
+        keep_first(current, marked_for_development(new_signing_key()))
+    others = tuple(_read_key(file, settings) for file in sorted(folder.glob(OTHERS)))
+    return _read_key(current, settings), others
 
 
-def _read_key(file: Path) -> ECKey:
-    return ECKey.import_key(file.read_bytes())
+def _read_key(file: Path, settings: IdentitySettings) -> ECKey:
+    pem = file.read_bytes()
+    if settings.environment == "production" and is_for_development(pem.decode("ascii", "replace")):
+        raise SigningKeyMissingError(f"{file.name} was made for development, refused in production")
+    return ECKey.import_key(pem)
 
 
-def _make_key(file: Path) -> None:
-    """Make a key for this machine; of two processes that try, the first one's stays."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".signing-key") as written:  # mode 0600
-        written.write(ECKey.generate_key("P-256").as_pem(private=True))
-        written.flush()
-        try:
-            os.link(written.name, file)
-        except FileExistsError:
-            return
+def new_signing_key() -> bytes:
+    """Return a private P-256 key in PEM."""
+    return ECKey.generate_key("P-256").as_pem(private=True)

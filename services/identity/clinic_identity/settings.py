@@ -1,7 +1,6 @@
 """What identity reads from its environment besides what every service does."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Self
 
 from clinic_shared.settings import ServiceSettings
@@ -14,11 +13,10 @@ PRODUCTION_MEMORY_KIB = 19_456
 
 
 class IdentitySettings(ServiceSettings):
-    secrets_dir: Path | None = Field(
-        default=None, description="folder of signing-key.pem; `signing-key-*.pem` beside it are published too"
-    )
     bootstrap_admin_login: SecretStr | None = Field(
-        default=None, description="login of the first administrator, made at start while there is no staff"
+        default=None,
+        description="login of the first administrator, made at start while there is no staff; not in"
+        " production, where `clinic bootstrap admin` prints a link that works once",
     )
     bootstrap_admin_password: SecretStr | None = None
     enforce_password_change: bool | None = Field(
@@ -47,6 +45,8 @@ class IdentitySettings(ServiceSettings):
     def _refuse_weak_production(self) -> Self:
         if self.environment == "production" and self.password_memory_kib < PRODUCTION_MEMORY_KIB:
             raise ValueError(f"password_memory_kib is at least {PRODUCTION_MEMORY_KIB} in production")
+        if self.environment == "production" and self.bootstrap_admin_password is not None:
+            raise ValueError("production has no bootstrap_admin_password: run `clinic bootstrap admin`")
         if (self.bootstrap_admin_login is None) != (self.bootstrap_admin_password is None):
             raise ValueError("give bootstrap_admin_login and bootstrap_admin_password, or neither")
         return self

@@ -124,6 +124,15 @@ refresh_token = Table(
     Column("issued_at", Instant, nullable=False),
     Column("used_at", Instant),
 )
+access_link = Table(
+    "access_link",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("used_at", Instant),
+)
 login_throttle = Table(
     "login_throttle",
     metadata,

@@ -13,6 +13,8 @@ ROUTES = [route for router in service.routers for route in router.routes]
 PUBLIC_PATHS = {
     "/v1/auth/login",
     "/v1/auth/refresh",
+    "/v1/auth/access-links/accept",
+    "/welcome",
     "/oauth2/token",
     "/.well-known/jwks.json",
     "/.well-known/smart-configuration",

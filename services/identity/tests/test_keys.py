@@ -16,7 +16,12 @@ from .conftest import ADMIN_LOGIN, ADMIN_PASSWORD, Installation, Network
 
 
 def settings(folder: Path | None, **changes: Any) -> IdentitySettings:
-    given = {"database_url": "postgresql://nowhere", "amqp_url": "amqp://nowhere", "secrets_dir": folder}
+    given = {
+        "database_url": "postgresql://nowhere",
+        "amqp_url": "amqp://nowhere",
+        "token_issuer": "https://clinic.example.org",
+        "secrets_dir": folder,
+    }
     return IdentitySettings(**{"environment": "development", **given, **changes})
 
 

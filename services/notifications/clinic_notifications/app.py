@@ -19,6 +19,9 @@ async def vendors(runtime: Runtime) -> AsyncIterator[None]:
     async with httpx.AsyncClient(timeout=settings.vendor_timeout_seconds) as http:
         runtime.provide(http)
         runtime.provide(Vendors.connect(http, settings))
+        runtime.on_reload(
+            lambda changed: runtime.provide(Vendors.connect(http, cast("NotificationSettings", changed)))
+        )
         yield
 
 

@@ -89,9 +89,8 @@ async def send_messages(runtime: Runtime, stop: asyncio.Event) -> None:
 class Sender:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._settings = cast("NotificationSettings", runtime.settings)
-        self._vendors = runtime.get(Vendors)
-        self._lease = timedelta(seconds=self._settings.unknown_outcome_grace_seconds)
+        settings = cast("NotificationSettings", runtime.settings)
+        self._lease = timedelta(seconds=settings.unknown_outcome_grace_seconds)
 
     async def run(self, stop: asyncio.Event, health: Health) -> None:
         """Keep up to eight calls going; a slow vendor or a bad message holds up nobody else."""
@@ -131,7 +130,7 @@ class Sender:
                 letter = await _prepare(tx, message_id)
             if letter is None:
                 return
-            adapter = self._vendors.adapters[letter.channel]
+            adapter = self._runtime.get(Vendors).adapters[letter.channel]
             answer = await adapter.send(letter)
             CALLS.labels(channel=letter.channel.value, outcome=type(answer).__name__.lower()).inc()
             crash_point("message.call.after")

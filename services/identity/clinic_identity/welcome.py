@@ -1,0 +1,110 @@
+"""The page behind an access link: a form without scripts, so that it opens on any device."""
+
+from html import escape
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
+from fastapi import Query
+from fastapi.responses import HTMLResponse
+from pydantic import ConfigDict, Field
+
+from clinic_identity import access_links, fields
+from clinic_identity.domain import LinkNotValidError, WeakPasswordError
+from clinic_identity.fields import CurrentDesk, Password
+
+router = ClinicRouter(tags=["identity"])
+
+PATH = "/welcome"
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FORM_BYTES = 8 * 1024
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self';"
+    " frame-ancestors 'none'; base-uri 'none'",
+    "Cache-Control": "no-store",
+}
+_STYLE = """
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:3rem auto;padding:0 1rem}
+label{display:block;margin:1rem 0 .3rem}
+input,button{font:inherit;width:100%;box-sizing:border-box;padding:.6rem;min-height:2.75rem}
+button{margin-top:1.2rem}
+[role=alert]{border-left:4px solid #c62828;padding:.3rem .8rem}
+"""
+
+Token = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class AcceptLinkRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"token": "al_fictitious", "new_password": "correct horse battery staple"}]
+        },
+    )
+
+    token: Token
+    new_password: Password
+
+
+@router.post(
+    "/v1/auth/access-links/accept",
+    permission=PUBLIC,
+    transactional=False,
+    status_code=204,
+    operation_id="acceptAccessLink",
+)
+async def accept_access_link(desk: CurrentDesk, context: CurrentContext, body: AcceptLinkRequest) -> None:
+    """Choose the password of the account that an access link is for. The link works once."""
+    await access_links.accept_link(desk, context, token=body.token, new_password=body.new_password)
+
+
+@router.get(PATH, permission=PUBLIC, transactional=False, include_in_schema=False)
+async def show_welcome(token: Annotated[str, Query(max_length=128)] = "") -> HTMLResponse:
+    return _page(_form(token))
+
+
+@router.post(
+    PATH,
+    permission=PUBLIC,
+    transactional=False,
+    media_types=(_FORM,),
+    max_body_bytes=_MAX_FORM_BYTES,
+    include_in_schema=False,
+)
+async def take_welcome(desk: CurrentDesk, context: CurrentContext, body: RawBody) -> HTMLResponse:
+    form = parse_qs(body.decode("utf-8", "replace"))
+    token, password, again = (form.get(name, [""])[0] for name in ("token", "password", "again"))
+    if password != again:
+        return _page(_form(token, "The two passwords differ."), 422)
+    try:
+        await access_links.accept_link(desk, context, token=token, new_password=password)
+    except WeakPasswordError as error:
+        return _page(_form(token, f"Choose another password: {_reasons(error)}."), 422)
+    except LinkNotValidError as error:
+        return _page(f"<h1>{escape(error.title)}</h1><p>{escape(error.fix)}</p>", error.status)
+    return _page("<h1>Your password is set</h1><p>You can log in now.</p>")
+
+
+def _reasons(error: WeakPasswordError) -> str:
+    return ", ".join(str(reason).replace("-", " ") for reason in error.reasons)
+
+
+def _form(token: str, complaint: str = "") -> str:
+    alert = f'<p role="alert">{escape(complaint)}</p>' if complaint else ""
+    return (
+        f'<h1>Choose a password</h1>{alert}<form method="post" action="{PATH}">'
+        f'<input type="hidden" name="token" value="{escape(token)}">'
+        '<label for="password">Password, at least 12 characters</label>'
+        '<input id="password" name="password" type="password" autocomplete="new-password" required autofocus>'
+        '<label for="again">The same once more</label>'
+        '<input id="again" name="again" type="password" autocomplete="new-password" required>'
+        "<button>Set password</button></form>"
+    )
+
+
+def _page(content: str, status: int = 200) -> HTMLResponse:
+    head = (
+        f"<title>Polyclinic</title><meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
+    )
+    return HTMLResponse(f"<!doctype html><html lang=en>{head}<body>{content}", status, headers=_HEADERS)
