@@ -4,17 +4,18 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from uuid import UUID
 
 import structlog
-import uvicorn
+import uvloop
 from clinic_shared import tracing
 from clinic_shared.auth import RemoteKeys, StaticKeys, TokenVerifier
 from clinic_shared.errors import DomainError, UnauthenticatedError
 from clinic_shared.health import Health
+from clinic_shared.http_server import Listening, serve_http, stop_on_signals
 from clinic_shared.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 from clinic_shared.problems import domain_problem, unexpected_problem
 from clinic_shared.telemetry import configure_logging
@@ -22,7 +23,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from clinic_gateway import operations
 from clinic_gateway.errors import UnknownPathError
@@ -42,7 +43,6 @@ from clinic_gateway.upstream import Upstreams
 log = structlog.get_logger()
 
 SERVICE = "gateway"
-GRACE_SECONDS = 8
 SERVER_ERROR = 500
 """HTTP statuses from here on are ours to look into."""
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -60,7 +60,7 @@ class Gateway:
         self._table = RouteTable()
         self._tokens = TokenCheck(verifier, revocations)
         self._revocations = revocations
-        self._health = Health()
+        self.health = Health()
         self._upstreams = Upstreams(settings)
         self._guards = Guards(tuple(self._upstreams.urls))
         self._proxy = Proxy(self._upstreams, self._guards, settings)
@@ -82,7 +82,6 @@ class Gateway:
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
-            # Here and not around the server: that ends the process with the signal it was sent.
             with tracing.exporting(SERVICE):
                 self._upstreams.open()
                 async with self._listening():
@@ -90,7 +89,7 @@ class Gateway:
                 await self._upstreams.close()
 
         return Starlette(
-            routes=[*Status(self._upstreams, self._guards, self._health).routes(), *pages.routes()],
+            routes=[*Status(self._upstreams, self._guards, self.health).routes(), *pages.routes()],
             exception_handlers={DomainError: _refuse, HTTPException: _refuse},
             lifespan=lifespan,
         )
@@ -101,7 +100,7 @@ class Gateway:
             yield
             return
         stop = asyncio.Event()
-        feed = RevocationFeed(self._settings.amqp_url.get_secret_value(), self._revocations, self._health)
+        feed = RevocationFeed(self._settings.amqp_url.get_secret_value(), self._revocations, self.health)
         listening = asyncio.create_task(feed.run(stop))
         yield
         stop.set()
@@ -241,7 +240,7 @@ def _network_of(address: str) -> str:
 
 def create_app(
     settings: GatewaySettings, *, verifier: Verifier | None = None, revocations: Revocations | None = None
-) -> ASGIApp:
+) -> Gateway:
     verifier = _verifier(settings) if verifier is None else verifier
     return Gateway(settings, verifier, Revocations() if revocations is None else revocations)
 
@@ -256,16 +255,16 @@ def main(environ: Mapping[str, str]) -> None:
     settings = GatewaySettings.from_environ(environ)
     configure_logging(SERVICE, settings.log_level)
     log.info("service_starting", settings=settings.model_dump(mode="json"))
-    uvicorn.run(
-        create_app(settings),
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: GatewaySettings) -> None:
+    gateway = create_app(settings)
+    listening = Listening(
         host=settings.http_host,
         port=settings.http_port,
-        loop="uvloop",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Only the configured number of hops is believed, which uvicorn's own rule can't say.
-        proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        drain_seconds=settings.drain_seconds,
+        grace_seconds=settings.grace_seconds,
     )
+    await serve_http(gateway, listening, stop=stop_on_signals(), health=gateway.health)

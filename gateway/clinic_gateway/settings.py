@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from clinic_shared import production
+from clinic_shared.http_server import DRAIN_SECONDS, GRACE_SECONDS
 from clinic_shared.secret_files import PREFIX, with_secret_files
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -17,6 +18,12 @@ class GatewaySettings(BaseModel):
     environment: Literal["development", "test", "production"] = "development"
     http_host: str = "127.0.0.1"
     http_port: int = 8080
+    drain_seconds: float = Field(
+        default=DRAIN_SECONDS, ge=0, description="after SIGTERM: unready, but still answering"
+    )
+    grace_seconds: float = Field(
+        default=GRACE_SECONDS, gt=0, description="after that, for the requests under way"
+    )
     url: str = Field(default="", description="the address clients use; only shown in documentation")
     upstreams: str = Field(
         default="", description="installed services: `identity=http://host:port,patients=http://host:port`"

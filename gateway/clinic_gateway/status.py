@@ -39,7 +39,10 @@ class Status:
         states = dict(zip(names, await asyncio.gather(*map(self._probe, names)), strict=True))
         reasons = [f"{name}: {state}" for name, state in states.items() if state != "up"]
         reasons += [f"{loop}: {reason}" for loop, reason in self._health.reasons.items()]
-        ready = "up" in states.values()
+        stopping = self._health.stopping.is_set()
+        ready = "up" in states.values() and not stopping
+        if stopping:
+            reasons.append("this process is stopping")
         if not names:
             reasons += ["no service is installed (CLINIC_UPSTREAMS)"]
         circuits = self._guards.circuits()

@@ -129,6 +129,7 @@ class Clinic:
     http: httpx.AsyncClient
     services: dict[str, Service]
     revocations: Revocations
+    urls: dict[str, str]
 
     def __getitem__(self, name: str) -> Service:
         return self.services[name]
@@ -179,7 +180,7 @@ async def running_clinic(
         )
         url = await stack.enter_async_context(serving(app))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))
-        yield Clinic(http, services, revocations)
+        yield Clinic(http, services, revocations, urls)
 
 
 @pytest.fixture(scope="session")

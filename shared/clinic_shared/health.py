@@ -1,5 +1,6 @@
 """What keeps this process's loops from their work right now, in words fit for `/readyz`."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +13,8 @@ class Health:
     """Reasons by loop; a loop that works has none. Reasons name queues and components, never data."""
 
     reasons: dict[str, str] = field(default_factory=dict)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the process is told to end: it isn't ready any more, and long answers come to their end."""
 
     @classmethod
     def of(cls, runtime: "Runtime") -> "Health":

@@ -7,14 +7,12 @@ The worker role runs relay, consumers, held messages, timers, measuring and the 
 import asyncio
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Literal, get_args
 
 import structlog
-import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
@@ -23,6 +21,8 @@ from clinic_shared.app import create_app, worker_app
 from clinic_shared.crash import SWITCHES
 from clinic_shared.dead_letters import HeldWorker, ParkingDrain
 from clinic_shared.deliveries import Consumer
+from clinic_shared.health import Health
+from clinic_shared.http_server import Listening, serve_http, stop_on_signals
 from clinic_shared.measuring import measure
 from clinic_shared.migrations import migrate
 from clinic_shared.process_metrics import watch_process
@@ -38,7 +38,6 @@ log = structlog.get_logger()
 
 Role = Literal["api", "worker", "all", "migrate"]
 Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
-GRACE_SECONDS = 20
 
 
 class ProductionRefusesError(RuntimeError):
@@ -77,10 +76,7 @@ def _refuse_test_switches(settings: ServiceSettings) -> None:
 
 
 async def _serve(service: Service, settings: ServiceSettings, role: Role) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    stop = stop_on_signals()
     async with running(service, settings) as runtime, asyncio.TaskGroup() as group:
         group.create_task(watch_process(runtime, stop), name="event loop")
         group.create_task(follow_secrets(runtime, stop), name="secrets")
@@ -94,37 +90,16 @@ async def _serve(service: Service, settings: ServiceSettings, role: Role) -> Non
     log.info("service_stopped", role=role)
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without signal handlers of its own: one stop event ends everything in order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _serve_http(runtime: Runtime, app: ASGIApp, stop: asyncio.Event) -> None:
     settings = runtime.settings
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.http_host,
-            port=settings.http_port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            # The gateway is the only caller and speaks for the client itself.
-            proxy_headers=False,
-        )
+    listening = Listening(
+        host=settings.http_host,
+        port=settings.http_port,
+        drain_seconds=settings.drain_seconds,
+        grace_seconds=settings.grace_seconds,
     )
-    serving = asyncio.create_task(server.serve())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    server.should_exit = True
-    await serving
     # A server that ended by itself (a port in use) takes the process with it, for the supervisor to see.
-    stop.set()
+    await serve_http(app, listening, stop=stop, health=Health.of(runtime))
 
 
 def worker_loops(runtime: Runtime) -> dict[str, Loop]:

@@ -48,10 +48,17 @@ class Readiness:
 
     async def report(self) -> Report:
         database, migrations = await self.database()
+        health = Health.of(self._runtime)
+        process = "stopping" if health.stopping.is_set() else OK
         keys = OK if self._runtime.verifier.source.loaded else "the issuer's public keys were never read"
         return Report(
-            checks={"database": database, "migrations": migrations, "token keys": keys},
-            loops=dict(Health.of(self._runtime).reasons),
+            checks={
+                "process": process,
+                "database": database,
+                "migrations": migrations,
+                "token keys": keys,
+            },
+            loops=dict(health.reasons),
         )
 
     async def database(self) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from clinic_shared import production
+from clinic_shared.http_server import DRAIN_SECONDS, GRACE_SECONDS
 
 Environment = Literal["development", "test", "production"]
 ENVIRONMENT_NAMES = AliasChoices("CLINIC_ENV", "CLINIC_ENVIRONMENT", "environment")
@@ -29,6 +30,12 @@ class ServiceSettings(BaseSettings):
     )
     http_host: str = "127.0.0.1"
     http_port: int = 0
+    drain_seconds: float = Field(
+        default=DRAIN_SECONDS, ge=0, description="after SIGTERM: unready, but still answering"
+    )
+    grace_seconds: float = Field(
+        default=GRACE_SECONDS, gt=0, description="after that, for the requests under way"
+    )
     database_url: SecretStr = Field(description="postgresql://user:password@host:port/database")
     database_pool_size: int = Field(default=8, ge=1, le=64)
     database_pool_timeout_seconds: float = Field(

@@ -227,23 +227,16 @@ class Supervisor:
         RunState(os.getpid(), self._url, self._is_ready, management, processes).write(self._root)
 
     def stop(self) -> None:
-        """Stop the services, then the servers under them. A second call does nothing."""
-        self._signal_children(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while any(_still_runs(child) for child in self._children):
-            if time.monotonic() > deadline:
-                self._signal_children(signal.SIGKILL)
-            time.sleep(_POLL_SECONDS)
+        """Stop the gateway, the services, then the servers under them. A second call does nothing."""
+        # The door first: what it has let in still needs those behind it.
+        _stop_all([child for child in self._children if child.kind == "gateway"])
+        _stop_all(self._children)
         servers = [server for server in (self._postgres, self._rabbitmq) if server is not None]
         for server in servers:
             if server.process is not None:
                 server.process.ask_to_stop()
         for server in servers:
             server.stop()
-
-    def _signal_children(self, number: signal.Signals) -> None:
-        for child in self._children:
-            child.signal(number)
 
 
 def _is_compiled() -> bool:
@@ -271,6 +264,17 @@ def _import_structlog_without_rich() -> None:
         importlib.import_module("structlog")
     finally:
         del sys.modules["rich"]
+
+
+def _stop_all(children: Sequence["Child"]) -> None:
+    for child in children:
+        child.signal(signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while running := [child for child in children if _still_runs(child)]:
+        if time.monotonic() > deadline:
+            for child in running:
+                child.signal(signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
 
 
 def _still_runs(child: "Child") -> bool:

@@ -64,12 +64,18 @@ async def test_health_says_only_that_the_process_answers(probe):
     assert (await probe.http.get("/healthz")).json() == {"status": "ok"}
 
 
+async def test_a_process_that_was_told_to_stop_is_not_ready(probe):
+    Health.of(probe.runtime).stopping.set()
+    answer = await probe.http.get("/readyz")
+    assert (answer.status_code, answer.json()["checks"]["process"]) == (503, "stopping")
+
+
 async def test_a_service_with_database_migrations_and_keys_is_ready(probe):
     answer = await probe.http.get("/readyz")
     assert answer.status_code == 200
     assert answer.json() == {
         "status": "ready",
-        "checks": {"database": "ok", "migrations": "ok", "token keys": "ok"},
+        "checks": {"process": "ok", "database": "ok", "migrations": "ok", "token keys": "ok"},
         "loops": {},
     }
 
