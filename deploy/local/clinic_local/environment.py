@@ -147,10 +147,15 @@ class Environments:
             # Not as CLINIC_AMQP_URL and CLINIC_POSTGRES_URL: those tell the next start to use given servers.
             "CLINIC_PRIVATE_AMQP_URL": self._rabbitmq.amqp_url,
             "CLINIC_PRIVATE_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,
+            **self._broker_metrics(),
             "CLINIC_PRIVATE_POSTGRES_URL": self._postgres.admin_url,
             **{f"CLINIC_{_upper(name)}_URL": self.base_url(name) for name in self._services},
             **{f"CLINIC_{_upper(name)}_DATABASE_URL": self.database_url(name) for name in self._services},
         }
+
+    def _broker_metrics(self) -> dict[str, str]:
+        url = self._rabbitmq.metrics_url
+        return {"CLINIC_PRIVATE_AMQP_METRICS_URL": url} if url else {}
 
     def _common(self) -> dict[str, str]:
         jwks = {}

@@ -27,6 +27,7 @@ from clinic_local.rabbitmq_packages import ADVICE
 USER = "clinic"
 DOWNLOADED = "downloaded packages"
 OLDEST, NEWEST = (3, 10), (4, 99)
+_PORTS = ("amqp", "management", "broker-metrics", "distribution", "epmd")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 9.0
 _SYSTEM_ROOTS = (Path("/"), Path("/usr/local"))
@@ -53,11 +54,13 @@ class RabbitServer:
         management_url: str,
         *,
         source: str,
+        metrics_url: str = "",
         process: GuardedProcess | None = None,
         log: Path | None = None,
     ) -> None:
         self.amqp_url = amqp_url
         self.management_url = management_url
+        self.metrics_url = metrics_url
         self.source = source
         self.process = process
         self.log = log
@@ -134,7 +137,7 @@ class Rabbit:
         if not password_file.exists():
             write_private(password_file, DEVELOPMENT_MARK + secrets.token_urlsafe(24))
         password = password_file.read_text()
-        ports = {name: self._ports.take(name) for name in ("amqp", "management", "distribution", "epmd")}
+        ports = {name: self._ports.take(name) for name in _PORTS}
         _write_configuration(base, ports, password, self._disk_free_limit_bytes)
         folder = run_dir(self._root) / "log" if durable else data_dir
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +153,7 @@ class Rabbit:
             f"amqp://{credentials}:{ports['amqp']}/%2F",
             f"http://{credentials}:{ports['management']}",
             source=f"RabbitMQ {installation.version} from {installation.source}",
+            metrics_url=f"http://{LOOPBACK}:{ports['broker-metrics']}",
             process=process,
             log=log,
         )
@@ -234,6 +238,8 @@ def _write_configuration(
         "listeners.tcp.local": f"{LOOPBACK}:{ports['amqp']}",
         "management.tcp.ip": LOOPBACK,
         "management.tcp.port": str(ports["management"]),
+        "prometheus.tcp.ip": LOOPBACK,
+        "prometheus.tcp.port": str(ports["broker-metrics"]),
         f"loopback_users.{USER}": "true",
         "load_definitions": str(base / "definitions.json"),
         # New policies and queue depths are shown after these, five seconds by default, and both are waited for.
@@ -258,7 +264,7 @@ def _write_configuration(
     write_private(base / "definitions.json", json.dumps(definitions))
     # A quorum queue tells its policy and depth only at its tick, which by default comes every five seconds.
     write_private(base / "advanced.config", "[{rabbit, [{quorum_tick_interval, 1000}]}].\n")
-    write_private(base / "enabled_plugins", "[rabbitmq_management].\n")
+    write_private(base / "enabled_plugins", "[rabbitmq_management,rabbitmq_prometheus].\n")
 
 
 def _commands(

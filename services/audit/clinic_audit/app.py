@@ -9,6 +9,7 @@ from clinic_shared.service import Runtime, Service
 
 from clinic_audit import api, consumers
 from clinic_audit.intake import take_records
+from clinic_audit.measurements import measure_log
 from clinic_audit.settings import AuditSettings
 from clinic_audit.signing import load_signer, sign_checkpoints
 
@@ -28,4 +29,5 @@ service = Service(
     handlers=consumers.handlers,
     startup=(signing_key,),
     workers=(take_records, sign_checkpoints),
+    measurements=(measure_log,),
 )

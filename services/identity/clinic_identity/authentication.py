@@ -10,8 +10,10 @@ from uuid import UUID
 from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
-from clinic_shared.errors import UnauthenticatedError
+from clinic_shared.errors import DomainError, UnauthenticatedError
+from clinic_shared.metrics import REGISTRY
 from clinic_shared.principal import Principal
+from prometheus_client import Counter
 
 from clinic_identity import session_store, store, throttle
 from clinic_identity.desk import Desk
@@ -27,9 +29,26 @@ from clinic_identity.domain import (
 from clinic_identity.sessions import Tokens, end_sessions, start_session
 from clinic_identity.throttle import Attempt
 
+SIGN_INS = Counter(
+    "clinic_sign_ins_total",
+    "Logins with a password: success, or the slug of the refusal",
+    ["outcome"],
+    registry=REGISTRY,
+)
+
 
 async def log_in(desk: Desk, context: Context, *, login: str, password: str, address: str) -> Tokens:
     """Open a session. Raises InvalidCredentialsError, TooManyAttemptsError, TemporarilyUnavailableError."""
+    try:
+        tokens = await _log_in(desk, context, login=login, password=password, address=address)
+    except DomainError as refusal:
+        SIGN_INS.labels(outcome=refusal.slug).inc()
+        raise
+    SIGN_INS.labels(outcome="success").inc()
+    return tokens
+
+
+async def _log_in(desk: Desk, context: Context, *, login: str, password: str, address: str) -> Tokens:
     attempt = Attempt(login=fold_login(login), address=address)
     account = await _admit(desk, context, attempt)
     if account is None or not await _matches(desk, password, account):

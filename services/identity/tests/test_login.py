@@ -14,6 +14,7 @@ from clinic_identity.tables import account, login_throttle
 from clinic_shared import contracts
 from clinic_shared.auth import TokenVerifier
 from clinic_shared.errors import TemporarilyUnavailableError
+from clinic_shared.metrics import REGISTRY
 from clinic_shared.testing import ISSUER
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -50,6 +51,20 @@ async def test_the_administrator_of_the_settings_logs_in(network: Network) -> No
     assert me.json()["network"] is True
     assert session["expires_in"] == 300
     assert session["must_change_password"] is False
+
+
+async def test_logins_are_counted_by_outcome(network: Network) -> None:
+    def counted(outcome: str) -> float:
+        return REGISTRY.get_sample_value("clinic_sign_ins_total", {"outcome": outcome}) or 0
+
+    outcomes = ("success", "invalid-credentials", "too-many-attempts")
+    before = [counted(outcome) for outcome in outcomes]
+    await network.session_of(ADMIN_LOGIN, ADMIN_PASSWORD)
+    statuses = await fail(network, 6)
+    refused = statuses.count(401)
+    now = [counted(outcome) - earlier for outcome, earlier in zip(outcomes, before, strict=True)]
+    assert now == [1, refused, len(statuses) - refused]
+    assert refused and refused < len(statuses)
 
 
 async def test_the_token_is_what_every_service_verifies(network: Network, clock: Any) -> None:

@@ -13,6 +13,7 @@ from clinic_shared.service import Runtime, Service
 
 from clinic_lab_integration import api, consumers, filing, message_api
 from clinic_lab_integration.ledger import count_dispositions
+from clinic_lab_integration.measurements import measure_filing
 from clinic_lab_integration.messages import INTERFACE
 from clinic_lab_integration.partners import keep_directory
 from clinic_lab_integration.settings import LabSettings
@@ -42,4 +43,5 @@ service = Service(
     settings=LabSettings,
     startup=(_open_ledger, keep_directory),
     workers=(process_messages,),
+    measurements=(measure_filing,),
 )

@@ -6,6 +6,7 @@ A group is applied only when the chart says so (LabResultFiled); what can't be d
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -32,6 +33,7 @@ from clinic_lab_integration.domain import (
 )
 from clinic_lab_integration.events import Place, critical_raised, result_event
 from clinic_lab_integration.matching import Group, Match
+from clinic_lab_integration.measurements import FILING_SECONDS
 from clinic_lab_integration.messages import MessageNote
 from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, LabOrder, Partner
 from clinic_lab_integration.unit_store import Outcome, Unit, UnitReport
@@ -294,3 +296,6 @@ async def close(
     if unit.disposition is Disposition.IN_FLIGHT:
         disposition = settled(r.disposition for r in known.values())
         await unit_store.settle_unit(tx, unit, Outcome(disposition, patient_id=unit.patient_id))
+        if disposition is Disposition.APPLIED:
+            seconds = (tx.now - unit.received_at).total_seconds()
+            tx.count(partial(FILING_SECONDS.observe, max(0.0, seconds)))
