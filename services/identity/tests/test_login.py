@@ -64,7 +64,7 @@ async def test_logins_are_counted_by_outcome(network: Network) -> None:
     refused = statuses.count(401)
     now = [counted(outcome) - earlier for outcome, earlier in zip(outcomes, before, strict=True)]
     assert now == [1, refused, len(statuses) - refused]
-    assert refused and refused < len(statuses)
+    assert 0 < refused < len(statuses)
 
 
 async def test_the_token_is_what_every_service_verifies(network: Network, clock: Any) -> None:
