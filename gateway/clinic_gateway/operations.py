@@ -22,7 +22,9 @@ from clinic_gateway.routes import OPERATIONS_PREFIX, Route
 from clinic_gateway.upstream import Upstreams
 
 FAN_OUT_TIMEOUT_SECONDS = 5
-SHARED_PAGES = frozenset(("ledger", "events", "messages", "dead-letters", "event-flow", "summary"))
+SHARED_PAGES = frozenset(
+    ("ledger", "events", "messages", "dead-letters", "event-flow", "summary", "replays", "rebuilds")
+)
 EVENT_FLOW = f"{OPERATIONS_PREFIX}/event-flow"
 PAGES = SHARED_PAGES | {"intake"}
 TIME_MEMBERS = ("recorded_at", "first_failed_at", "oldest_at")

@@ -5,7 +5,7 @@ changes, emits and audits commits with the inbox row or not at all. Deliveries c
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,16 +14,20 @@ from pydantic import BaseModel
 
 from clinic_shared import inbox, tracing
 from clinic_shared.context import Context
+from clinic_shared.contracts import PLATFORM
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope, decode_body
 from clinic_shared.held import KeyIsWaitingError, is_waiting
+from clinic_shared.projections import Kept, keep_in_read_model
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
 
 Handler = Callable[[Transaction, Envelope, Any], Awaitable[None]]
+Projector = Callable[[Envelope, Any], Sequence[Kept]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Awaitable[None]])
+AnyProjector = TypeVar("AnyProjector", bound=Callable[..., Sequence[Kept]])
 
 
 class Disposition(StrEnum):
@@ -39,11 +43,15 @@ class UnknownEventTypeError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Subscription:
-    """One event type, the part of its payload this service reads, and what it does with it."""
+    """One event type, the part of its payload this service reads, and what it does with it.
+
+    With a `projector`, that is all that the event does here, so its rows can be made again.
+    """
 
     event_type: str
     payload_model: type[BaseModel]
     handler: Handler
+    projector: Projector | None = None
 
 
 class Handlers:
@@ -64,30 +72,62 @@ class Handlers:
         """Subscribe a handler to one or several event types."""
 
         def register(handler: AnyHandler) -> AnyHandler:
-            model = _payload_model(handler)
+            model = _payload_model(handler, ("tx", "envelope"))
             for event_type in event_types:
-                if event_type in self.subscriptions:
-                    raise ValueError(f"two handlers for {event_type}")
-                self.subscriptions[event_type] = Subscription(
-                    event_type=event_type, payload_model=model, handler=handler
-                )
+                self._add(Subscription(event_type=event_type, payload_model=model, handler=handler))
             return handler
 
         return register
 
+    def project(self, *event_types: str) -> Callable[[AnyProjector], AnyProjector]:
+        """Subscribe a pure function `(envelope, payload) -> rows to keep` to one or several event types.
+
+        What is kept so can be rebuilt from the event logs; a handler's effects can't.
+        """
+
+        def register(projector: AnyProjector) -> AnyProjector:
+            async def handler(tx: Transaction, envelope: Envelope, payload: Any) -> None:
+                await keep_in_read_model(tx, projector(envelope, payload))
+
+            model = _payload_model(projector, ("envelope",))
+            for event_type in event_types:
+                self._add(
+                    Subscription(
+                        event_type=event_type, payload_model=model, handler=handler, projector=projector
+                    )
+                )
+            return projector
+
+        return register
+
+    def _add(self, subscription: Subscription) -> None:
+        if subscription.event_type in self.subscriptions:
+            raise ValueError(f"two handlers for {subscription.event_type}")
+        self.subscriptions[subscription.event_type] = subscription
+
     def subscription(self, event_type: str) -> Subscription:
-        """Return the subscription. Raises UnknownEventTypeError."""
-        try:
-            return self.subscriptions[event_type]
-        except KeyError:
-            raise UnknownEventTypeError(event_type) from None
+        """Return the subscription; every service has the platform's. Raises UnknownEventTypeError."""
+        found = self.subscriptions.get(event_type) or platform_handlers.subscriptions.get(event_type)
+        if found is None:
+            raise UnknownEventTypeError(event_type)
+        return found
+
+    @property
+    def projected_types(self) -> list[str]:
+        """The event types that a rebuild needs."""
+        return [name for name, subscription in self.subscriptions.items() if subscription.projector]
 
 
-def _payload_model(handler: Callable[..., Awaitable[None]]) -> type[BaseModel]:
-    parameters = list(inspect.signature(handler, eval_str=True).parameters.values())
-    model = parameters[2].annotation if len(parameters) == 3 else None  # noqa: PLR2004  # tx, envelope, payload
+platform_handlers = Handlers(PLATFORM)
+"""What every service does with what services ask of each other (`replay.py`)."""
+
+
+def _payload_model(function: Callable[..., Any], before: Sequence[str]) -> type[BaseModel]:
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    model = parameters[-1].annotation if len(parameters) == len(before) + 1 else None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise TypeError(f"{handler.__qualname__} must be (tx, envelope, payload: <pydantic model>)")
+        expected = ", ".join((*before, "payload: <pydantic model>"))
+        raise TypeError(f"{function.__qualname__} must be ({expected})")
     if model.model_config.get("extra") == "forbid":
         raise TypeError(f"{model.__qualname__} forbids fields that a later version of the event may add")
     return model

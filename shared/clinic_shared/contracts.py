@@ -20,6 +20,9 @@ from clinic_shared.compatibility import breaking_changes
 
 CONTRACTS_DIR = Path(__file__).resolve().parents[2] / "contracts"
 
+PLATFORM = "platform"
+"""Stands as the producer of what services ask of each other's event logs; any service may publish it."""
+
 
 class UnknownContractError(LookupError):
     """There is no such event type, service or taxonomy."""
@@ -40,6 +43,8 @@ class ServiceEntry:
 
     name: str
     package: str
+    rebuilds: bool = False
+    """Its read model is rebuilt from the others' event logs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,7 @@ class EventType:
     """An event type and who keeps it.
 
     `broadcast` ones have no consumer: they reach the listeners that run right now, so a publisher must
-    not insist on a queue.
+    not insist on a queue. `stands_alone`: no later event of its aggregate makes up for it.
     """
 
     producer: str
@@ -55,6 +60,7 @@ class EventType:
     version: int
     consumers: tuple[str, ...]
     broadcast: bool = False
+    stands_alone: bool = False
 
     @property
     def type(self) -> str:
@@ -80,12 +86,14 @@ class Contracts:
     services: Mapping[str, ServiceEntry]
     listeners: Mapping[str, ServiceEntry]
     events: Mapping[str, EventType]
+    platform: Mapping[str, EventType]
+    """What services ask of each other's event logs; every service has a queue for it."""
     _validators: dict[str, Draft202012Validator] = field(default_factory=dict, repr=False, compare=False)
 
     def event(self, event_type: str) -> EventType:
         """Return an event type. Raises UnknownContractError."""
         try:
-            return self.events[event_type]
+            return self.events.get(event_type) or self.platform[event_type]
         except KeyError:
             raise UnknownContractError(f"{event_type} is not in subscriptions.yaml") from None
 
@@ -165,11 +173,14 @@ class Contracts:
 def load(folder: Path = CONTRACTS_DIR) -> Contracts:
     """Read `subscriptions.yaml`; schemas follow when they are asked for."""
     document = _read_yaml(folder / "subscriptions.yaml")
+    services = _entries(document["services"])
+    everybody = {name: {"consumers": list(services)} for name in document[PLATFORM]}
     return Contracts(
         folder=folder,
-        services=_entries(document["services"]),
+        services=services,
         listeners=_entries(document["listeners"]),
         events={event.type: event for event in _event_types(document["events"])},
+        platform={event.type: event for event in _event_types({PLATFORM: everybody})},
     )
 
 
@@ -197,8 +208,11 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def _entries(section: Mapping[str, Mapping[str, str]]) -> dict[str, ServiceEntry]:
-    return {name: ServiceEntry(name=name, package=entry["package"]) for name, entry in section.items()}
+def _entries(section: Mapping[str, Mapping[str, Any]]) -> dict[str, ServiceEntry]:
+    return {
+        name: ServiceEntry(name=name, package=entry["package"], rebuilds=entry.get("rebuilds", False))
+        for name, entry in section.items()
+    }
 
 
 def _event_types(section: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[EventType]:
@@ -211,6 +225,7 @@ def _event_types(section: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iter
                 version=int(version),
                 consumers=tuple(entry["consumers"]),
                 broadcast=bool(entry.get("broadcast", False)),
+                stands_alone=bool(entry.get("stands_alone", False)),
             )
 
 
@@ -240,7 +255,7 @@ def _check(contracts: Contracts) -> None:
 
 def _release(contracts: Contracts) -> None:
     _check(contracts)
-    for event in contracts.events.values():
+    for event in (*contracts.events.values(), *contracts.platform.values()):
         released = contracts.released_path(event)
         released.parent.mkdir(parents=True, exist_ok=True)
         released.write_bytes((contracts.folder / event.schema_path).read_bytes())

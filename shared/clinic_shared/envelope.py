@@ -49,7 +49,11 @@ class Envelope:
         return schema_version(self.type)
 
     def headers(self) -> dict[str, str | int]:
-        """Return the AMQP headers; attributes without a value are left out."""
+        """Return the AMQP headers."""
+        return {PREFIX + name: value for name, value in self.attributes().items()}
+
+    def attributes(self) -> dict[str, str | int]:
+        """Return the CloudEvents attributes; those without a value are left out."""
         attributes: dict[str, str | int | None] = {
             "specversion": SPEC_VERSION,
             "id": str(self.id),
@@ -68,12 +72,39 @@ class Envelope:
             "origin": self.origin.value,
             "seal": self.seal,
         }
-        return {PREFIX + name: value for name, value in attributes.items() if value is not None}
+        return {name: value for name, value in attributes.items() if value is not None}
+
+    @classmethod
+    def of_row(cls, row: Any, *, source: str) -> "Envelope":
+        """Return the envelope of a row of `source`'s event log."""
+        return cls(
+            id=row.event_id,
+            source=source,
+            type=row.type,
+            subject=row.subject,
+            time=row.occurred_at,
+            recorded_at=row.recorded_at,
+            aggregate_version=row.aggregate_version,
+            partition_key=row.partition_key,
+            correlation_id=row.correlation_id,
+            causation_id=row.causation_id,
+            traceparent=row.traceparent,
+            origin=Origin(row.origin),
+            seal=row.seal,
+        )
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, Any]) -> "Envelope":
         """Read the headers of a delivery. Raises MalformedMessageError."""
-        read = _Attributes(headers)
+        return cls._from(_Attributes(headers, PREFIX))
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> "Envelope":
+        """Read the members of a CloudEvent in JSON. Raises MalformedMessageError."""
+        return cls._from(_Attributes(attributes, ""))
+
+    @classmethod
+    def _from(cls, read: "_Attributes") -> "Envelope":
         return cls(
             id=read.uuid("id"),
             source=read.text("source"),
@@ -106,6 +137,15 @@ def encode_body(data: Mapping[str, Any], private: Mapping[str, Any] | None) -> b
     return orjson.dumps(body)
 
 
+def body_of_row(row: Any) -> bytes:
+    """Return the body of a row of the event log, read with `data` and `private` as text.
+
+    PostgreSQL's own JSON text is passed on: parsing it only to write it again would cost the most.
+    """
+    private = f',"private":{row.private}' if row.private is not None else ""
+    return f'{{"data":{row.data}{private}}}'.encode()
+
+
 def decode_body(body: bytes, seal_name: str | None) -> dict[str, Any]:
     """Return `data` and the unsealed `private` as one flat object. Raises MalformedMessageError."""
     try:
@@ -120,14 +160,15 @@ def decode_body(body: bytes, seal_name: str | None) -> dict[str, Any]:
 class _Attributes:
     """Headers read with types; what is missing or wrong is named, never shown."""
 
-    def __init__(self, headers: Mapping[str, Any]) -> None:
+    def __init__(self, headers: Mapping[str, Any], prefix: str) -> None:
         self._headers = headers
+        self._prefix = prefix
 
     def has(self, name: str) -> bool:
-        return self._headers.get(PREFIX + name) is not None
+        return self._headers.get(self._prefix + name) is not None
 
     def text(self, name: str) -> str:
-        value = self._headers.get(PREFIX + name)
+        value = self._headers.get(self._prefix + name)
         if not isinstance(value, str) or not value:
             raise MalformedMessageError(name)
         return value
@@ -148,7 +189,7 @@ class _Attributes:
         return value
 
     def integer(self, name: str) -> int:
-        value = self._headers.get(PREFIX + name)
+        value = self._headers.get(self._prefix + name)
         if not isinstance(value, int):
             raise MalformedMessageError(name)
         return value

@@ -26,8 +26,10 @@ from clinic_shared.http_server import Listening, serve_http, stop_on_signals
 from clinic_shared.measuring import measure
 from clinic_shared.migrations import migrate
 from clinic_shared.process_metrics import watch_process
+from clinic_shared.rebuild_worker import Rebuilder, ShadowFiller
 from clinic_shared.relay import Relay
 from clinic_shared.reloading import follow_secrets
+from clinic_shared.replay_worker import ReplayWorker
 from clinic_shared.service import Runtime, Service, running
 from clinic_shared.settings import ServiceSettings
 from clinic_shared.sweeper import sweep
@@ -111,7 +113,11 @@ def worker_loops(runtime: Runtime) -> dict[str, Loop]:
         "timers": TimerWorker(runtime).run,
         "sweeper": partial(sweep, runtime),
         "measuring": partial(measure, runtime),
+        "replay": ReplayWorker(runtime).run,
     }
+    if runtime.service.read_model is not None:
+        loops["rebuild"] = Rebuilder(runtime).run
+        loops["shadow"] = ShadowFiller(runtime).run
     for queue in queues_of(runtime):
         loops[f"consumer:{queue}"] = Consumer(runtime, queue).run
     for work in runtime.service.workers:

@@ -202,6 +202,15 @@ EVENT_LOOP_LAG_SECONDS = _latency(
     "clinic_event_loop_lag_seconds", "How much later than asked the event loop woke a sleeper"
 )
 SECRET_RELOADS = _counter("clinic_secret_reloads_total", "Changed secrets: taken or refused", "outcome")
+REPLAYED_EVENTS = _counter(
+    "clinic_replayed_events_total", "Events of the log that were sent again", "purpose"
+)
+REBUILD_EVENTS = _counter(
+    "clinic_rebuild_events_total", "Replayed events that reached the shadow copy", "outcome"
+)
+DEFAULT_PARTITION_ROWS = _gauge(
+    "clinic_default_partition_rows", "Rows that no month's partition was there for", "table"
+)
 LOOP_FAILURES = _counter("clinic_loop_failures_total", "Errors that an endless loop survived", "loop")
 LOOPS_TROUBLED = _gauge(
     "clinic_loops_troubled", "Loops that can't do their work right now, and say so at /readyz"

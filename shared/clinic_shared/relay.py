@@ -26,15 +26,14 @@ import structlog
 from clinic_shared import contracts, tracing
 from clinic_shared.broker import WINDOW, Broker, Outcome, OutgoingMessage, Publisher
 from clinic_shared.crash import crash_point
-from clinic_shared.envelope import Envelope
-from clinic_shared.events import Origin
+from clinic_shared.envelope import Envelope, body_of_row
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import RELAY_OUTCOMES, RELAY_SECONDS
 from clinic_shared.relay_leases import SHARD_OF_KEY, Leases, session
 from clinic_shared.relay_routes import Routes
 from clinic_shared.tally import event_hour
-from clinic_shared.topology import AUDIT_EXCHANGE, event_exchange
+from clinic_shared.topology import AUDIT_EXCHANGE, exchange_of
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
@@ -159,7 +158,8 @@ class Relay:
         pending = [self._event(row) for row in rows]
         outcomes = await self._publish(pending, leases)
         crash_point("relay.confirm.after")
-        await self._routes.must_exist(event_exchange(self._service))
+        for exchange in {exchange_of(row.type) for row in rows}:
+            await self._routes.must_exist(exchange)
         await _forget_confirmed(leases, [p for p in pending if outcomes.get(p.row_id) is Outcome.CONFIRMED])
         for outcome in (Outcome.RETURNED, Outcome.NACKED, Outcome.PERMANENT):
             if ids := _with_outcome(outcomes, outcome):
@@ -206,29 +206,12 @@ class Relay:
             return await self._publisher.publish(message) if leases.valid else Outcome.UNKNOWN
 
     def _event(self, row: Any) -> _Pending:
-        envelope = Envelope(
-            id=row.event_id,
-            source=self._service,
-            type=row.type,
-            subject=row.subject,
-            time=row.occurred_at,
-            recorded_at=row.recorded_at,
-            aggregate_version=row.aggregate_version,
-            partition_key=row.partition_key,
-            correlation_id=row.correlation_id,
-            causation_id=row.causation_id,
-            traceparent=row.traceparent,
-            origin=Origin(row.origin),
-            seal=row.seal,
-        )
-        private = f',"private":{row.private}' if row.private is not None else ""
         message = OutgoingMessage(
-            exchange=event_exchange(self._service),
+            exchange=exchange_of(row.type),
             routing_key=row.type,
             message_id=str(row.event_id),
-            headers=envelope.headers(),
-            # PostgreSQL's own JSON text: parsing it only to write it again would cost the most here.
-            body=f'{{"data":{row.data}{private}}}'.encode(),
+            headers=Envelope.of_row(row, source=self._service).headers(),
+            body=body_of_row(row),
             mandatory=row.type not in self._broadcast,
         )
         suspect = row.last_error == Outcome.PERMANENT.value

@@ -68,6 +68,12 @@ async def session(dsn: str, service: str, *, idle_seconds: float = 0) -> AsyncIt
         yield db
 
 
+async def try_lock(db: Db, key: int) -> bool:
+    """Take an advisory lock until the session ends; returns False when another session has it."""
+    row = await (await db.execute("SELECT pg_try_advisory_lock(%s) AS locked", (key,))).fetchone()
+    return bool(row and row.locked)
+
+
 class Leases:
     """What one relay holds. Give it back between two batches, when nothing is in flight."""
 

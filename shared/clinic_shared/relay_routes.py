@@ -10,6 +10,7 @@ import httpx
 import structlog
 
 from clinic_shared.broker import Broker
+from clinic_shared.contracts import PLATFORM
 from clinic_shared.management import Management
 from clinic_shared.topology import AUDIT_EXCHANGE, QueueProbe, Topology, event_exchange, installed
 
@@ -31,7 +32,11 @@ class Routes:
     def __init__(self, runtime: "Runtime") -> None:
         settings = runtime.settings
         self._topology = Topology.of(installed(runtime))
-        self._exchanges = (event_exchange(runtime.service.name), AUDIT_EXCHANGE)
+        self._exchanges = (
+            event_exchange(runtime.service.name),
+            event_exchange(PLATFORM),
+            AUDIT_EXCHANGE,
+        )
         self._probe = QueueProbe(Broker.of(runtime).publishing)
         url = settings.amqp_management_url
         self._management = (

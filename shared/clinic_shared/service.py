@@ -12,6 +12,7 @@ from clinic_shared.broker import Broker
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Database, Transaction
+from clinic_shared.rebuild import ReadModel
 from clinic_shared.reloading import Listener
 from clinic_shared.routing import ClinicRouter
 from clinic_shared.settings import ServiceSettings
@@ -70,6 +71,7 @@ class Service:
     startup: tuple[Startup, ...] = ()
     key_files: Callable[[Any], object] | None = None
     """Reads the keys beside the settings and raises RuntimeError: for `clinic config check`."""
+    read_model: ReadModel | None = None
     workers: tuple[Worker, ...] = ()
     """Endless loops of the worker role beside relay, consumers and timers."""
     measurements: tuple[Measurement, ...] = ()

@@ -23,7 +23,7 @@ _ALLOWED_KEYS = """
 action aggregate attempt attempts bindings caller cause channel component connection constraint consumer
 count disposition duration environment error_class error_frames event event_type exchange host interface
 kind level logger loop method mismatches missing mode operation outcome pending permission port producer
-queue queues reason release role route routing_key service settings shard sqlstate state status table
+purpose queue queues reason release role route routing_key service settings shard sqlstate state status table
 template timer_kind timestamp traceparent type types url_host version via worker
 """
 _allowed_keys = set(_ALLOWED_KEYS.split())

@@ -38,6 +38,11 @@ def event_exchange(producer: str) -> str:
     return f"{producer}.events"
 
 
+def exchange_of(event_type: str) -> str:
+    """Return where events of a type are published."""
+    return event_exchange(event_type.partition(".")[0])
+
+
 def event_queue(consumer: str, producer: str) -> str:
     return f"{consumer}.{producer}"
 
@@ -50,6 +55,11 @@ def parking_queue(service: str) -> str:
 def intake_queue(service: str) -> str:
     """The buffer for accepted input while the service's database is down."""
     return f"{service}.intake"
+
+
+def replay_queue(service: str) -> str:
+    """Where the owners' logs come in while the service's read model is rebuilt."""
+    return f"{service}.replay"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +115,16 @@ class Topology:
         exchanges = (
             Exchange(name=UNROUTED, type="fanout"),
             Exchange(name=AUDIT_EXCHANGE),
-            *(Exchange(name=event_exchange(service)) for service in services),
+            *(Exchange(name=event_exchange(producer)) for producer in (*services, contracts.PLATFORM)),
         )
         buffers = (
             *(Queue(name=parking_queue(service)) for service in services),
             *(Queue(name=intake_queue(service)) for service in services),
+            *(
+                Queue(name=replay_queue(service), single_active_consumer=True)
+                for service in services
+                if known.services[service].rebuilds
+            ),
             Queue(name=AUDIT_QUEUE, single_active_consumer=True, bindings=((AUDIT_EXCHANGE, "#"),)),
         )
         unrouted = Queue(name=UNROUTED, bindings=((UNROUTED, "#"),))
@@ -172,7 +187,12 @@ def _queues_of_consumer(
     known: contracts.Contracts, consumer: str, installed: Sequence[str]
 ) -> tuple[Queue, ...]:
     """One queue per producer, whatever the event type: order across types is kept."""
-    return tuple(
+    platform = Queue(
+        name=event_queue(consumer, contracts.PLATFORM),
+        single_active_consumer=True,
+        bindings=tuple((event_exchange(contracts.PLATFORM), event_type) for event_type in known.platform),
+    )
+    return platform, *(
         Queue(
             name=event_queue(consumer, producer),
             single_active_consumer=True,
@@ -420,4 +440,5 @@ def queues_of(runtime: "Runtime") -> tuple[str, ...]:
     known = contracts.load()
     present = installed(runtime) or tuple(known.services)
     name = runtime.service.name
-    return tuple(event_queue(name, producer) for producer in known.producers_of(name) if producer in present)
+    producers = (contracts.PLATFORM, *(p for p in known.producers_of(name) if p in present))
+    return tuple(event_queue(name, producer) for producer in producers)

@@ -4,6 +4,7 @@ A payload's model names exactly what is kept of it; private fields are not among
 that tells who a patient is can get into a report.
 """
 
+from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 from zoneinfo import available_timezones
@@ -11,7 +12,7 @@ from zoneinfo import available_timezones
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
-from clinic_shared.projections import keep_newer
+from clinic_shared.projections import Kept
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import Table
 
@@ -202,37 +203,43 @@ class Checkpoint(BaseModel):
     signed_at: AwareDatetime
 
 
-async def _keep(tx: Transaction, table: Table, envelope: Envelope, fact: Fact) -> None:
-    await keep_newer(tx, table, fact.model_dump() | {"occurred_at": envelope.time})
+def _newest(table: Table, envelope: Envelope, fact: Fact) -> list[Kept]:
+    return [Kept(table=table, values=fact.model_dump() | {"occurred_at": envelope.time})]
 
 
-@handlers.on("identity.centre-opened.v1", "identity.centre-changed.v1")
-async def keep_centre(tx: Transaction, envelope: Envelope, centre: Centre) -> None:
-    await _keep(tx, tables.centre, envelope, centre)
+def _first(result_id: UUID, milestone: Milestone, reached_at: datetime) -> Kept:
+    """When a result passed a milestone first, in whatever order its versions are told."""
+    values = {"result_id": result_id, "milestone": milestone.value, "reached_at": reached_at}
+    return Kept(table=tables.lab_milestone, values=values, earliest="reached_at")
 
 
-@handlers.on(
+@handlers.project("identity.centre-opened.v1", "identity.centre-changed.v1")
+def keep_centre(envelope: Envelope, centre: Centre) -> list[Kept]:
+    return _newest(tables.centre, envelope, centre)
+
+
+@handlers.project(
     "identity.department-opened.v1", "identity.department-changed.v1", "identity.department-closed.v1"
 )
-async def keep_department(tx: Transaction, envelope: Envelope, department: Department) -> None:
-    await _keep(tx, tables.department, envelope, department)
+def keep_department(envelope: Envelope, department: Department) -> list[Kept]:
+    return _newest(tables.department, envelope, department)
 
 
-@handlers.on(
+@handlers.project(
     "identity.staff-member-added.v1", "identity.staff-member-moved.v1", "identity.staff-member-deactivated.v1"
 )
-async def keep_staff_member(tx: Transaction, envelope: Envelope, staff: StaffMember) -> None:
-    await _keep(tx, tables.staff_member, envelope, staff)
+def keep_staff_member(envelope: Envelope, staff: StaffMember) -> list[Kept]:
+    return _newest(tables.staff_member, envelope, staff)
 
 
-@handlers.on(
+@handlers.project(
     "scheduling.service-defined.v1", "scheduling.service-changed.v1", "scheduling.service-withdrawn.v1"
 )
-async def keep_service(tx: Transaction, envelope: Envelope, service: Service) -> None:
-    await _keep(tx, tables.service, envelope, service)
+def keep_service(envelope: Envelope, service: Service) -> list[Kept]:
+    return _newest(tables.service, envelope, service)
 
 
-@handlers.on(
+@handlers.project(
     "scheduling.appointment-booked.v1",
     "scheduling.appointment-rescheduled.v1",
     "scheduling.appointment-confirmed.v1",
@@ -241,11 +248,11 @@ async def keep_service(tx: Transaction, envelope: Envelope, service: Service) ->
     "scheduling.appointment-cancelled.v1",
     "scheduling.appointment-missed.v1",
 )
-async def keep_appointment(tx: Transaction, envelope: Envelope, appointment: Appointment) -> None:
-    await _keep(tx, tables.appointment_fact, envelope, appointment)
+def keep_appointment(envelope: Envelope, appointment: Appointment) -> list[Kept]:
+    return _newest(tables.appointment_fact, envelope, appointment)
 
 
-@handlers.on(
+@handlers.project(
     "referrals.referral-created.v1",
     "referrals.referral-accepted.v1",
     "referrals.referral-declined.v1",
@@ -254,83 +261,86 @@ async def keep_appointment(tx: Transaction, envelope: Envelope, appointment: App
     "referrals.referral-reported.v1",
     "referrals.referral-closed.v1",
 )
-async def keep_referral(tx: Transaction, envelope: Envelope, referral: Referral) -> None:
-    await _keep(tx, tables.referral_fact, envelope, referral)
+def keep_referral(envelope: Envelope, referral: Referral) -> list[Kept]:
+    return _newest(tables.referral_fact, envelope, referral)
 
 
-@handlers.on("lab-integration.lab-order-placed.v1")
-async def keep_lab_order(tx: Transaction, envelope: Envelope, order: LabOrder) -> None:
-    await _keep(tx, tables.lab_order_fact, envelope, order)
+@handlers.project("lab-integration.lab-order-placed.v1")
+def keep_lab_order(envelope: Envelope, order: LabOrder) -> list[Kept]:
+    return _newest(tables.lab_order_fact, envelope, order)
 
 
-@handlers.on(
+@handlers.project(
     "lab-integration.lab-result-received.v1",
     "lab-integration.lab-result-corrected.v1",
     "lab-integration.lab-result-retracted.v1",
 )
-async def keep_lab_result(tx: Transaction, envelope: Envelope, result: LabResultMessage) -> None:
+def keep_lab_result(envelope: Envelope, result: LabResultMessage) -> list[Kept]:
     """A correction brings its own time of receipt; the turnaround ends at the first."""
-    await store.keep_earliest(tx, result.result_id, Milestone.RECEIVED, result.received_at)
     kept = LabResult.model_validate(result.model_dump(include=set(LabResult.model_fields)))
-    await _keep(tx, tables.lab_result_fact, envelope, kept)
+    return [
+        *_newest(tables.lab_result_fact, envelope, kept),
+        _first(result.result_id, Milestone.RECEIVED, result.received_at),
+    ]
 
 
-@handlers.on("patients.lab-result-filed.v1")
-async def keep_filing(tx: Transaction, _: Envelope, filed: LabResultFiled) -> None:
-    await store.keep_earliest(tx, filed.result_id, Milestone.FILED, filed.filed_at)
+@handlers.project("patients.lab-result-filed.v1")
+def keep_filing(_: Envelope, filed: LabResultFiled) -> list[Kept]:
+    return [_first(filed.result_id, Milestone.FILED, filed.filed_at)]
 
 
-@handlers.on("lab-integration.critical-result-raised.v1")
-async def keep_critical_result(tx: Transaction, envelope: Envelope, raised: CriticalResult) -> None:
-    await _keep(tx, tables.critical_result_fact, envelope, raised)
+@handlers.project("lab-integration.critical-result-raised.v1")
+def keep_critical_result(envelope: Envelope, raised: CriticalResult) -> list[Kept]:
+    return _newest(tables.critical_result_fact, envelope, raised)
 
 
-@handlers.on("billing.invoice-issued.v1")
-async def keep_invoice(tx: Transaction, envelope: Envelope, invoice: Invoice) -> None:
-    await _keep(tx, tables.invoice_fact, envelope, invoice)
+@handlers.project("billing.invoice-issued.v1")
+def keep_invoice(envelope: Envelope, invoice: Invoice) -> list[Kept]:
+    return _newest(tables.invoice_fact, envelope, invoice)
 
 
-@handlers.on("billing.payment-received.v1")
-async def keep_payment(tx: Transaction, envelope: Envelope, payment: Payment) -> None:
-    await _keep(tx, tables.payment_fact, envelope, payment)
+@handlers.project("billing.payment-received.v1")
+def keep_payment(envelope: Envelope, payment: Payment) -> list[Kept]:
+    return _newest(tables.payment_fact, envelope, payment)
 
 
-@handlers.on("billing.payment-refunded.v1")
-async def keep_refund(tx: Transaction, envelope: Envelope, refund: Refund) -> None:
+@handlers.project("billing.payment-refunded.v1")
+def keep_refund(envelope: Envelope, refund: Refund) -> list[Kept]:
     """Its version is the payment's, and each refund is told once, so it is the refund's own fact."""
-    await _keep(tx, tables.refund_fact, envelope, refund)
+    return _newest(tables.refund_fact, envelope, refund)
 
 
-@handlers.on(
+@handlers.project(
     "notifications.message-queued.v1",
     "notifications.message-sent.v1",
     "notifications.message-delivered.v1",
     "notifications.message-failed.v1",
 )
-async def keep_message(tx: Transaction, envelope: Envelope, message: Message) -> None:
-    await _keep(tx, tables.message_fact, envelope, message)
+def keep_message(envelope: Envelope, message: Message) -> list[Kept]:
+    return _newest(tables.message_fact, envelope, message)
 
 
-@handlers.on("patients.patient-registered.v1", "patients.patient-updated.v1")
-async def keep_registration(tx: Transaction, envelope: Envelope, registration: Registration) -> None:
-    await _keep(tx, tables.registration_fact, envelope, registration)
+@handlers.project("patients.patient-registered.v1", "patients.patient-updated.v1")
+def keep_registration(envelope: Envelope, registration: Registration) -> list[Kept]:
+    return _newest(tables.registration_fact, envelope, registration)
 
 
-@handlers.on("patients.encounter-recorded.v1")
-async def keep_encounter(tx: Transaction, envelope: Envelope, encounter: Encounter) -> None:
-    await _keep(tx, tables.encounter_fact, envelope, encounter)
+@handlers.project("patients.encounter-recorded.v1")
+def keep_encounter(envelope: Envelope, encounter: Encounter) -> list[Kept]:
+    return _newest(tables.encounter_fact, envelope, encounter)
 
 
-@handlers.on("patients.prescription-issued.v1")
-async def keep_prescription(tx: Transaction, envelope: Envelope, prescription: Prescription) -> None:
-    await _keep(tx, tables.prescription_fact, envelope, prescription)
+@handlers.project("patients.prescription-issued.v1")
+def keep_prescription(envelope: Envelope, prescription: Prescription) -> list[Kept]:
+    return _newest(tables.prescription_fact, envelope, prescription)
 
 
-@handlers.on("patients.consent-changed.v1")
-async def keep_consent(tx: Transaction, envelope: Envelope, consent: Consent) -> None:
-    await _keep(tx, tables.consent_fact, envelope, consent)
+@handlers.project("patients.consent-changed.v1")
+def keep_consent(envelope: Envelope, consent: Consent) -> list[Kept]:
+    return _newest(tables.consent_fact, envelope, consent)
 
 
 @handlers.on("audit.audit-checkpoint-signed.v1")
 async def witness_checkpoint(tx: Transaction, _: Envelope, checkpoint: Checkpoint) -> None:
+    """Evidence, not a read model: rebuilt from the audit service's log it would only repeat the suspect."""
     await store.add_witness(tx, checkpoint.model_dump())

@@ -19,23 +19,9 @@ from clinic_reporting import tables
 from clinic_reporting.domain import (
     Centre,
     Department,
-    Milestone,
 )
 
 # -- keeping
-
-
-async def keep_earliest(tx: Transaction, result_id: UUID, milestone: Milestone, reached_at: datetime) -> None:
-    """Store when a result passed a milestone first, in whatever order its versions are told."""
-    table = tables.lab_milestone
-    statement = insert(table).values(result_id=result_id, milestone=milestone.value, reached_at=reached_at)
-    await tx.execute(
-        statement.on_conflict_do_update(
-            index_elements=["result_id", "milestone"],
-            set_={"reached_at": statement.excluded.reached_at},
-            where=table.c.reached_at > statement.excluded.reached_at,
-        )
-    )
 
 
 async def add_witness(tx: Transaction, checkpoint: dict[str, Any]) -> None:

@@ -157,6 +157,9 @@ prescription_fact = _aggregate(
 consent_fact = _aggregate(
     "consent_fact", "consent_id", _required("status", Text), _required("kind", Text), _at("changed_at")
 )
+READ_MODEL = tuple(metadata.tables.values())
+"""What events alone make, and can make again."""
+
 checkpoint_witness = Table(
     "checkpoint_witness",
     metadata,
