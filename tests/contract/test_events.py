@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from clinic_shared.contracts import ContractViolationError, EventType, load
+from clinic_shared.contracts import PLATFORM, ContractViolationError, EventType, load
 from jsonschema_rs import Draft202012Validator, meta
 
 CONTRACTS = load()
-EVENTS = list(CONTRACTS.events.values())
+EVENTS = [*CONTRACTS.events.values(), *CONTRACTS.platform.values()]
 EXAMPLES = [
     pytest.param(event, example, id=f"{event.type}-{number}")
     for event in EVENTS
@@ -35,7 +35,7 @@ def test_every_subscription_has_a_schema_and_every_schema_stands_in_the_subscrip
 
 
 def test_every_event_comes_from_a_service_and_goes_to_services(event):
-    assert event.producer in CONTRACTS.services
+    assert event.producer in {*CONTRACTS.services, PLATFORM}
     assert set(event.consumers) <= set(CONTRACTS.services)
     assert len(set(event.consumers)) == len(event.consumers)
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -92,7 +93,7 @@ class Clinic:
                 rows = await tx.fetch_all(
                     text("SELECT event_id FROM event WHERE type LIKE :own"), {"own": f"{name}.%"}
                 )
-            await eventually(lambda rows=rows: self._all_applied([row[0] for row in rows]), within_seconds=30)
+            await eventually(partial(self._all_applied, [row[0] for row in rows]), within_seconds=60)
 
     async def _all_applied(self, event_ids: list[UUID]) -> bool:
         counted = await self.scalar("SELECT count(*) FROM inbox WHERE event_id = ANY(:ids)", ids=event_ids)
@@ -174,7 +175,12 @@ async def clinic(
     await declare_all(vhost.amqp_url, vhost.management_url, INSTALLED.split(","))
     (tmp_path / "migrations" / "versions").mkdir(parents=True)
     clock = FixedClock(datetime.now(UTC))
-    common = {"amqp_url": vhost.amqp_url, "signer": signer, "clock": clock, "subscribed_services": INSTALLED}
+    common: dict[str, Any] = {
+        "amqp_url": vhost.amqp_url,
+        "signer": signer,
+        "clock": clock,
+        "subscribed_services": INSTALLED,
+    }
     async with AsyncExitStack() as stack:
         made = {}
         for name in (*PRODUCERS, "reporting"):
