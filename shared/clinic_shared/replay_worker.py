@@ -85,7 +85,6 @@ class ReplayWorker:
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
         self._service = runtime.service.name
-        self._dsn = runtime.settings.database_url.get_secret_value()
         self._connection = Broker.of(runtime).publishing
         self._publisher = Publisher(self._connection)
         self._health = Health.of(runtime)
@@ -95,7 +94,8 @@ class ReplayWorker:
         self._publisher.close()
 
     async def _lead(self, stop: asyncio.Event) -> None:
-        async with session(self._dsn, self._service) as db:
+        dsn = self._runtime.settings.database_url.get_secret_value()
+        async with session(dsn, self._service) as db:
             # The log of years is read: a step may be longer than a request's statement.
             await db.execute("SET statement_timeout = '10min'")
             leads = False
