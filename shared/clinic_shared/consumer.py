@@ -147,16 +147,53 @@ async def apply(runtime: "Runtime", envelope: Envelope, body: bytes, *, in_turn:
         return disposition
 
 
+async def apply_together(
+    runtime: "Runtime", messages: Sequence[tuple[Envelope, bytes]]
+) -> list[tuple[Envelope, Disposition]]:
+    """Let several events take effect in one transaction, in their order per key.
+
+    Raises what any of them raises, or KeyIsWaitingError: then none has taken effect.
+    """
+    # Keys in one order, as all that lock several rows do; their events among themselves as they came.
+    in_order = sorted(messages, key=lambda message: message[0].partition_key)
+    done: list[tuple[Envelope, Disposition]] = []
+    async with runtime.database.transaction() as tx:
+        if await is_waiting(tx, *{envelope.partition_key for envelope, _ in in_order}):
+            raise KeyIsWaitingError
+        calls = [_call(runtime.service.handlers, envelope, body) for envelope, body in in_order]
+        types = {envelope.id: envelope.type for envelope, _ in in_order}
+        fresh = await inbox.claim_all(tx, consumer=tx.service, types=types)
+        for (envelope, _), call in zip(in_order, calls, strict=True):
+            disposition = Disposition.APPLIED if envelope.id in fresh else Disposition.DUPLICATE
+            fresh.discard(envelope.id)
+            if disposition is Disposition.APPLIED or mutated("inbox-off"):
+                tx.context = context_of(envelope)
+                with tracing.processing(envelope, consumer=tx.service):
+                    await call(tx)
+            done.append((envelope, disposition))
+    return done
+
+
 async def take_effect(tx: Transaction, handlers: Handlers, envelope: Envelope, body: bytes) -> Disposition:
     """Let one event take effect in a transaction that the caller commits."""
-    subscription = handlers.subscription(envelope.type)
-    payload = subscription.payload_model.model_validate(decode_body(body, envelope.seal))
+    call = _call(handlers, envelope, body)
     fresh = await inbox.claim(tx, consumer=tx.service, event_id=envelope.id, event_type=envelope.type)
     if not fresh and not mutated("inbox-off"):
         return Disposition.DUPLICATE
-    crash_point("consumer.effect.before")
-    await subscription.handler(tx, envelope, payload)
+    await call(tx)
     return Disposition.APPLIED
+
+
+def _call(handlers: Handlers, envelope: Envelope, body: bytes) -> Callable[[Transaction], Awaitable[None]]:
+    """Return what calls the event's handler. Raises what is wrong with the message itself."""
+    subscription = handlers.subscription(envelope.type)
+    payload = subscription.payload_model.model_validate(decode_body(body, envelope.seal))
+
+    async def call(tx: Transaction) -> None:
+        crash_point("consumer.effect.before")
+        await subscription.handler(tx, envelope, payload)
+
+    return call
 
 
 def context_of(envelope: Envelope) -> Context:

@@ -1,4 +1,7 @@
-"""From a queue into handlers: one message at a time per partition key, acknowledged after commit.
+"""From a queue into handlers: in order per partition key, acknowledged after commit.
+
+Messages that wait for the same lane take effect in one transaction; where one of them fails, none has, and
+they go one by one, so that each fails by itself.
 
 What a message can't do now goes to the `held` table and is acknowledged: the broker is never asked
 to redeliver, since every redelivery counts towards the limit that dead-letters healthy messages too.
@@ -8,7 +11,7 @@ import asyncio
 import random
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +23,7 @@ from sqlalchemy import text
 
 from clinic_shared import held
 from clinic_shared.broker import Broker, BrokerUnavailableError, broker_errors
-from clinic_shared.consumer import Disposition, apply
+from clinic_shared.consumer import Disposition, apply, apply_together
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Database, Transaction
 from clinic_shared.envelope import Envelope
@@ -40,27 +43,38 @@ log = structlog.get_logger()
 
 PREFETCH = 64
 LANES = 8
+TOGETHER = 16
 TRIES = 3
 TRY_AGAIN_SECONDS = (0.02, 0.2)
 DRAIN_SECONDS = 15
 WATCH_SECONDS = 0.5
 
 Work = Callable[[DeliveredMessage, asyncio.Event], Awaitable[None]]
+WorkTogether = Callable[[Sequence[DeliveredMessage]], Awaitable[bool]]
 
 
 class Subscriber:
     """Takes messages off one queue and hands each to `work`, in order per partition key.
 
     `work` gets the delivery and an event that is set when the session is over; it returns once the
-    message is durable elsewhere, and only then is it acknowledged.
+    message is durable elsewhere, and only then is it acknowledged. `together`, if there is one, gets several
+    that are waiting; when it returns False, nothing has become of them and each goes to `work`.
     """
 
     def __init__(
-        self, runtime: "Runtime", queue: str, work: Work, *, lanes: int = LANES, prefetch: int = PREFETCH
+        self,
+        runtime: "Runtime",
+        queue: str,
+        work: Work,
+        *,
+        together: WorkTogether | None = None,
+        lanes: int = LANES,
+        prefetch: int = PREFETCH,
     ) -> None:
         self.queue = queue
         self._name = f"consumer:{queue}"
         self._work = work
+        self._together = together
         self._lanes = lanes
         self._prefetch = prefetch
         self._database = runtime.database
@@ -77,7 +91,7 @@ class Subscriber:
         await until_it_answers(self._database, stop, partial(self._health.report, self._name))
         if stop.is_set():
             return
-        session = _Session(self._work, self._in_hand, lanes=self._lanes)
+        session = _Session(self._work, self._together, self._in_hand, lanes=self._lanes)
         channel = await self._connection.channel(prefetch=self._prefetch)
         try:
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
@@ -129,8 +143,9 @@ class _LateDeliveries(dict[str, Any]):
 class _Session:
     """The lanes of one channel. Messages of one partition key share a lane, so they keep their order."""
 
-    def __init__(self, work: Work, in_hand: InHand, *, lanes: int) -> None:
+    def __init__(self, work: Work, together: WorkTogether | None, in_hand: InHand, *, lanes: int) -> None:
         self._work = work
+        self._together = together
         self._in_hand = in_hand
         # What an earlier session had in hand went back to the queue, and comes again.
         in_hand.clear()
@@ -146,15 +161,34 @@ class _Session:
 
     async def _lane(self, queue: asyncio.Queue[DeliveredMessage]) -> None:
         while True:
-            delivery = await queue.get()
+            waiting = [await queue.get()]
+            while self._together is not None and len(waiting) < TOGETHER and not queue.empty():
+                waiting.append(queue.get_nowait())
             try:
-                if not self.over.is_set():
-                    await self._handle(delivery)
+                await self._handle_all(waiting)
             except Exception:  # not even kept: unacknowledged, it comes again on the next channel
                 log.exception("delivery_failed")
                 self.over.set()
             finally:
-                queue.task_done()
+                for _ in waiting:
+                    queue.task_done()
+
+    async def _handle_all(self, waiting: Sequence[DeliveredMessage]) -> None:
+        if self._together is not None and len(waiting) > 1 and not self.over.is_set():
+            crash_point("consumer.deliver")
+            if await self._together(waiting):
+                crash_point("consumer.commit.after")
+                for delivery in waiting:
+                    await self._settled(delivery)
+                return
+        for delivery in waiting:
+            if not self.over.is_set():
+                await self._handle(delivery)
+
+    async def _settled(self, delivery: DeliveredMessage) -> None:
+        await _acknowledge(delivery)
+        self._in_hand.settle(delivery)
+        crash_point("consumer.ack.after")
 
     async def _handle(self, delivery: DeliveredMessage) -> None:
         crash_point("consumer.deliver")
@@ -166,9 +200,7 @@ class _Session:
         if self.over.is_set():
             return
         crash_point("consumer.commit.after")
-        await _acknowledge(delivery)
-        self._in_hand.settle(delivery)
-        crash_point("consumer.ack.after")
+        await self._settled(delivery)
 
     async def drain(self) -> None:
         """Finish what was delivered: closing the channel instead would count against each message."""
@@ -210,7 +242,7 @@ class Consumer:
     def __init__(self, runtime: "Runtime", queue: str) -> None:
         self._runtime = runtime
         self._queue = queue
-        self._subscriber = Subscriber(runtime, queue, self._settle)
+        self._subscriber = Subscriber(runtime, queue, self._settle, together=self._apply_together)
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._subscriber.run(stop)
@@ -238,6 +270,27 @@ class Consumer:
         known = envelope.type in self._runtime.service.handlers.subscriptions
         with HANDLER_SECONDS.labels(type=envelope.type if known else "unknown").time():
             disposition = await apply(self._runtime, envelope, message.body, in_turn=True)
+        self._count(envelope, disposition)
+
+    async def _apply_together(self, deliveries: Sequence[DeliveredMessage]) -> bool:
+        if mutated("ack-before-commit"):
+            return False
+        begun = time.monotonic()
+        try:
+            messages = [raw_message(delivery, self._queue) for delivery in deliveries]
+            read = [(Envelope.from_headers(message.headers), message.body) for message in messages]
+            applied = await apply_together(self._runtime, read)
+        except Exception as error:  # judged when each fails by itself
+            log.info("handled_one_by_one", queue=self._queue, messages=len(deliveries), exc_info=error)
+            return False
+        share = (time.monotonic() - begun) / len(applied)
+        for envelope, disposition in applied:
+            HANDLER_SECONDS.labels(type=envelope.type).observe(share)
+            self._count(envelope, disposition)
+        return True
+
+    @staticmethod
+    def _count(envelope: Envelope, disposition: Disposition) -> None:
         if disposition is Disposition.DUPLICATE:
             INBOX_DUPLICATES.inc()
         elif envelope.origin is not Origin.REPLAY:

@@ -22,10 +22,12 @@ from sqlalchemy import (
     Text,
     Uuid,
     exists,
+    func,
+    literal,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import PREFIX
@@ -101,11 +103,10 @@ def _uuid(value: object) -> UUID | None:
         return None
 
 
-async def is_waiting(tx: Transaction, partition_key: UUID) -> bool:
-    """Tell whether earlier messages of this key are held."""
-    row = await tx.fetch_one(
-        select(exists().where(held_table.c.partition_key == partition_key, held_table.c.state == "held"))
-    )
+async def is_waiting(tx: Transaction, *partition_keys: UUID) -> bool:
+    """Tell whether earlier messages of one of these keys are held."""
+    of_these = held_table.c.partition_key == func.any(literal(list(partition_keys), ARRAY(Uuid)))
+    row = await tx.fetch_one(select(exists().where(of_these, held_table.c.state == "held")))
     return bool(row and row[0])
 
 

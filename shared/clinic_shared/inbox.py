@@ -4,6 +4,7 @@ The row is inserted first in the transaction of the effect. The table is partiti
 the event id, which a redelivery doesn't change (by time of arrival an event could apply twice).
 """
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from sqlalchemy import Column, DateTime, Table, Text, Uuid, func, text
@@ -33,6 +34,21 @@ _CLAIM = text("""
     SELECT event_id FROM claimed
 """)
 
+_CLAIM_ALL = text("""
+    WITH given AS (
+        SELECT * FROM unnest(CAST(:event_ids AS uuid[]), CAST(:types AS text[]), CAST(:hours AS integer[]))
+            AS given (event_id, type, event_hour)
+    ), claimed AS (
+        INSERT INTO inbox (consumer, event_id) SELECT :consumer, event_id FROM given ORDER BY event_id
+        ON CONFLICT DO NOTHING RETURNING event_id
+    ), counted AS (
+        INSERT INTO tally_delta (direction, type, event_hour, events)
+        SELECT 'applied', type, event_hour, count(*) FROM given JOIN claimed USING (event_id)
+        GROUP BY type, event_hour
+    )
+    SELECT event_id FROM claimed
+""")
+
 
 async def claim(transaction: Transaction, *, consumer: str, event_id: UUID, event_type: str) -> bool:
     """Return False when the event has taken effect here before."""
@@ -46,3 +62,17 @@ async def claim(transaction: Transaction, *, consumer: str, event_id: UUID, even
         },
     )
     return row is not None
+
+
+async def claim_all(transaction: Transaction, *, consumer: str, types: Mapping[UUID, str]) -> set[UUID]:
+    """Return which of these events (ids and their types) haven't taken effect here before."""
+    rows = await transaction.fetch_all(
+        _CLAIM_ALL,
+        {
+            "consumer": consumer,
+            "event_ids": list(types),
+            "types": list(types.values()),
+            "hours": [event_hour(event_id) for event_id in types],
+        },
+    )
+    return {row.event_id for row in rows}

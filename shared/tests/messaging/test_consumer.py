@@ -9,7 +9,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from clinic_shared import metrics
+from clinic_shared import contracts, metrics
 from clinic_shared.consumer import Handlers, apply, context_of
 from clinic_shared.database import Transaction
 from clinic_shared.deliveries import PREFETCH, Consumer
@@ -43,6 +43,12 @@ class Watched(Consumer):
     async def _settle(self, delivery: Any, over: asyncio.Event) -> None:
         self.deliveries.append(bool(delivery.delivery.redelivered))
         await super()._settle(delivery, over)
+
+    async def _apply_together(self, deliveries: Any) -> bool:
+        applied = await super()._apply_together(deliveries)
+        if applied:
+            self.deliveries += [bool(delivery.delivery.redelivered) for delivery in deliveries]
+        return applied
 
 
 def envelope(event_id: UUID, key: UUID, version: int = 1, event_type: str = REGISTERED) -> Envelope:
@@ -110,6 +116,70 @@ async def test_committed_events_take_effect_at_the_consumer(
     assert {event_id for event_id, _, _ in effects} == set(journal.emitted)
     for key in {subject for _, subject, _ in effects}:
         assert versions_of(effects, key) == list(range(1, 61))
+
+
+async def test_what_waits_for_a_lane_takes_effect_in_one_transaction_in_order_per_key(
+    producer: Runtime, consumer: Runtime, journal: Journal, looping: Looping
+) -> None:
+    await journal.emit_many(producer, 400, keys=20)
+    async with looping(Relay(producer).run):
+        await eventually(lambda: _relayed(journal, producer))
+    async with looping(Consumer(consumer, QUEUE).run):
+        effects = await eventually(lambda: _all_effects(journal, consumer, 400))
+    assert len({event_id for event_id, _, _ in effects}) == 400
+    for key in {key for _, key, _ in effects}:
+        assert [version for _, k, version in effects if k == key] == list(range(1, 21))
+    async with consumer.database.transaction() as tx:
+        transactions = (await tx.fetch_all(text("SELECT count(DISTINCT xmin::text) FROM effect")))[0][0]
+    assert transactions < 200
+
+
+async def test_one_that_fails_among_many_fails_by_itself(
+    producer: Runtime, consumer: Runtime, journal: Journal, behaviour: Behaviour, looping: Looping
+) -> None:
+    await journal.emit_many(producer, 300, keys=10)
+    poison = uuid7()
+    for version in range(1, 4):
+        await journal.emit(producer, key=poison, version=version)
+    await journal.emit_many(producer, 100, keys=10)
+    behaviour.fail(poison, RuntimeError("not now"), version=2)
+    async with looping(Relay(producer).run):
+        await eventually(lambda: _relayed(journal, producer))
+    async with looping(Consumer(consumer, QUEUE).run):
+        effects = await eventually(lambda: _all_effects(journal, consumer, 401))
+        await eventually(lambda: _held_versions(consumer, 2))
+    assert len(effects) == len({event_id for event_id, _, _ in effects}) == 401
+    assert [version for _, key, version in effects if key == poison] == [1]
+
+
+async def test_two_copies_in_one_transaction_have_one_effect(
+    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping
+) -> None:
+    key, example = uuid7(), contracts.examples(REGISTERED)[0]
+    body = encode_body(example["data"] | {"patient_id": str(key)}, example["private"])
+    headers = [envelope(event_id, key).headers() for event_id in (uuid7(), uuid7())]
+    await queues.put(QUEUE, *[body] * 6, headers=headers * 3)
+    async with looping(Consumer(consumer, QUEUE).run):
+        await eventually(lambda: _empty(queues))
+    assert len(await journal.effects(consumer)) == 2
+
+
+async def _relayed(journal: Journal, producer: Runtime) -> bool:
+    return await journal.pending(producer) == 0
+
+
+async def _all_effects(journal: Journal, consumer: Runtime, count: int) -> Any:
+    effects = await journal.effects(consumer)
+    return effects if len(effects) >= count else None
+
+
+async def _held_versions(consumer: Runtime, count: int) -> bool:
+    async with consumer.database.transaction() as tx:
+        return len(await tx.fetch_all(text("SELECT 1 FROM held WHERE state = 'held'"))) == count
+
+
+async def _empty(queues: Queues) -> bool:
+    return await queues.count(QUEUE) == 0
 
 
 async def test_a_duplicate_has_one_effect(
