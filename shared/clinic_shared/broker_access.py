@@ -30,7 +30,7 @@ class Access:
 
 
 def accesses(services: Iterable[str]) -> Iterator[Access]:
-    """Yield one user per installed service, the gateway's, and that of `clinic topology declare`."""
+    """Yield one user per installed service, the gateway's, that of `clinic topology declare`, and that of KEDA."""
     services = tuple(services)
     exchanges = {exchange.name for exchange in Topology.of(services).exchanges}
     of_services = [event_exchange(service) for service in services]
@@ -51,6 +51,7 @@ def accesses(services: Iterable[str]) -> Iterator[Access]:
     yield Access(
         user="topology", configure=EVERYTHING, write=EVERYTHING, read=EVERYTHING, tags=("policymaker",)
     )
+    yield Access(user="keda", tags=("monitoring",))
 
 
 def _literal(name: str) -> str:
