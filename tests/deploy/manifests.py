@@ -65,13 +65,13 @@ def workloads(manifests: tuple[Manifest, ...]) -> list[Manifest]:
     return of_kind(manifests, "Deployment", "StatefulSet", "DaemonSet", "Job")
 
 
-def pod(workload: Manifest) -> Mapping[str, Any]:
-    spec: Mapping[str, Any] = workload["spec"]["template"]["spec"]
+def pod(workload: Manifest) -> dict[str, Any]:
+    spec: dict[str, Any] = workload["spec"]["template"]["spec"]
     return spec
 
 
-def labels(workload: Manifest) -> Mapping[str, str]:
-    found: Mapping[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+def labels(workload: Manifest) -> dict[str, str]:
+    found: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
     return found
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import kubernetes_validate.utils as kubernetes
 import yaml
-from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
+from jsonschema_rs import Draft202012Validator, Registry
 
 from .manifests import Manifest, group_of, is_core, title
 
@@ -22,39 +21,37 @@ NEWEST = kubernetes.all_versions()[-1]
 
 def problems(manifest: Manifest, version: str = NEWEST) -> list[str]:
     """Return what a cluster of this version would refuse or drop, in words."""
-    validator = (
-        _core(manifest, version) if is_core(manifest) else _custom(group_of(manifest), manifest["kind"])
-    )
+    if is_core(manifest):
+        validator = _core(manifest["apiVersion"], manifest["kind"], version)
+    else:
+        validator = _custom(f"{group_of(manifest)}/{manifest['kind']}")
     return [
-        f"{title(manifest)}: {error.json_path}: {error.message}" for error in validator.iter_errors(manifest)
+        f"{title(manifest)}: {'/'.join(map(str, error.instance_path))}: {error.message}"
+        for error in validator.iter_errors(dict(manifest))
     ]
 
 
-def _core(manifest: Manifest, version: str) -> Draft202012Validator:
-    kind, api_version = manifest["kind"].lower(), manifest["apiVersion"]
+@lru_cache
+def _core(api_version: str, kind: str, version: str) -> Draft202012Validator:
     group, slash, number = api_version.rpartition("/")
     name = f"{group.partition('.')[0]}-{number}" if slash else api_version
-    return _validator(f"kubernetes-json-schema/v{version}-local-strict/{kind}-{name}.json", version)
+    schema = _schema_file(f"{kind.lower()}-{name}", version)
+    return Draft202012Validator(schema, registry=_definitions(version))
 
 
 @lru_cache
-def _validator(file: str, version: str) -> Draft202012Validator:
-    registry: Registry[Any] = Resource.from_contents(_definitions(version)) @ Registry()
-    schema = kubernetes.schema_contents(file, version)
-    return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ registry)
+def _definitions(version: str) -> Registry:
+    definitions = _schema_file("_definitions", version)
+    return Registry([(definitions["$id"], definitions)])
+
+
+def _schema_file(name: str, version: str) -> Any:
+    return kubernetes.schema_contents(f"kubernetes-json-schema/v{version}-local-strict/{name}.json", version)
 
 
 @lru_cache
-def _definitions(version: str) -> Any:
-    file = f"kubernetes-json-schema/v{version}-local-strict/_definitions.json"
-    return kubernetes.schema_contents(file, version)
-
-
-@lru_cache
-def _custom(group: str, kind: str) -> Draft202012Validator:
+def _custom(key: str) -> Draft202012Validator:
     known = yaml.safe_load(CUSTOM.read_text(encoding="utf-8"))
-    key = f"{group}/{kind}"
-    schema = known["kinds"].get(key)
-    if schema is None:
+    if key not in known["kinds"]:
         raise LookupError(f"{CUSTOM.name} has no schema of {key}")
-    return Draft202012Validator({"$defs": known["$defs"], **schema})
+    return Draft202012Validator({"$defs": known["$defs"], **known["kinds"][key]}, validate_formats=True)
