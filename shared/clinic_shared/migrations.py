@@ -4,7 +4,8 @@ Each has its own Alembic history (`versions/`) and version table. Runs under an 
 that replicas may all try. Migrations are expand/contract: the release before must keep working.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from clinic_shared.ids import uuid7_floor
 
@@ -21,24 +24,49 @@ RUNTIME_DIR = Path(__file__).parent / "runtime_migrations"
 RUNTIME_VERSION_TABLE = "alembic_version_runtime"
 SERVICE_VERSION_TABLE = "alembic_version"
 MONTHS_AHEAD = 3
+LOCK_TIMEOUT_SECONDS = 3
+"""Longer than a request's transaction, shorter than what a client waits: all others queue behind the waiting one."""
+ATTEMPTS = 60
+PAUSE_SECONDS = 1.0
 _LOCK = 0x0C11_71C0
 
 
 def migrate(sqlalchemy_url: str, migrations_dir: Path) -> None:
-    """Apply what is missing. Safe to run twice and from several processes at once."""
+    """Apply what is missing. Safe to run twice and from several processes at once.
+
+    Beside a running release: a statement that can't get its lock gives up before others queue behind it, and is
+    tried again.
+    """
     with _locked(sqlalchemy_url) as connection:
-        _upgrade(connection, RUNTIME_DIR, RUNTIME_VERSION_TABLE)
-        _upgrade(connection, migrations_dir, SERVICE_VERSION_TABLE)
-        ensure_partitions(connection, datetime.now(UTC))
+        _patiently(connection, lambda: _upgrade(connection, RUNTIME_DIR, RUNTIME_VERSION_TABLE))
+        _patiently(connection, lambda: _upgrade(connection, migrations_dir, SERVICE_VERSION_TABLE))
+        _patiently(connection, lambda: ensure_partitions(connection, datetime.now(UTC)))
+
+
+def _patiently(connection: Connection, work: Callable[[], None]) -> None:
+    """Do it again while its lock can't be had: each migration commits by itself, so it goes on where it was."""
+    for attempt in range(ATTEMPTS):
+        try:
+            work()
+        except OperationalError as error:
+            connection.rollback()
+            if not isinstance(error.orig, LockNotAvailable) or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return
 
 
 @contextmanager
 def _locked(sqlalchemy_url: str) -> Iterator[Connection]:
-    engine = create_engine(sqlalchemy_url, connect_args={"options": "-c lock_timeout=60000"})
+    engine = create_engine(
+        sqlalchemy_url, connect_args={"options": f"-c lock_timeout={LOCK_TIMEOUT_SECONDS}s"}
+    )
     try:
         with engine.connect() as lock_holder, engine.connect() as connection:
             # A lock of the session on a connection of its own: the migrations commit one by one.
             lock_holder.execution_options(isolation_level="AUTOCOMMIT")
+            lock_holder.execute(text("SET lock_timeout = 0"))
             lock_holder.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
             yield connection
     finally:
