@@ -1,4 +1,4 @@
-"""What an operator asks of every service: ledger, event flow, dead letters. Never a patient's data.
+"""What an operator asks of every service: ledger, what waits, dead letters. Never a patient's data.
 
 Everything here is audited, reading included.
 """
@@ -15,7 +15,7 @@ from sqlalchemy import Row, func, select, text
 from clinic_shared import dead_letters, intake_worker
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.events import event_log, outbox
+from clinic_shared.events import outbox
 from clinic_shared.ids import uuid7_time
 from clinic_shared.ledger import Ledger
 from clinic_shared.paging import Page, PageQuery, page_of
@@ -64,20 +64,6 @@ class LedgerDocument(BaseModel):
     service: str
     interfaces: list[LedgerLine]
     money_sum_minor: int | None = Field(description="Sum of all money movements: zero, or something is wrong")
-
-
-class EventEntry(BaseModel):
-    """An event without its payload."""
-
-    event_id: UUID
-    type: str
-    subject: UUID
-    aggregate_version: int
-    occurred_at: datetime
-    recorded_at: datetime
-    origin: str
-    correlation_id: UUID
-    causation_id: UUID | None
 
 
 class DeadLetter(BaseModel):
@@ -172,18 +158,6 @@ async def read_ledger(tx: Tx, runtime: CurrentRuntime) -> LedgerDocument:
         lines.append(LedgerLine(interface=interface, balanced=dispositions.balanced, **asdict(dispositions)))
     money = await ledger.money(tx) if ledger.money else None
     return LedgerDocument(service=tx.service, interfaces=lines, money_sum_minor=money)
-
-
-@router.get("/events", permission=READ)
-async def list_events(tx: Tx, subject: UUID, page: PageQuery) -> Page[EventEntry]:
-    """What this service published about a subject, oldest first, without payloads."""
-    _audit_read(tx, "Event", subject)
-    columns = [event_log.c[name] for name in EventEntry.model_fields]
-    statement = select(*columns).where(event_log.c.subject == subject).order_by(event_log.c.event_id)
-    if page.after is not None:
-        statement = statement.where(event_log.c.event_id > page.after)
-    rows = await tx.fetch_all(statement.limit(page.limit + 1))
-    return page_of([_of(EventEntry, row) for row in rows], page, key=lambda entry: entry.event_id)
 
 
 @router.get("/dead-letters", permission=READ)

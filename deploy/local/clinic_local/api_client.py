@@ -42,7 +42,8 @@ class Caller:
         self._http.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
-        return self.send("GET", path, params={k: str(v) for k, v in parameters.items()}).json()
+        query = {k: list(map(str, v)) if isinstance(v, list) else str(v) for k, v in parameters.items()}
+        return self.send("GET", path, params=query).json()
 
     def post(self, path: str, body: Any = None) -> Any:
         answer = self.send("POST", path, json={} if body is None else body)

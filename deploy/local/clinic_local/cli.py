@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "commands_demo": ("demo",),
     "commands_ledger": ("ledger",),
     "commands_flow": ("flow",),
+    "commands_trace": ("trace",),
 }
 GROUPS: dict[str, str] = {
     "lab": "commands_lab",

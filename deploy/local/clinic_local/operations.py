@@ -38,7 +38,7 @@ def operator() -> Iterator[Caller]:
             yield caller
     except ApiError as error:
         advice = "Look at CLINIC_LOGIN and CLINIC_PASSWORD." if error.status == _UNAUTHENTICATED else ""
-        raise SetupError("clinic", _printable(str(error)), advice) from error
+        raise SetupError("clinic", printable(str(error)), advice) from error
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise SetupError("clinic", f"{url} can't be reached", "Look at: make status") from error
     except json.JSONDecodeError as error:
@@ -133,10 +133,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 def _cell(value: object) -> Text:
     if isinstance(value, Text):
         return value
-    return Text("-" if value is None else _printable(str(value)))
+    return Text("-" if value is None else printable(str(value)))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Types, causes and reasons come from outside: none of them may steer a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
