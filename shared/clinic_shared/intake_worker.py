@@ -1,12 +1,13 @@
 """Working off what was taken in: the buffer queue first, then the rows, oldest first.
 
 An item that fails steps aside and is tried again by the schedule, then parked: one bad message of a
-lab doesn't stop its others.
+lab doesn't stop its others. Items that wait are processed several in one transaction; where one of them
+fails, none has been, and each is processed by itself.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.2
 DRAIN_BATCH = 50
 DRAIN_SECONDS = 1.0
+TOGETHER = 16
 TRIES = 3
 _LOCK = 0x0C11_71C2
 
@@ -67,7 +69,7 @@ class IntakeWorker:
             if time.monotonic() - drained_at > DRAIN_SECONDS:
                 await self._drain_if_possible(stop)
                 drained_at = time.monotonic()
-            if not await self.process_next():
+            if not await self.process_waiting():
                 health.report("intake", None)
                 await pause(stop, POLL_SECONDS)
 
@@ -128,12 +130,25 @@ class IntakeWorker:
                 messages.append(message)
         return messages
 
+    async def process_waiting(self) -> bool:
+        """Process the oldest items that are due. Returns False when none is."""
+        try:
+            return await self._process([], TOGETHER)
+        except Exception as error:
+            if judge(error) is Verdict.DISCONNECTED:
+                raise
+            log.info("processed_one_by_one", exc_info=error)
+        for _ in range(TOGETHER):
+            if not await self.process_next():
+                break
+        return True
+
     async def process_next(self) -> bool:
         """Process the oldest item that is due. Returns False when none is."""
         for attempt in range(1, TRIES + 1):
             seen: list[Row[Any]] = []
             try:
-                return await self._process(seen)
+                return await self._process(seen, 1)
             except Exception as error:  # judged and noted, or raised again
                 verdict = judge(error)
                 if verdict is Verdict.DISCONNECTED or not seen:
@@ -143,29 +158,29 @@ class IntakeWorker:
                     return True
         return True
 
-    async def _process(self, seen: list[Row[Any]]) -> bool:
-        with ExitStack() as trace:  # its span ends after the commit
+    async def _process(self, seen: list[Row[Any]], most: int) -> bool:
+        with ExitStack() as traces:  # their spans end after the commit
             async with self._database.transaction() as tx:
-                row = await self._claim_next(tx)
-                if row is None:
+                seen += await self._claim(tx, most)
+                if not seen:
                     return False
-                seen.append(row)
-                item = _item(row)
-                trace.enter_context(tracing.taking_up(item))
-                tx.context = Context(correlation_id=item.correlation_id, traceparent=item.traceparent)
-                crash_point("intake.process.before")
-                await self._interfaces[row.interface](tx, item)
-                done = update(intake_table).where(intake_table.c.id == row.id)
+                for row in seen:
+                    item = _item(row)
+                    traces.enter_context(tracing.taking_up(item))
+                    tx.context = Context(correlation_id=item.correlation_id, traceparent=item.traceparent)
+                    crash_point("intake.process.before")
+                    await self._interfaces[row.interface](tx, item)
+                done = update(intake_table).where(intake_table.c.id.in_([row.id for row in seen]))
                 await tx.execute(done.values(state="processed", processed_at=tx.now, last_error=None))
         crash_point("intake.process.commit")
         return True
 
-    async def _claim_next(self, tx: Transaction) -> Row[Any] | None:
+    async def _claim(self, tx: Transaction, most: int) -> Sequence[Row[Any]]:
         # One worker at a time: two of them would overtake each other within a sender's messages.
         mine = await tx.fetch_one(select(func.pg_try_advisory_xact_lock(_LOCK)))
         if mine is None or not mine[0]:
-            return None
-        return await tx.fetch_one(
+            return []
+        return await tx.fetch_all(
             select(intake_table)
             .where(
                 intake_table.c.state == "received",
@@ -173,7 +188,7 @@ class IntakeWorker:
                 intake_table.c.interface.in_(self._interfaces),
             )
             .order_by(intake_table.c.id)
-            .limit(1)
+            .limit(most)
             .with_for_update()
         )
 

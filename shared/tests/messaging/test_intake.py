@@ -18,6 +18,7 @@ from clinic_shared.service import Runtime, Service
 from clinic_shared.testing import FixedClock, Servers, eventually
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from .conftest import Made, Queues, Wire
 
@@ -108,6 +109,27 @@ async def test_the_same_bytes_at_the_same_time_are_one_item(consumer: Runtime) -
     assert len({answer.id for answer in answers}) == 1
     assert sum(not answer.duplicate for answer in answers) == 1
     assert len(await rows(consumer)) == 1
+
+
+async def test_items_accepted_at_the_same_time_are_committed_together(consumer: Runtime) -> None:
+    answers = await asyncio.gather(*(accept(consumer, item(b"%d" % n)) for n in range(40)))
+    assert [answer.duplicate for answer in answers] == [False] * 40
+    async with consumer.database.transaction() as tx:
+        counts = "SELECT count(*), count(DISTINCT xmin::text) FROM intake"
+        ((stored, transactions),) = await tx.fetch_all(text(counts))
+    assert stored == 40
+    assert transactions < 20
+    assert len(await rows(consumer, "audit_outbox")) == 40
+
+
+async def test_an_item_that_the_database_refuses_costs_its_neighbours_nothing(consumer: Runtime) -> None:
+    unstorable = item(b"bad", attributes={"text": "\x00"})
+    given = [*(item(b"%d" % n) for n in range(9)), unstorable, *(item(b"%d" % n) for n in range(9, 18))]
+    answers = await asyncio.gather(*(accept(consumer, one) for one in given), return_exceptions=True)
+    assert [isinstance(answer, DBAPIError) for answer in answers] == [one is unstorable for one in given]
+    stored = {row.id for row in await rows(consumer)}
+    assert stored == {one.id for one in given if one is not unstorable}
+    assert len(await rows(consumer, "audit_outbox")) == 18
 
 
 async def test_with_the_database_down_an_item_is_confirmed_onto_the_queue(
@@ -239,6 +261,24 @@ async def test_a_failing_item_steps_aside_is_retried_by_the_schedule_and_parked(
     process.error = None
     assert await worker.process_next()
     assert await processed_ids(consumer) == [good.id, bad.id]
+
+
+async def test_items_that_wait_are_processed_together_and_a_bad_one_fails_alone(consumer: Runtime) -> None:
+    process = Processed()
+    process.error = InvalidRequestError("never")
+    worker = IntakeWorker(consumer, {"hl7": process})
+    good = [await accept(consumer, item(b"good %d" % n)) for n in range(14)]
+    assert await worker.process_waiting()
+    assert await processed_ids(consumer) == [one.id for one in good]
+    assert process.calls == 14
+    async with consumer.database.transaction() as tx:
+        transactions = await tx.fetch_all(text("SELECT DISTINCT xmin::text FROM effect"))
+    assert len(transactions) == 1
+    more = [await accept(consumer, item(body)) for body in (b"good a", b"bad", b"good b")]
+    assert await worker.process_waiting()
+    assert not await worker.process_waiting()
+    assert await processed_ids(consumer) == [one.id for one in (*good, more[0], more[2])]
+    assert [row.state for row in await rows(consumer) if row.state != "processed"] == ["parked"]
 
 
 async def test_an_item_that_can_never_be_processed_is_parked_at_once(consumer: Runtime) -> None:
