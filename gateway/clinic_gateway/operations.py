@@ -27,7 +27,7 @@ SHARED_PAGES = frozenset(
 )
 EVENT_FLOW = f"{OPERATIONS_PREFIX}/event-flow"
 PAGES = SHARED_PAGES | {"intake"}
-TIME_MEMBERS = ("recorded_at", "first_failed_at", "oldest_at")
+TIME_MEMBERS = ("recorded_at", "first_failed_at", "first_seen_at", "requested_at")
 OK, FORBIDDEN = 200, 403
 
 

@@ -253,6 +253,7 @@ class Consumer:
         tries = 0
         while not over.is_set():
             tries += 1
+            started_at = time.monotonic()
             try:
                 await self._apply(message)
             except Exception as error:  # noqa: BLE001  # judged, logged, and kept if it isn't tried again
@@ -262,7 +263,7 @@ class Consumer:
                 if verdict in {Verdict.TRANSIENT, Verdict.DISCONNECTED} and tries < TRIES:
                     await pause(over, random.uniform(*TRY_AGAIN_SECONDS))  # noqa: S311  # jitter
                     continue
-                await self._keep(message, error, verdict, over)
+                await self._keep(message, error, verdict, over, milliseconds_since(started_at))
             return
 
     async def _apply(self, message: RawMessage) -> None:
@@ -298,15 +299,20 @@ class Consumer:
             DELIVERY_SECONDS.labels(producer=producer_of(envelope.type)).observe(max(0.0, delay))
 
     async def _keep(
-        self, message: RawMessage, error: Exception, verdict: Verdict, over: asyncio.Event
+        self,
+        message: RawMessage,
+        error: Exception,
+        verdict: Verdict,
+        over: asyncio.Event,
+        duration_ms: int,
     ) -> None:
         async def write(tx: Transaction) -> None:
             if isinstance(error, KeyIsWaitingError):
                 await held.hold_behind(tx, message)
                 return
-            failure = Failure.of(message.type, error)
+            failure = Failure.of(message.type, error, consumer=tx.service)
             keep = held.park if verdict is Verdict.HOPELESS else held.hold
-            await keep(tx, message, cause=failure.cause, error=failure.error)
+            await keep(tx, message, cause=failure.cause, error=failure.error, duration_ms=duration_ms)
 
         await durably(self._runtime.database, write, over)
         log.warning(
@@ -316,6 +322,10 @@ class Consumer:
             disposition="parked" if verdict is Verdict.HOPELESS else "held",
             exc_info=error,
         )
+
+
+def milliseconds_since(started_at: float) -> int:
+    return round((time.monotonic() - started_at) * 1000)
 
 
 async def durably(

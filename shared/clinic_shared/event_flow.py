@@ -156,7 +156,9 @@ async def _flow(tx: Transaction, runtime: "Runtime", depths: dict[str, int], *, 
 async def _kept(tx: Transaction, window: Window) -> dict[str, Row[Any]]:
     first, end = window.ids
     in_state = held_table.c.state
-    recent = held_table.c.event_id >= first
+    # A corrected copy isn't an event of its own, and once it took effect its original is accounted for.
+    own = held_table.c.root_event_id.is_(None) & held_table.c.settled_at.is_(None)
+    recent = (held_table.c.event_id >= first) & own
     rows = await tx.fetch_all(
         select(
             held_table.c.type,

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
+from types import FrameType
 
 import psycopg
 from pydantic import ValidationError
@@ -75,10 +75,14 @@ class Failure:
     error: str
 
     @classmethod
-    def of(cls, event_type: str, error: BaseException) -> "Failure":
+    def of(cls, event_type: str, error: BaseException, *, consumer: str) -> "Failure":
         described = _describe(error)
-        fingerprint = "|".join([event_type, described, _innermost_frame(error)])
-        return cls(cause=hashlib.sha256(fingerprint.encode()).hexdigest()[:16], error=described)
+        return cls(cause=fingerprint(consumer, event_type, described, _place_in_code(error)), error=described)
+
+
+def fingerprint(*parts: str) -> str:
+    """Return the name of a cause. Without line numbers and values, so that releases don't change it."""
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
 def _describe(error: BaseException) -> str:
@@ -101,7 +105,12 @@ def _codes(error: BaseException) -> Iterator[str]:
         yield from filter(None, (original.sqlstate, original.diag.constraint_name))
 
 
-def _innermost_frame(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "clinic_" in frame.filename] or list(frames)
-    return f"{Path(ours[-1].filename).name}:{ours[-1].name}" if ours else ""
+def _place_in_code(error: BaseException) -> str:
+    """Return module and function of the innermost frame of ours, or of all when none is."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [frame for frame in frames if _module_of(frame).startswith("clinic_")] or frames
+    return f"{_module_of(ours[-1])}:{ours[-1].f_code.co_qualname}" if ours else ""
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))

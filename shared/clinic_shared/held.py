@@ -4,6 +4,7 @@ A held row blocks its partition key: later messages of the key queue up behind i
 order once it is through. A parked row waits for a person and blocks nothing.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    delete,
     exists,
     func,
     literal,
@@ -58,7 +60,32 @@ held_table = Table(
     Column("decided_by", Uuid),
     Column("decided_at", DateTime(timezone=True)),
     Column("reason", Text),
+    Column("place", BigInteger),
+    Column("root_event_id", Uuid),
+    Column("corrects", BigInteger),
+    Column("superseded_by", BigInteger),
+    Column("run_id", Uuid),
+    Column("settled_at", DateTime(timezone=True)),
 )
+"""A corrected copy has the `place` of its original in the order of the key, the original's `root_event_id`
+and, in `corrects`, its row; `superseded_by` points back, and `settled_at` says when the copy took effect.
+`run_id` is the redrive run that a message waits in."""
+
+attempt_table = Table(
+    "held_attempt",
+    runtime_metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("held_id", BigInteger, nullable=False),
+    Column("event_id", Uuid, nullable=False),
+    Column("attempted_at", DateTime(timezone=True), nullable=False),
+    Column("duration_ms", Integer),
+    Column("outcome", Text, nullable=False),
+    Column("cause", Text),
+    Column("error", Text),
+    Column("release", Text, nullable=False),
+    Column("run_id", Uuid),
+)
+"""What was tried when, by which release. Outlives the message's row, for whoever asks what became of it."""
 
 
 class KeyIsWaitingError(Exception):
@@ -110,9 +137,14 @@ async def is_waiting(tx: Transaction, *partition_keys: UUID) -> bool:
     return bool(row and row[0])
 
 
-async def hold(tx: Transaction, message: RawMessage, *, cause: str, error: str) -> None:
+async def hold(
+    tx: Transaction, message: RawMessage, *, cause: str, error: str, duration_ms: int | None = None
+) -> None:
     """Keep a message that failed; it is tried again by the schedule. Keeping it twice changes nothing."""
-    await _keep(tx, message, state="held", attempt=1, next_at=tx.now + SCHEDULE[0], cause=cause, error=error)
+    held_id = await _keep(
+        tx, message, state="held", attempt=1, next_at=tx.now + SCHEDULE[0], cause=cause, error=error
+    )
+    await _note_first(tx, held_id, message, cause=cause, error=error, duration_ms=duration_ms)
 
 
 async def hold_behind(tx: Transaction, message: RawMessage) -> None:
@@ -120,9 +152,12 @@ async def hold_behind(tx: Transaction, message: RawMessage) -> None:
     await _keep(tx, message, state="held", attempt=0, next_at=tx.now, cause="waiting", error="KeyIsWaiting")
 
 
-async def park(tx: Transaction, message: RawMessage, *, cause: str, error: str) -> None:
+async def park(
+    tx: Transaction, message: RawMessage, *, cause: str, error: str, duration_ms: int | None = None
+) -> None:
     """Keep a message for a person to decide about."""
-    await _keep(tx, message, state="parked", attempt=1, next_at=None, cause=cause, error=error)
+    held_id = await _keep(tx, message, state="parked", attempt=1, next_at=None, cause=cause, error=error)
+    await _note_first(tx, held_id, message, cause=cause, error=error, duration_ms=duration_ms)
 
 
 async def _keep(
@@ -134,7 +169,8 @@ async def _keep(
     next_at: datetime | None,
     cause: str,
     error: str,
-) -> None:
+) -> int | None:
+    """Return the new row's id, or None when the message is kept already."""
     row = {
         "event_id": message.event_id,
         "partition_key": message.partition_key,
@@ -150,17 +186,53 @@ async def _keep(
         "first_failed_at": tx.now,
         "last_failed_at": tx.now,
     }
-    await tx.execute(insert(held_table).values(**row).on_conflict_do_nothing(index_elements=["event_id"]))
+    statement = insert(held_table).values(**row).on_conflict_do_nothing(index_elements=["event_id"])
+    kept = await tx.fetch_one(statement.returning(held_table.c.id))
+    return None if kept is None else int(kept.id)
 
 
-async def failed_again(tx: Transaction, row: Row[Any], *, cause: str, error: str, hopeless: bool) -> str:
-    """Note another failed attempt of a held row. Returns its state from now on."""
-    attempt = row.attempt + 1
-    parked = hopeless or attempt > len(SCHEDULE)
-    state = "parked" if parked else "held"
+async def _note_first(
+    tx: Transaction,
+    held_id: int | None,
+    message: RawMessage,
+    *,
+    cause: str,
+    error: str,
+    duration_ms: int | None,
+) -> None:
+    if held_id is None:
+        return
     await tx.execute(
+        insert(attempt_table).values(
+            **_attempt(tx, held_id, message.event_id, duration_ms), outcome="failed", cause=cause, error=error
+        )
+    )
+
+
+def _attempt(tx: Transaction, held_id: int, event_id: UUID, duration_ms: int | None) -> dict[str, Any]:
+    return {
+        "held_id": held_id,
+        "event_id": event_id,
+        "attempted_at": tx.now,
+        "duration_ms": duration_ms,
+        "release": os.environ.get("CLINIC_RELEASE", "unreleased"),
+    }
+
+
+async def failed_again(
+    tx: Transaction, row: Row[Any], *, cause: str, error: str, hopeless: bool, duration_ms: int | None = None
+) -> str:
+    """Note another failed attempt. Returns the row's state from now on.
+
+    A held row goes on by the schedule or is parked after its last time; what a person let be handled
+    again is parked at once: they look at what became of it.
+    """
+    attempt = row.attempt + 1
+    parked = row.state != "held" or hopeless or attempt > len(SCHEDULE)
+    state = "parked" if parked else "held"
+    noted = await tx.fetch_one(
         update(held_table)
-        .where(held_table.c.id == row.id, held_table.c.state == "held")
+        .where(held_table.c.id == row.id, held_table.c.state == row.state)
         .values(
             state=state,
             attempt=attempt,
@@ -168,6 +240,34 @@ async def failed_again(tx: Transaction, row: Row[Any], *, cause: str, error: str
             last_failed_at=tx.now,
             cause=cause,
             error=error,
+            run_id=None,
+        )
+        .returning(held_table.c.id)
+    )
+    if noted is not None:
+        await tx.execute(
+            insert(attempt_table).values(
+                **_attempt(tx, row.id, row.event_id, duration_ms),
+                outcome="failed",
+                cause=cause,
+                error=error,
+                run_id=row.run_id,
+            )
+        )
+    return state
+
+
+async def took_effect(
+    tx: Transaction, row: Row[Any], outcome: str, *, duration_ms: int | None = None
+) -> None:
+    """Let a row go whose message took effect (`applied`, or before this: `duplicate`)."""
+    await tx.execute(delete(held_table).where(held_table.c.id == row.id))
+    await tx.execute(
+        insert(attempt_table).values(
+            **_attempt(tx, row.id, row.event_id, duration_ms), outcome=outcome, run_id=row.run_id
         )
     )
-    return state
+    root = row.root_event_id
+    if root is not None:
+        originals = (held_table.c.event_id == root) | (held_table.c.root_event_id == root)
+        await tx.execute(update(held_table).where(originals).values(settled_at=tx.now))

@@ -112,7 +112,7 @@ class IntakeWorker:
             raw = RawMessage(
                 queue=self._queue_name, headers={}, body=message.body, message_id=message.message_id
             )
-            failure = Failure.of("intake", error)
+            failure = Failure.of("intake", error, consumer=tx.service)
             await held.park(tx, raw, cause=failure.cause, error=failure.error)
             return None
 
@@ -194,7 +194,7 @@ class IntakeWorker:
 
     async def _failed(self, row: Row[Any], error: Exception, verdict: Verdict) -> None:
         parked = verdict is Verdict.HOPELESS or row.attempts >= len(SCHEDULE)
-        failure = Failure.of(row.interface, error)
+        failure = Failure.of(row.interface, error, consumer=self._database.service)
         async with self._database.transaction() as tx:
             await tx.execute(
                 update(intake_table)

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp
 from clinic_shared import telemetry, tracing
 from clinic_shared.app import create_app, worker_app
 from clinic_shared.crash import SWITCHES
-from clinic_shared.dead_letters import HeldWorker, ParkingDrain
+from clinic_shared.dead_letters.run_worker import RedriveWorker
+from clinic_shared.dead_letters.workers import HeldWorker, ParkingDrain
 from clinic_shared.deliveries import Consumer
 from clinic_shared.health import Health
 from clinic_shared.http_server import Listening, serve_http, stop_on_signals
@@ -109,6 +110,7 @@ def worker_loops(runtime: Runtime) -> dict[str, Loop]:
     loops: dict[str, Loop] = {
         "relay": Relay(runtime).run,
         "held": HeldWorker(runtime).run,
+        "redrive": RedriveWorker(runtime).run,
         "parking": ParkingDrain(runtime).run,
         "timers": TimerWorker(runtime).run,
         "sweeper": partial(sweep, runtime),

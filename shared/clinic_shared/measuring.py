@@ -82,7 +82,9 @@ _INTAKE = text("""
 """)
 _KEPT = text("""
     SELECT type, count(*) FILTER (WHERE state = 'held') AS held, count(*) FILTER (WHERE state = 'parked') AS parked,
-           count(*) FILTER (WHERE event_id >= :first AND event_id < :end) AS accounted
+           count(*) FILTER (
+               WHERE event_id >= :first AND event_id < :end AND root_event_id IS NULL AND settled_at IS NULL
+           ) AS accounted
     FROM held GROUP BY type
 """)
 

@@ -116,6 +116,9 @@ RELAY_SECONDS = _delay("clinic_relay_seconds", "From an event's record to the br
 INBOX_DUPLICATES = _counter("clinic_inbox_duplicates_total", "Messages that had taken effect before")
 HELD_MESSAGES = _gauge("clinic_held_messages", "Messages waiting for their next attempt", "type")
 PARKED_MESSAGES = _gauge("clinic_parked_messages", "Messages waiting for a person", "type")
+REDRIVEN_MESSAGES = _counter(
+    "clinic_redriven_messages_total", "Messages of redrive runs by what became of them", "outcome"
+)
 HANDLER_SECONDS = _latency(
     "clinic_handler_seconds", "Time a message took to take effect, with commit", "type"
 )

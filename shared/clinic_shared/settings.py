@@ -53,6 +53,9 @@ class ServiceSettings(BaseSettings):
     token_audience: str = "clinic-api"  # noqa: S105  # a name, no secret
     log_level: str = "INFO"
     contracts_dir: Path = Path(__file__).resolve().parents[2] / "contracts"
+    dead_letters_discarded_alone: int = Field(
+        default=20, ge=0, description="so many dead letters may one person discard; more need a second one"
+    )
     subscribed_services: str = Field(
         default="", description="installed services, comma separated; empty means all of subscriptions.yaml"
     )

@@ -134,6 +134,8 @@ def test_every_scope_is_granted_to_somebody():
     ("role", "forbidden"),
     [
         ("system-administrator", CLINICAL | PEOPLE | {"appointments.read", "messages.read", "audit.read"}),
+        ("system-administrator", {"ops.reveal", "ops.correct"}),
+        ("data-steward", CLINICAL | PEOPLE | MONEY | {"ops.redrive"}),
         ("registrar", CLINICAL | MONEY),
         ("doctor", MONEY | {"prices.read", "prices.manage", "invoices.create"}),
         ("management", CLINICAL | PEOPLE | MONEY | {"appointments.read"}),

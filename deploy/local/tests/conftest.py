@@ -37,6 +37,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 LOGIN, PASSWORD = "operator@example.org", "a-fictitious-password"
+ROLES = {
+    LOGIN: "system-administrator",
+    "colleague@example.org": "system-administrator",
+    "steward@example.org": "data-steward",
+}
 
 
 @dataclass(frozen=True)
@@ -101,17 +106,23 @@ class Deployment:
 
 
 def _identity(signer: TokenSigner, clock: FixedClock) -> Starlette:
-    scopes = frozenset(contracts.scopes_by_role()["system-administrator"])
-    operator = Principal(subject=uuid7(), kind="staff", network=True, scopes=scopes)
+    scopes = {login: frozenset(contracts.scopes_by_role()[role]) for login, role in ROLES.items()}
+    staff = {
+        login: Principal(subject=uuid7(), kind="staff", network=True, scopes=granted)
+        for login, granted in scopes.items()
+    }
 
     async def login(request: Request) -> JSONResponse:
-        if await request.json() != {"login": LOGIN, "password": PASSWORD}:
+        given = await request.json()
+        if given["login"] not in staff or given["password"] != PASSWORD:
             return JSONResponse({"detail": "no"}, 401, media_type="application/problem+json")
-        token = signer.sign(claims_of(operator, issued_at=clock.now(), lifetime_seconds=300))
+        who = staff[given["login"]]
+        token = signer.sign(claims_of(who, issued_at=clock.now(), lifetime_seconds=300))
         return JSONResponse({"access_token": token, "expires_in": 300})
 
     async def nothing(_: Request) -> JSONResponse:
-        return JSONResponse({"items": [], "next_cursor": None, "interfaces": [], "groups": []})
+        empty: dict[str, Any] = {name: [] for name in ("items", "interfaces", "groups", "runs", "decisions")}
+        return JSONResponse(empty | {"next_cursor": None})
 
     return Starlette(
         routes=[

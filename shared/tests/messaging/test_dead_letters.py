@@ -1,4 +1,4 @@
-"""Held messages are tried by the schedule and in order; parked ones wait for a person's decision."""
+"""Held messages are tried by the schedule and in order; parked ones block nothing and wait for a person."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -7,13 +7,11 @@ from uuid import UUID
 
 import httpx
 import pytest
-from clinic_shared import dead_letters
 from clinic_shared.app import create_app
 from clinic_shared.auth import TokenSigner, claims_of
 from clinic_shared.context import Context
-from clinic_shared.dead_letters import HeldWorker, ParkingDrain
+from clinic_shared.dead_letters.workers import HeldWorker, ParkingDrain
 from clinic_shared.deliveries import Consumer
-from clinic_shared.envelope import encode_body
 from clinic_shared.errors import InvalidRequestError, ReferenceNotYetKnownError
 from clinic_shared.held import SCHEDULE
 from clinic_shared.ids import uuid7
@@ -23,7 +21,7 @@ from clinic_shared.testing import FixedClock, eventually
 from sqlalchemy import text
 
 from .conftest import QUEUE, Behaviour, Journal, Queues
-from .test_consumer import body, envelope, held_rows, put, versions_of
+from .test_consumer import held_rows, put, versions_of
 
 pytestmark = pytest.mark.servers
 
@@ -135,92 +133,6 @@ async def _effects_within(
         return bool(await eventually(lambda: _effects(journal, consumer, count)))
 
 
-async def test_redriven_messages_take_effect_in_order_and_the_decision_is_audited(
-    consumer: Runtime,
-    journal: Journal,
-    queues: Queues,
-    looping: Looping,
-    behaviour: Behaviour,
-    clock: FixedClock,
-) -> None:
-    key = uuid7()
-    behaviour.fail(key, InvalidRequestError("not in this release"))
-    await consume(consumer, queues, looping, (key, 1), (key, 2), (key, 3), held=3)
-    behaviour.recover()
-    before = await audit_count(consumer)
-    async with consumer.database.transaction(operator()) as tx:
-        (group,) = await dead_letters.groups(tx)
-        assert (group.state, group.count) == ("parked", 3)
-        assert await dead_letters.redrive(tx, dead_letters.selection(cause=group.cause)) == 3
-    clock.advance(seconds=1)
-    assert await retry_all_due(consumer) == 3
-    assert versions_of(await journal.effects(consumer), key) == [1, 2, 3]
-    assert await held_rows(consumer) == []
-    assert await audit_count(consumer) - before == 3
-
-
-async def test_redriving_is_spread_over_time(
-    consumer: Runtime, queues: Queues, looping: Looping, behaviour: Behaviour, clock: FixedClock
-) -> None:
-    keys = [uuid7() for _ in range(5)]
-    for key in keys:
-        behaviour.fail(key, InvalidRequestError("never"))
-    await consume(consumer, queues, looping, *((key, 1) for key in keys), held=5)
-    async with consumer.database.transaction(operator()) as tx:
-        await dead_letters.redrive(tx, dead_letters.selection(state="parked"))
-    due = [row.next_attempt_at - clock.now() for row in await held_rows(consumer)]
-    assert due == [dead_letters.REDRIVE_INTERVAL * n for n in range(5)]
-
-
-async def test_a_redriven_message_that_had_taken_effect_does_so_no_second_time(
-    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, clock: FixedClock
-) -> None:
-    key = uuid7()
-    event_id = await put(queues, key)
-    async with looping(Consumer(consumer, QUEUE).run):
-        await eventually(lambda: _effects(journal, consumer, 1))
-    one = envelope(event_id, key)
-    await queues.put("reporting.parking", body(key), headers=[dict(one.headers())])
-    async with looping(ParkingDrain(consumer).run):
-        await eventually(lambda: held_rows(consumer))
-    async with consumer.database.transaction(operator()) as tx:
-        await dead_letters.redrive(tx, dead_letters.selection(state="parked"))
-    assert await retry_all_due(consumer) == 1
-    assert len(await journal.effects(consumer)) == 1
-    assert await held_rows(consumer) == []
-
-
-async def test_a_discarded_message_stays_visible_with_its_reason(
-    consumer: Runtime, queues: Queues, looping: Looping, behaviour: Behaviour
-) -> None:
-    key, context = uuid7(), operator()
-    behaviour.fail(key, InvalidRequestError("never"))
-    await consume(consumer, queues, looping, (key, 1), held=1)
-    async with consumer.database.transaction(context) as tx:
-        where = dead_letters.selection(state="parked")
-        assert await dead_letters.discard(tx, where, reason="sent by mistake") == 1
-    (row,) = await held_rows(consumer)
-    assert (row.state, row.reason, row.decided_by) == (
-        "discarded",
-        "sent by mistake",
-        context.principal.subject,
-    )
-
-
-async def test_a_dry_run_says_what_would_happen_and_changes_nothing(
-    consumer: Runtime, journal: Journal, queues: Queues, looping: Looping, behaviour: Behaviour
-) -> None:
-    key = uuid7()
-    behaviour.fail(key, InvalidRequestError("never"))
-    await consume(consumer, queues, looping, (key, 1), held=1)
-    (row,) = await held_rows(consumer)
-    assert await dead_letters.dry_run(consumer, row.id) == "InvalidRequestError invalid-request"
-    behaviour.recover()
-    assert await dead_letters.dry_run(consumer, row.id) is None
-    assert await journal.effects(consumer) == []
-    assert await held_rows(consumer) == [row]
-
-
 async def test_what_the_broker_dead_lettered_is_kept_as_parked(
     consumer: Runtime, journal: Journal, queues: Queues, looping: Looping
 ) -> None:
@@ -242,67 +154,9 @@ async def test_what_the_broker_dead_lettered_is_kept_as_parked(
     async with looping(ParkingDrain(consumer).run):
         await eventually(lambda: held_rows(consumer))
     (row,) = await held_rows(consumer)
-    assert (row.event_id, row.state, row.queue, row.cause) == (event_id, "parked", QUEUE, "delivery-limit")
+    assert (row.event_id, row.state, row.queue) == (event_id, "parked", QUEUE)
+    assert row.error.startswith("DeliveryLimit")
     assert await queues.count("reporting.parking") == 0
-
-
-async def test_nothing_about_the_patient_is_in_what_is_shown(
-    consumer: Runtime, queues: Queues, looping: Looping
-) -> None:
-    canary = "Testova-Canary"
-    private = {"name": {"family": canary}, "patient_id": canary}
-    headers = dict(envelope(uuid7(), uuid7()).headers())
-    await queues.put(QUEUE, encode_body({"version": canary}, private), headers=[headers])
-    async with looping(Consumer(consumer, QUEUE).run):
-        await eventually(lambda: held_rows(consumer))
-    async with consumer.database.transaction(operator()) as tx:
-        shown = str(await dead_letters.listed(tx)) + str(await dead_letters.groups(tx))
-    assert canary not in shown
-    assert canary.encode() in (await held_rows(consumer))[0].body
-
-
-async def test_an_operator_sees_and_redrives_over_http(
-    consumer: Runtime,
-    queues: Queues,
-    looping: Looping,
-    behaviour: Behaviour,
-    signer: TokenSigner,
-    clock: FixedClock,
-) -> None:
-    key = uuid7()
-    behaviour.fail(key, InvalidRequestError("never"))
-    await consume(consumer, queues, looping, (key, 1), (key, 2), held=2)
-    caller = Principal(
-        subject=uuid7(), kind="staff", network=True, scopes=frozenset({"ops.read", "ops.redrive"})
-    )
-    token = signer.sign(claims_of(caller, issued_at=clock.now(), lifetime_seconds=300))
-    transport = httpx.ASGITransport(app=create_app(consumer.service, consumer))
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://service.test", headers={"Authorization": f"Bearer {token}"}
-    ) as http:
-        summary = (await http.get("/v1/ops/summary")).raise_for_status().json()
-        assert (summary["service"], summary["parked"], summary["held"]) == ("reporting", 2, 0)
-        listed = (await http.get("/v1/ops/dead-letters", params={"limit": 1})).raise_for_status().json()
-        assert [group["count"] for group in listed["groups"]] == [2]
-        assert len(listed["items"]) == 1
-        first = listed["items"][0]["id"]
-        second = (
-            await http.get("/v1/ops/dead-letters", params={"limit": 1, "cursor": listed["next_cursor"]})
-        ).json()["items"][0]["id"]
-        assert (await http.post(f"/v1/ops/dead-letters/{first}/dry-run", json={})).json()[
-            "would_succeed"
-        ] is False
-        assert (await http.post(f"/v1/ops/dead-letters/{first}/redrive", json={})).json() == {"count": 1}
-        discarded = await http.post(f"/v1/ops/dead-letters/{second}/discard", json={"reason": "a test"})
-        assert discarded.json() == {"count": 1}
-        assert (await http.get("/v1/ops/dead-letters/999999")).status_code == 404
-        states = {
-            item["id"]: item["state"]
-            for item in (await http.get("/v1/ops/dead-letters")).raise_for_status().json()["items"]
-        }
-        assert states == {first: "held", second: "discarded"}
-        ledger = (await http.get("/v1/ops/ledger")).raise_for_status().json()
-        assert ledger == {"service": "reporting", "interfaces": [], "money_sum_minor": None}
 
 
 async def test_the_event_log_of_a_subject_is_shown_without_payloads(

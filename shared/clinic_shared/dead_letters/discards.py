@@ -1,0 +1,183 @@
+"""Letting messages be, for a reason. Above a limit somebody else must agree before anything happens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, case, func, insert, select, update
+
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.database import Transaction
+from clinic_shared.dead_letters.selection import Selection, SelectionChangedError, audit_decision
+from clinic_shared.dead_letters.tables import decision_table
+from clinic_shared.errors import DomainError, NotFoundError
+from clinic_shared.held import held_table
+from clinic_shared.ids import uuid7
+
+OPEN_FOR = timedelta(hours=24)
+"""After that a decision that nobody took is off the table."""
+
+
+class SelfApprovalError(DomainError):
+    """Whoever asked for the decision can't be the second person."""
+
+    slug = "self-approval"
+    title = "Somebody else must decide about this"
+    fix = "Ask another person who may approve. You can reject, that is withdraw, your own request."
+
+
+class DecisionIsOverError(DomainError):
+    """The request was approved, rejected or expired before."""
+
+    slug = "decision-is-over"
+    title = "This was decided before"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discarded:
+    """How many messages were let be; or which decision now waits for a second person."""
+
+    count: int
+    decision_id: UUID | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A discard that needs two people. `state` is pending, approved, rejected or expired."""
+
+    decision_id: UUID
+    state: str
+    count: int
+    cause: str | None
+    reason: str
+    requested_by: UUID
+    requested_at: datetime
+    expires_at: datetime
+    decided_by: UUID | None
+    decided_at: datetime | None
+    decision_reason: str | None
+
+
+async def discard(tx: Transaction, selection: Selection, *, reason: str, alone_at_most: int) -> Discarded:
+    """Let messages be; more than `alone_at_most` wait for a second person. Raises SelectionChangedError."""
+    rows = await selection.lock(tx)
+    if not rows:
+        raise SelectionChangedError("None of these messages waits any more.", found=0)
+    if len(rows) > alone_at_most:
+        return Discarded(count=0, decision_id=await _ask(tx, selection, rows, reason))
+    await _discard(tx, rows, reason)
+    return Discarded(count=len(rows))
+
+
+async def _discard(tx: Transaction, rows: Sequence[Row[Any]], reason: str, **details: str) -> None:
+    await tx.execute(
+        update(held_table)
+        .where(held_table.c.id.in_([row.id for row in rows]))
+        .values(
+            state="discarded",
+            next_attempt_at=None,
+            decided_by=tx.context.principal.subject,
+            decided_at=tx.now,
+            reason=reason,
+        )
+    )
+    # Nothing of a copy took effect, so its original may be decided about again.
+    originals = [row.corrects for row in rows if row.corrects is not None]
+    await tx.execute(
+        update(held_table).where(held_table.c.id.in_(originals)).values(superseded_by=None, state="parked")
+    )
+    audit_decision(tx, rows, "discard", reason=reason, **details)
+
+
+async def _ask(tx: Transaction, selection: Selection, rows: Sequence[Row[Any]], reason: str) -> UUID:
+    decision_id = uuid7()
+    await tx.execute(
+        insert(decision_table).values(
+            decision_id=decision_id,
+            state="pending",
+            held_ids=[row.id for row in rows],
+            cause=selection.cause,
+            reason=reason,
+            requested_by=tx.context.principal.subject,
+            requested_at=tx.now,
+            expires_at=tx.now + OPEN_FOR,
+        )
+    )
+    _audit(tx, decision_id, "ask", reason, messages=str(len(rows)))
+    return decision_id
+
+
+async def approve(tx: Transaction, decision_id: UUID) -> Discarded:
+    """Agree as the second person, and so let the messages be.
+
+    Raises SelfApprovalError, DecisionIsOverError, NotFoundError; SelectionChangedError when any of the
+    messages isn't as it was.
+    """
+    decision = await _open(tx, decision_id)
+    if decision.requested_by == tx.context.principal.subject:
+        raise SelfApprovalError
+    rows = await Selection(ids=decision.held_ids).lock(tx)
+    asked_by = str(decision.requested_by)
+    await _discard(tx, rows, decision.reason, decision_id=str(decision_id), requested_by=asked_by)
+    await _close(tx, decision_id, "approved", None)
+    return Discarded(count=len(rows), decision_id=decision_id)
+
+
+async def reject(tx: Transaction, decision_id: UUID, *, reason: str) -> None:
+    """Refuse, or withdraw one's own request. The messages stay. Raises as `approve` does."""
+    await _open(tx, decision_id)
+    await _close(tx, decision_id, "rejected", reason)
+
+
+async def _open(tx: Transaction, decision_id: UUID) -> Row[Any]:
+    row = await tx.fetch_one(
+        select(decision_table).where(decision_table.c.decision_id == decision_id).with_for_update()
+    )
+    if row is None:
+        raise NotFoundError
+    if row.state != "pending":
+        raise DecisionIsOverError(f"It is {row.state}.")
+    if row.expires_at <= tx.now:
+        raise DecisionIsOverError("It is expired.")
+    return row
+
+
+async def _close(tx: Transaction, decision_id: UUID, state: str, reason: str | None) -> None:
+    await tx.execute(
+        update(decision_table)
+        .where(decision_table.c.decision_id == decision_id)
+        .values(
+            state=state,
+            decided_by=tx.context.principal.subject,
+            decided_at=tx.now,
+            decision_reason=reason,
+        )
+    )
+    _audit(tx, decision_id, state, reason)
+
+
+def _audit(tx: Transaction, decision_id: UUID, decision: str, reason: str | None, **details: str) -> None:
+    tx.audit(
+        AuditEntry(
+            action=Action.EXECUTE,
+            resource_type="DeadLetterDecision",
+            resource_id=decision_id,
+            reason=reason,
+            details={"decision": decision, **details},
+        )
+    )
+
+
+async def listed(tx: Transaction, *, pending_only: bool = False, limit: int = 50) -> list[Decision]:
+    """Return decisions, the newest first."""
+    table = decision_table.c
+    expired = (table.state == "pending") & (table.expires_at <= tx.now)
+    state = case((expired, "expired"), else_=table.state).label("state")
+    count = func.cardinality(table.held_ids).label("count")
+    plain = [table[name] for name in Decision.__dataclass_fields__ if name not in {"state", "count"}]
+    statement = select(state, count, *plain).order_by(table.requested_at.desc()).limit(limit)
+    if pending_only:
+        statement = statement.where(table.state == "pending", table.expires_at > tx.now)
+    return [Decision(**row._mapping) for row in await tx.fetch_all(statement)]  # noqa: SLF001

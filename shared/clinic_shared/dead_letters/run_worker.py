@@ -1,0 +1,250 @@
+"""Works redrive runs off: one message at a time, each in a transaction that also says what became of it.
+
+Live messages wait for nothing of this: they have connections, lanes and transactions of their own.
+"""
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row, exists, func, select, update
+from sqlalchemy.orm import aliased
+
+from clinic_shared import held, tracing
+from clinic_shared.consumer import context_of
+from clinic_shared.crash import crash_point
+from clinic_shared.database import Transaction
+from clinic_shared.dead_letters.handling import envelope_of, handle
+from clinic_shared.dead_letters.selection import order
+from clinic_shared.dead_letters.tables import item_table, run_table
+from clinic_shared.dead_letters.workers import answers
+from clinic_shared.deliveries import milliseconds_since
+from clinic_shared.failures import Failure, Verdict, judge
+from clinic_shared.health import Health
+from clinic_shared.held import held_table
+from clinic_shared.loops import keep_running, pause
+from clinic_shared.metrics import REDRIVEN_MESSAGES
+
+if TYPE_CHECKING:
+    from clinic_shared.service import Runtime
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.5
+TRIES = 3
+_LOCKS = 0x0C11_7ED0
+"""The class of the advisory locks that give a run to one process at a time."""
+
+
+class RedriveWorker:
+    """Takes the run that is due the longest, handles its next message, and looks again."""
+
+    def __init__(self, runtime: "Runtime") -> None:
+        self._database = runtime.database
+        self._handlers = runtime.service.handlers
+        self._health = Health.of(runtime)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await keep_running("redrive", stop, partial(self._work, stop), self._health)
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if await self.step():
+                continue
+            await self._release_left_behind()
+            self._health.report("redrive", None)
+            await pause(stop, await self._seconds_to_next())
+
+    async def step(self) -> bool:
+        """Handle one message of a run whose rate allows it now. Returns False when there is none."""
+        run_id = await self._take_turn()
+        if run_id is None:
+            return False
+        item = await self._next_of(run_id)
+        if item is not None:
+            crash_point("redrive.item.before")
+            await self._settle(item)
+        return True
+
+    async def _take_turn(self) -> UUID | None:
+        """Return a run that may go on, and put its next turn off by its rate (by the database's clock)."""
+        now = func.clock_timestamp()
+        due = (
+            select(run_table.c.run_id)
+            .where(run_table.c.state == "running", run_table.c.next_item_at <= now)
+            .order_by(run_table.c.next_item_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        interval = func.make_interval(0, 0, 0, 0, 0, 0, 1.0 / run_table.c.rate_per_second)
+        async with self._database.transaction() as tx:
+            row = await tx.fetch_one(
+                update(run_table)
+                .where(run_table.c.run_id == due)
+                .values(next_item_at=now + interval)
+                .returning(run_table.c.run_id)
+            )
+        return row.run_id if row is not None else None
+
+    async def _seconds_to_next(self) -> float:
+        soonest = select(
+            func.extract("epoch", func.min(run_table.c.next_item_at) - func.clock_timestamp())
+        ).where(run_table.c.state == "running")
+        async with self._database.transaction() as tx:
+            row = await tx.fetch_one(soonest)
+        seconds = row[0] if row is not None else None
+        return POLL_SECONDS if seconds is None else min(max(float(seconds), 0.0), POLL_SECONDS)
+
+    async def _release_left_behind(self) -> None:
+        """Release what a process held that died while its run was being cancelled."""
+        left = (
+            select(item_table.c.run_id, item_table.c.held_id)
+            .join(run_table, run_table.c.run_id == item_table.c.run_id)
+            .where(item_table.c.state == "waiting", run_table.c.state == "cancelled")
+            .with_for_update(of=item_table, skip_locked=True)
+        )
+        async with self._database.transaction() as tx:
+            for item in await tx.fetch_all(left):
+                await _release(tx, item)
+                await _record(tx, item, "cancelled")
+
+    async def _next_of(self, run_id: UUID) -> Row[Any] | None:
+        async with self._database.transaction() as tx:
+            return await tx.fetch_one(
+                select(item_table)
+                .where(item_table.c.run_id == run_id, item_table.c.state == "waiting")
+                .order_by(item_table.c.place, item_table.c.held_id)
+                .limit(1)
+            )
+
+    async def _settle(self, item: Row[Any]) -> None:
+        """Bring one message to an outcome; raise only when the database is gone."""
+        started_at = time.monotonic()
+        for attempt in range(1, TRIES + 1):
+            row: Row[Any] | None = None
+            try:
+                row = await self._read(item)
+                await self._apply(item, row, started_at)
+            except Exception as error:  # judged and noted, or raised again
+                verdict = judge(error)
+                if verdict is Verdict.DISCONNECTED and not await answers(self._database):
+                    raise
+                if verdict in {Verdict.TRANSIENT, Verdict.DISCONNECTED} and attempt < TRIES:
+                    continue
+                if row is None:
+                    raise
+                await self._failed(item, row, error, verdict, milliseconds_since(started_at))
+            return
+
+    async def _read(self, item: Row[Any]) -> Row[Any] | None:
+        async with self._database.transaction() as tx:
+            return await tx.fetch_one(select(held_table).where(held_table.c.id == item.held_id))
+
+    async def _apply(self, item: Row[Any], seen: Row[Any] | None, started_at: float) -> None:
+        if seen is None:  # the schedule was faster
+            async with self._database.transaction() as tx:
+                if await _is_mine(tx, item):
+                    await _record(tx, item, "duplicate")
+            return
+        envelope = envelope_of(seen)
+        with tracing.processing(envelope, consumer=self._database.service):
+            async with self._database.transaction(context_of(envelope)) as tx:
+                if await _is_mine(tx, item):
+                    await self._apply_in(tx, item, started_at)
+                    crash_point("redrive.commit.before")
+        crash_point("redrive.commit.after")
+
+    async def _apply_in(self, tx: Transaction, item: Row[Any], started_at: float) -> None:
+        row = await tx.fetch_one(select(held_table).where(held_table.c.id == item.held_id).with_for_update())
+        if row is None:
+            await _record(tx, item, "duplicate")
+            return
+        if obstacle := await _obstacle(tx, item, row):
+            await _release(tx, item)
+            await _record(tx, item, "skipped", obstacle)
+            return
+        disposition = await handle(tx, self._handlers, row)
+        await held.took_effect(tx, row, disposition, duration_ms=milliseconds_since(started_at))
+        await _record(tx, item, disposition)
+
+    async def _failed(
+        self, item: Row[Any], row: Row[Any], error: Exception, verdict: Verdict, duration_ms: int
+    ) -> None:
+        failure = Failure.of(row.type, error, consumer=self._database.service)
+        async with self._database.transaction() as tx:
+            if not await _is_mine(tx, item):
+                return
+            await held.failed_again(
+                tx,
+                row,
+                cause=failure.cause,
+                error=failure.error,
+                hopeless=verdict is Verdict.HOPELESS,
+                duration_ms=duration_ms,
+            )
+            await _record(tx, item, "failed", failure.error)
+        log.warning("redriven_message_failed", event_id=row.event_id, run_id=item.run_id, exc_info=error)
+
+
+async def _is_mine(tx: Transaction, item: Row[Any]) -> bool:
+    """Tell whether this process has the run, and the message still waits in it."""
+    lock = func.pg_try_advisory_xact_lock(_LOCKS, func.hashtext(str(item.run_id)))
+    locked = await tx.fetch_one(select(lock))
+    if locked is None or not locked[0]:
+        return False
+    waiting = select(item_table.c.held_id).where(
+        item_table.c.run_id == item.run_id,
+        item_table.c.held_id == item.held_id,
+        item_table.c.state == "waiting",
+    )
+    return await tx.fetch_one(waiting.with_for_update(skip_locked=True)) is not None
+
+
+async def _obstacle(tx: Transaction, item: Row[Any], row: Row[Any]) -> str | None:
+    """Return why a message must not be handled in this run, or None."""
+    if row.run_id != item.run_id or row.state == "discarded":
+        return "DecidedOtherwise"
+    earlier = aliased(item_table)
+    failed_before = exists().where(
+        earlier.c.run_id == item.run_id,
+        earlier.c.partition_key == item.partition_key,
+        earlier.c.place < item.place,
+        earlier.c.state.in_(("failed", "skipped")),
+    )
+    held_before = exists().where(
+        held_table.c.partition_key == item.partition_key,
+        held_table.c.state == "held",
+        held_table.c.id != row.id,
+        order < item.place,
+    )
+    found = await tx.fetch_one(select(failed_before.label("failed"), held_before.label("held")))
+    if found is not None and found.failed:
+        return "EarlierFailed"
+    return "EarlierIsHeld" if found is not None and found.held else None
+
+
+async def _release(tx: Transaction, item: Row[Any]) -> None:
+    await tx.execute(
+        update(held_table)
+        .where(held_table.c.id == item.held_id, held_table.c.run_id == item.run_id)
+        .values(run_id=None)
+    )
+
+
+async def _record(tx: Transaction, item: Row[Any], outcome: str, error: str | None = None) -> None:
+    await tx.execute(
+        update(item_table)
+        .where(item_table.c.run_id == item.run_id, item_table.c.held_id == item.held_id)
+        .values(state=outcome, error=error, settled_at=tx.now)
+    )
+    waiting = exists().where(item_table.c.run_id == item.run_id, item_table.c.state == "waiting")
+    await tx.execute(
+        update(run_table)
+        .where(run_table.c.run_id == item.run_id, run_table.c.state == "running", ~waiting)
+        .values(state="finished", finished_at=tx.now)
+    )
+    REDRIVEN_MESSAGES.labels(outcome).inc()
