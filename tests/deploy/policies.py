@@ -4,16 +4,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from clinic_gateway import app as gateway_app
-from clinic_shared import main as service_main
+from clinic_shared.http_server import DRAIN_SECONDS, GRACE_SECONDS
 
 from .manifests import COMPONENT, Manifest, containers, labels, of_kind, pod, selects, title, workloads
 
 Manifests = tuple[Manifest, ...]
 Check = Callable[[Manifest, Manifests], Iterator[str]]
-
-DRAIN_SECONDS = {"api": service_main.GRACE_SECONDS, "worker": service_main.GRACE_SECONDS}
-"""How long the code itself takes to stop."""
 
 
 def runs_without_privileges(workload: Manifest, _: Manifests) -> Iterator[str]:
@@ -90,13 +86,12 @@ def is_replaced_without_a_gap(workload: Manifest, _: Manifests) -> Iterator[str]
 
 def ends_before_it_is_killed(workload: Manifest, _: Manifests) -> Iterator[str]:
     role = labels(workload).get(COMPONENT)
-    drain = gateway_app.GRACE_SECONDS if role == "gateway" else DRAIN_SECONDS.get(str(role))
-    if drain is None:
+    if role not in {"api", "worker", "gateway"}:
         return
     before = (
         containers(workload)[0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     )
-    if pod(workload)["terminationGracePeriodSeconds"] <= before + drain:
+    if pod(workload)["terminationGracePeriodSeconds"] <= before + DRAIN_SECONDS + GRACE_SECONDS:
         yield "is killed while it ends"
     if role != "worker" and before < 1:
         yield "gets requests while it ends"

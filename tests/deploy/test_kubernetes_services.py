@@ -38,7 +38,7 @@ def settings_class(service: str) -> type[ServiceSettings]:
 
 def gateway_settings(manifests):
     environ = settings_of(one(manifests, "Deployment", "gateway"), manifests)
-    return GatewaySettings.from_environ({**environ, SECRETS_DIR: ""})
+    return GatewaySettings.from_environ({**environ, SECRETS_DIR: "", "CLINIC_ENVIRONMENT": "test"})
 
 
 @pytest.mark.parametrize("service", CONTRACTS.services)
