@@ -149,7 +149,7 @@ def reset(*, yes: Annotated[bool, typer.Option("--yes", help="don't ask")] = Fal
     root = state.root()
     folders = local_data(root)
     print("This removes " + " and ".join(str(folder) for folder in folders))
-    if not yes and not sys.stdin.isatty():
+    if not yes and not (sys.stdin and sys.stdin.isatty()):
         raise SetupError("reset", "there is no terminal to ask at", "If you are sure: make reset YES=1")
     if not yes:
         typer.confirm("Remove all local data?", abort=True)

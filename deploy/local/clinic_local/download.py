@@ -88,7 +88,13 @@ def _target(cache: Path, name: str, packages: Sequence[str]) -> Path:
 
 def _download_and_unpack(draft: Path, name: str, packages: Sequence[str], advice: str) -> None:
     apt, archives = draft / "apt", draft / "packages"
-    for folder in (apt / "lists/partial", apt / "cache/archives/partial", apt / "state", archives):
+    for folder in (
+        apt / "lists/partial",
+        apt / "cache/archives/partial",
+        apt / "state",
+        apt / "log",
+        archives,
+    ):
         folder.mkdir(parents=True)
     options = _apt_options(apt)
     # One bad source among many makes `update` fail; what counts is whether the packages can be had.
@@ -111,6 +117,7 @@ def _apt_options(apt: Path) -> list[str]:
         "Dir::State::Lists": apt / "lists",
         "Dir::State::status": "/var/lib/dpkg/status",
         "Dir::Cache": apt / "cache",
+        "Dir::Log": apt / "log",
         "Debug::NoLocking": "1",
         # apt as root would hand the download to the account _apt, which can't enter our folders.
         "APT::Sandbox::User": "",
@@ -119,7 +126,14 @@ def _apt_options(apt: Path) -> list[str]:
         "Acquire::http::Timeout": "20",
         "Acquire::https::Timeout": "20",
     }
-    return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+    lines = [f'{name} "{value}";\n' for name, value in settings.items()]
+    # What this machine runs after its own updates, such as emptying its own cache, isn't ours to start.
+    lines += [
+        f"#clear {hooks};\n" for hooks in ("APT::Update::Post-Invoke", "APT::Update::Post-Invoke-Success")
+    ]
+    file = apt / "apt.conf"
+    file.write_text("".join(lines))
+    return ["-c", str(file)]
 
 
 def _apt(arguments: list[str], folder: Path) -> str:

@@ -25,12 +25,12 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def home() -> Path | None:
-    """Return our home folder if we can write there: a uid without a passwd entry often has none."""
+    """Return our home folder if it is one that we can write to: a uid without a passwd entry often has none."""
     try:
         folder = Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
         return None
-    return folder if folder.is_absolute() and is_writable(folder) else None
+    return folder if folder.is_absolute() and _existing(folder) == folder and is_writable(folder) else None
 
 
 def is_shell_safe(path: Path) -> bool:
