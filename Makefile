@@ -22,7 +22,7 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap \
-	bootstrap-checks
+	bootstrap-checks test-fresh
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ test: bootstrap-checks lint types contracts
 	@$(PYTEST) $(SERIAL)
 endif
 
+test-fresh: ## the README's two commands on newly installed Debian 12 and 13; as root; FRESH_TEST=quick for make check
+	@cd tests && PYTHONPATH=../deploy/local $(PYTHON) -m fresh
+
 lint: bootstrap ## ruff, formatting and the import rules
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check --quiet . || { echo "run: make fmt" >&2; exit 1; }
@@ -86,6 +89,7 @@ lint: bootstrap ## ruff, formatting and the import rules
 types: bootstrap-checks ## mypy --strict on sources and tests
 	@$(VENV)/mypy $(foreach package,$(PACKAGES),-p $(package))
 	@$(VENV)/mypy deploy/local/bootstrap.py
+	@cd tests && ../$(VENV)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p fresh
 	@$(VENV)/mypy $(MYPY_TESTS) tests/load $(filter-out services/lab-integration/% tests/load,$(TEST_DIRS))
 	@# A hyphen can't be part of a module's name, so this member's tests are a run of their own.
 	@cd services/lab-integration && ../../$(VENV)/mypy --config-file ../../pyproject.toml \
