@@ -1,7 +1,8 @@
 """`make bench`: how fast, as ratios against a limit measured in the same run on the same servers.
 
 `BENCH_ONLY=bookings,relay` runs those alone, `BENCH_SECONDS` says how long each rate is taken.
-A measurement is a function in a module of this package, registered by `needs_servers` or `needs_system`.
+A measurement is a function in a module of this package, registered by `needs_servers`, `needs_system` or
+`needs_nothing`.
 """
 
 import asyncio
@@ -20,11 +21,11 @@ from clinic_shared.auth import TokenSigner
 from rich.console import Console
 from rich.table import Table
 
-from . import bookings, laboratory, relaying
-from .figures import Figure, on_servers, on_system
+from . import bookings, laboratory, operating, relaying, whole
+from .figures import Figure, alone, on_servers, on_system
 from .servers import ISSUER, Bench, keys_served, servers
 
-__all__ = ["bookings", "laboratory", "relaying"]
+__all__ = ["bookings", "laboratory", "operating", "relaying", "whole"]
 
 
 def chosen(registered: Mapping[str, Any]) -> list[Any]:
@@ -33,7 +34,7 @@ def chosen(registered: Mapping[str, Any]) -> list[Any]:
 
 
 def refuse_unknown_names() -> None:
-    known = [*on_servers, *on_system]
+    known = [*on_servers, *alone, *on_system]
     unknown = set(filter(None, os.environ.get("BENCH_ONLY", "").split(","))) - set(known)
     if unknown:
         sys.exit(f"BENCH_ONLY: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -62,6 +63,8 @@ def of_the_whole() -> Iterator[Figure]:
 def measured() -> Iterator[Figure]:
     if chosen(on_servers):
         yield from asyncio.run(of_parts())
+    for measure in chosen(alone):
+        yield from measure()
     if chosen(on_system):
         yield from of_the_whole()
 

@@ -55,9 +55,11 @@ class Figure:
 
 OnServers = Callable[["Bench"], Awaitable[list[Figure]]]
 OnSystem = Callable[["System"], list[Figure]]
+Alone = Callable[[], list[Figure]]
 
 on_servers: dict[str, OnServers] = {}
 on_system: dict[str, OnSystem] = {}
+alone: dict[str, Alone] = {}
 
 
 def needs_servers(measure: OnServers) -> OnServers:
@@ -69,4 +71,10 @@ def needs_servers(measure: OnServers) -> OnServers:
 def needs_system(measure: OnSystem) -> OnSystem:
     """Register a measurement of the whole: it gets a running system, which the next one gets after it."""
     on_system[measure.__name__] = measure
+    return measure
+
+
+def needs_nothing(measure: Alone) -> Alone:
+    """Register a measurement that starts all it needs by itself."""
+    alone[measure.__name__] = measure
     return measure
