@@ -12,10 +12,17 @@ from clinic_local.testing import System, running_system
 pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 
+# Where nobody answers: what one of our processes asks another must not go through the machine's proxy.
+PROXY = dict.fromkeys(
+    ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9"
+)
+
+
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
     with running_system(
         tmp_path_factory.mktemp("system") / "Сеть клиник",
+        **PROXY,
         CLINIC_SUBSCRIBED_SERVICES="scheduling",
         CLINIC_SEED="no",
     ) as started:
