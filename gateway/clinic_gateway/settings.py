@@ -26,7 +26,10 @@ class GatewaySettings(BaseModel):
     )
     url: str = Field(default="", description="the address clients use; only shown in documentation")
     upstreams: str = Field(
-        default="", description="installed services: `identity=http://host:port,patients=http://host:port`"
+        default="", description="addresses of services: `identity=http://host:port,patients=http://host:port`"
+    )
+    subscribed_services: str = Field(
+        default="", description="installed services, comma separated; of `upstreams`, no others then"
     )
     amqp_url: SecretStr | None = Field(
         default=None, description="for SessionRevoked; without it tokens live until they expire"
@@ -78,8 +81,11 @@ class GatewaySettings(BaseModel):
 
     @property
     def upstream_urls(self) -> dict[str, str]:
+        """Return the addresses of the installed services."""
+        installed = {name.strip() for name in self.subscribed_services.split(",") if name.strip()}
         pairs = [pair.split("=", 1) for pair in self.upstreams.split(",") if pair.strip()]
-        return {name.strip(): url.strip().rstrip("/") for name, url in pairs}
+        urls = {name.strip(): url.strip().rstrip("/") for name, url in pairs}
+        return {name: url for name, url in urls.items() if not installed or name in installed}
 
     @property
     def effective_jwks_url(self) -> str | None:

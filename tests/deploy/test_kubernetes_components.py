@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 from clinic_gateway.pages import Pages
 from clinic_gateway.routes import ROUTES
 from clinic_local.kubernetes import RULES, files
@@ -10,7 +11,7 @@ from clinic_shared.broker_access import accesses
 from clinic_shared.contracts import load
 from clinic_shared.topology import Topology
 
-from .manifests import K8S, of_kind, one, pod, rendered, title, workloads
+from .manifests import of_kind, one, pod, rendered, title, workloads
 
 SERVICES = tuple(load().services)
 PRODUCTION = rendered("overlays/production")
@@ -107,9 +108,11 @@ def test_every_public_path_passes_the_edge_and_no_other():
     assert [path for path in NOT_FOR_THE_WORLD if passes(path)] == []
 
 
-def test_the_rules_reach_the_operator():
-    kustomization = (K8S / "components/prometheus-operator/kustomization.yaml").read_text(encoding="utf-8")
-    assert ("- rules.yaml" in kustomization) == RULES.is_dir()
+def test_every_rule_reaches_the_operator():
+    files_ = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in RULES.glob("*.yml")]
+    known = {group["name"] for document in files_ for group in document["groups"]}
+    (rules,) = of_kind(PRODUCTION, "PrometheusRule")
+    assert {group["name"] for group in rules["spec"]["groups"]} == known
 
 
 def test_every_monitor_finds_a_port():

@@ -27,14 +27,16 @@ _TO_BE_BROUGHT = {
     "billing": ("clinic_stripe_secret_key", "clinic_stripe_webhook_secret"),
 }
 
-Folder = Annotated[Path, typer.Argument(help="where they are written, one folder per service")]
+Folder = Annotated[Path, typer.Argument(help="where they are written, one folder per process")]
 
 
 @app.command()
 def init(
     folder: Folder,
     *,
-    postgres: Annotated[str, typer.Option(help="host:port of PostgreSQL")] = "postgres:5432",
+    postgres: Annotated[
+        str, typer.Option(help="host:port of PostgreSQL, or of each service's: {service}-database:5432")
+    ] = "postgres:5432",
     amqp: Annotated[str, typer.Option(help="host:port of RabbitMQ")] = "rabbitmq:5672",
     management: Annotated[str, typer.Option(help="host:port of its management API")] = "rabbitmq:15672",
     vhost: str = "/",

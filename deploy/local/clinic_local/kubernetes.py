@@ -1,4 +1,5 @@
-"""What in `deploy/k8s` follows from code: per service its database, broker user, scaling and secrets; broker policies.
+"""What in `deploy/k8s` follows from code: per service its database, broker user, scaling and secrets; and the
+broker's policies and the Prometheus rules.
 
 `python -m clinic_local.kubernetes` writes the files; `make test` fails while they differ.
 """
@@ -38,8 +39,7 @@ def files() -> Iterator[tuple[Path, str]]:
     for service in services:
         yield COMPONENTS / "cloudnative-pg" / f"{service}.yaml", _text([_database(service)])
         yield COMPONENTS / "keda" / f"{service}.yaml", _text(_scaling(service, topology))
-    if RULES.is_dir():
-        yield COMPONENTS / "prometheus-operator" / "rules.yaml", _text([_rules()])
+    yield COMPONENTS / "prometheus-operator" / "rules.yaml", _text([_rules()])
 
 
 def _policy(policy: Policy) -> Manifest:

@@ -1,4 +1,4 @@
-"""A deployment's secrets, one folder per service, made once: what a cluster's secret store is filled with.
+"""A deployment's secrets, one folder per process, made once: what a cluster's secret store is filled with.
 
 `<service>/clinic_<setting>` is a setting in a file, as services read it from `CLINIC_SECRETS_DIR`. Nothing
 that is there is ever replaced.
@@ -6,21 +6,22 @@ that is there is ever replaced.
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from clinic_shared.broker_access import Access, accesses
+
 from clinic_local.environment import database_name
 from clinic_local.paths import private_dir, write_private
 
-BROKER_USER = "clinic"
-GATEWAY = "gateway"
+EACH_SERVICE = "{service}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """Where the deployment's servers are, as `host:port`."""
+    """Where the deployment's servers are, as `host:port`; `{service}` in PostgreSQL's stands for each service."""
 
     postgres: str
     amqp: str
@@ -50,23 +51,34 @@ def random_secret() -> str:
 def make_all(folder: SecretsFolder, services: tuple[str, ...], at: Addresses) -> None:
     """Make passwords, the URLs with them, the signing keys, and what the two servers are set up with."""
     folder.keep("postgres/superuser-password", random_secret)
-    broker_password = folder.keep("rabbitmq/password", random_secret)
-    user = f"{BROKER_USER}:{broker_password}"
-    amqp = f"amqp://{user}@{at.amqp}/{quote(at.vhost, safe='')}"
+    folder.keep("grafana/admin-password", random_secret)
     statements = []
     for service in services:
         name, password = database_name(service), folder.keep(f"{service}/database-password", random_secret)
+        server = at.postgres.replace(EACH_SERVICE, service)
         folder.keep(
-            f"{service}/clinic_database_url",
-            _constant(f"postgresql://{name}:{password}@{at.postgres}/{name}"),
+            f"{service}/clinic_database_url", _constant(f"postgresql://{name}:{password}@{server}/{name}")
         )
-        folder.keep(f"{service}/clinic_amqp_management_url", _constant(f"http://{user}@{at.management}"))
         statements += _database_statements(name, password)
-    for member in (*services, GATEWAY):
-        folder.keep(f"{member}/clinic_amqp_url", _constant(amqp))
     folder.keep("postgres/init.sql", _constant("\n".join([*statements, ""])))
-    folder.keep("rabbitmq/definitions.json", lambda: _definitions(broker_password, at.vhost))
+    users = [(access, _broker_password(folder, access, at)) for access in accesses(services)]
+    folder.keep("rabbitmq/definitions.json", lambda: _definitions(users, at.vhost))
     _make_keys(folder, services)
+
+
+def _broker_password(folder: SecretsFolder, access: Access, at: Addresses) -> str:
+    """Make a user's password and the addresses with it: of AMQP for who may use a queue, of the API by its tags."""
+    user = access.user
+    password = folder.keep(f"{user}/broker-password", random_secret)
+    amqp = f"amqp://{user}:{password}@{at.amqp}/{quote(at.vhost, safe='')}"
+    management = f"http://{user}:{password}@{at.management}"
+    if "monitoring" in access.tags:
+        folder.keep(f"{user}/host", _constant(management))
+        return password
+    folder.keep(f"{user}/clinic_amqp_url", _constant(amqp))
+    if access.tags:
+        folder.keep(f"{user}/clinic_amqp_management_url", _constant(management))
+    return password
 
 
 def _make_keys(folder: SecretsFolder, services: tuple[str, ...]) -> None:
@@ -89,13 +101,24 @@ def _database_statements(name: str, password: str) -> list[str]:
     ]
 
 
-def _definitions(password: str, vhost: str) -> str:
+def _definitions(users: Sequence[tuple[Access, str]], vhost: str) -> str:
+    """Return what a broker without operators is set up with: nobody may more than `broker_access` says."""
     return json.dumps(
         {
-            "users": [{"name": BROKER_USER, "password": password, "tags": ["administrator"], "limits": {}}],
+            "users": [
+                {"name": access.user, "password": password, "tags": list(access.tags), "limits": {}}
+                for access, password in users
+            ],
             "vhosts": [{"name": vhost}],
             "permissions": [
-                {"user": BROKER_USER, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+                {
+                    "user": access.user,
+                    "vhost": vhost,
+                    "configure": access.configure,
+                    "write": access.write,
+                    "read": access.read,
+                }
+                for access, _ in users
             ],
         },
         indent=1,

@@ -8,13 +8,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import psycopg
 import pytest
 from clinic_identity.app import service as identity
 from clinic_shared import contracts
+from clinic_shared.broker_access import accesses
+from clinic_shared.ids import uuid7
 from clinic_shared.production import is_for_development
 from clinic_shared.service import Service
+from clinic_shared.testing import Servers
 
 PRODUCTION = {
     "CLINIC_ENV": "production",
@@ -75,6 +80,52 @@ def test_secrets_are_made_once_and_for_their_owner_only(folder: Path, clinic: An
     passwords = [text for name, text in before.items() if name.endswith("database-password")]
     assert len(set(passwords)) == len(contracts.load().services)
     assert not [name for name, text in before.items() if is_for_development(text.decode())]
+
+
+def test_each_process_has_a_broker_user_that_may_what_it_needs(folder: Path) -> None:
+    definitions = json.loads((folder / "rabbitmq" / "definitions.json").read_text())
+    users = {user["name"]: user for user in definitions["users"]}
+    assert set(users) == {*contracts.load().services, "gateway", "topology", "keda"}
+    assert not [name for name, user in users.items() if "administrator" in user["tags"]]
+    permissions = {one["user"]: one for one in definitions["permissions"]}
+    for access in accesses(tuple(contracts.load().services)):
+        given = permissions[access.user]
+        assert (given["configure"], given["write"], given["read"]) == (
+            access.configure,
+            access.write,
+            access.read,
+        )
+    url = urlsplit((folder / "scheduling" / "clinic_amqp_url").read_text())
+    assert (url.username, url.password) == ("scheduling", users["scheduling"]["password"])
+    assert len({user["password"] for user in users.values()}) == len(users)
+
+
+def test_databases_may_be_servers_of_their_own(tmp_path: Path, clinic: Any) -> None:
+    made = clinic(
+        "secrets", "init", tmp_path / "s", "--postgres", "{service}-database-rw:5432", "--vhost", "clinic"
+    )
+    assert made.returncode == 0
+    url = urlsplit((tmp_path / "s" / "lab-integration" / "clinic_database_url").read_text())
+    assert (url.hostname, url.path) == ("lab-integration-database-rw", "/clinic_lab_integration")
+    assert (tmp_path / "s" / "gateway" / "clinic_amqp_url").read_text().endswith("@rabbitmq:5672/clinic")
+
+
+def test_a_broker_takes_the_definitions(folder: Path, servers: Servers) -> None:
+    """In a virtual host and under names of this test's own."""
+    run = uuid7().hex
+    definitions = json.loads((folder / "rabbitmq" / "definitions.json").read_text())
+    for entry in (*definitions["users"], *definitions["vhosts"]):
+        entry["name"] = run if entry["name"] == "/" else f"{entry['name']}-{run}"
+    for entry in definitions["permissions"]:
+        entry |= {"vhost": run, "user": f"{entry['user']}-{run}"}
+    with httpx.Client(base_url=servers.management_url, trust_env=False, timeout=20) as management:
+        management.post("/api/definitions", json=definitions).raise_for_status()
+        password = (folder / "patients" / "broker-password").read_text()
+        me = management.get("/api/whoami", auth=(f"patients-{run}", password))
+        for user in definitions["users"]:
+            management.delete(f"/api/users/{user['name']}").raise_for_status()
+        management.delete(f"/api/vhosts/{run}").raise_for_status()
+    assert me.json()["tags"] == ["management"]
 
 
 def test_every_service_could_start_with_them_once_the_vendors_are_brought(folder: Path, clinic: Any) -> None:
