@@ -62,7 +62,7 @@ class Gateway:
         self._revocations = revocations
         self.health = Health()
         self._upstreams = Upstreams(settings)
-        self._guards = Guards(tuple(self._upstreams.urls))
+        self._guards = Guards(self._upstreams.urls, load_shedding=settings.load_shedding)
         self._proxy = Proxy(self._upstreams, self._guards, settings)
         self._own = self._own_pages()
         burst = settings.rate_burst_seconds

@@ -103,6 +103,19 @@ class CircuitOpenError(DomainError):
         self.retry_after_seconds = math.ceil(wait_seconds)
 
 
+class OverloadedError(DomainError):
+    """More is asked of the service than it can answer in time. The request had no effect.
+
+    What laboratories and payment providers hand over goes before everything else.
+    """
+
+    slug = "overloaded"
+    title = "The service has too much to do at this moment"
+    status = 503
+    retry_after_seconds = 1
+    fix = "Try again after `Retry-After` seconds, and then after ever longer pauses."
+
+
 class RequestTimeoutError(DomainError):
     """The body didn't arrive within the time that a request has."""
 

@@ -1,11 +1,13 @@
-"""What stands before each service: its circuit breaker and its retry budgets, told and measured.
+"""What stands before each service: circuit breaker, retry budgets, admission; told and measured.
 
 A service's intake (laboratories, webhooks) has a circuit of its own: it goes on accepting while its
 database is down, when everything else of that service answers 503.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
@@ -14,9 +16,24 @@ import structlog
 from clinic_shared.problems import OUTAGE_HEADER
 from clinic_shared.telemetry import allow_log_keys
 
+from clinic_gateway.admission import Admission, Place
 from clinic_gateway.breaker import Circuit, CircuitBreaker
-from clinic_gateway.errors import BadGatewayError, NotInstalledError, ServiceDownError, ServiceTimeoutError
-from clinic_gateway.metrics import CIRCUIT_OPENED, CIRCUIT_STATE, RETRIES
+from clinic_gateway.concurrency import ConcurrencyLimit, Kind, LimitPolicy
+from clinic_gateway.errors import (
+    BadGatewayError,
+    NotInstalledError,
+    OverloadedError,
+    ServiceDownError,
+    ServiceTimeoutError,
+)
+from clinic_gateway.metrics import (
+    CIRCUIT_OPENED,
+    CIRCUIT_STATE,
+    CONCURRENCY_LIMIT,
+    IN_FLIGHT,
+    RETRIES,
+    SHED,
+)
 from clinic_gateway.retries import RetryBudget
 from clinic_gateway.routes import Route
 
@@ -31,15 +48,18 @@ _LEVELS = {Circuit.CLOSED: 0, Circuit.HALF_OPEN: 1, Circuit.OPEN: 2}
 
 
 class Guard:
-    """One way into one service."""
+    """One way into one service. The places inside are the same for both ways."""
 
-    def __init__(self, upstream: str, breaker: CircuitBreaker | None = None) -> None:
-        self.upstream = upstream
-        self.breaker = breaker or CircuitBreaker()
+    def __init__(self, service: str, admission: Admission, *, intake: bool) -> None:
+        self.upstream = f"{service} intake" if intake else service
+        self.breaker = CircuitBreaker()
+        self._service = service
+        self._admission = admission
+        self._intake = intake
         self.retries = RetryBudget(RETRY_RATIO, RETRY_RESERVE)
         self.waits = RetryBudget(WAIT_RATIO, WAIT_RESERVE)
         self._told = Circuit.CLOSED
-        CIRCUIT_STATE.labels(upstream).set(0)
+        CIRCUIT_STATE.labels(self.upstream).set(0)
 
     def begin(self) -> None:
         """Count a request that is sent for the first time."""
@@ -60,6 +80,14 @@ class Guard:
         ticket = self.breaker.admit(time.monotonic())
         self.tell()
         return Attempt(self, ticket, is_sent)
+
+    async def enter(self, kind: Kind, seconds_left: float) -> Place:
+        """Wait for a place with the service. Raises OverloadedError."""
+        try:
+            return await self._admission.enter(kind, intake=self._intake, seconds_left=seconds_left)
+        except OverloadedError:
+            SHED.labels(self._service, "intake" if self._intake else "other").inc()
+            raise
 
     def tell(self) -> None:
         """Say it once when the circuit's state has changed."""
@@ -83,12 +111,17 @@ class Attempt:
         self._ticket = ticket
         self._is_sent = is_sent
         self._judged = False
+        self._place: Place | None = None
+
+    async def take_place(self, kind: Kind, seconds_left: float) -> None:
+        self._place = await self._guard.enter(kind, seconds_left)
 
     def __enter__(self) -> Self:
         return self
 
     def answered(self, answer: aiohttp.ClientResponse) -> None:
         self._judged = True
+        self._leave(answered=answer.status < HTTPStatus.INTERNAL_SERVER_ERROR)
         if OUTAGE_HEADER in answer.headers:
             self._guard.breaker.failed(self._ticket, time.monotonic())
         else:
@@ -100,6 +133,7 @@ class Attempt:
     ) -> None:
         if self._judged:
             return
+        self._leave(answered=False)
         breaker = self._guard.breaker
         unreachable = isinstance(error, ServiceDownError)
         broken = isinstance(error, ServiceTimeoutError | BadGatewayError) and self._is_sent()
@@ -109,12 +143,18 @@ class Attempt:
             breaker.abandoned(self._ticket)
         self._guard.tell()
 
+    def _leave(self, *, answered: bool) -> None:
+        if self._place is not None:
+            self._place.leave(answered=answered)
+            self._place = None
+
 
 class Guards:
-    """One per installed service, and one more for the intake of those that have it."""
+    """Two per installed service: one for its intake, one for everything else."""
 
-    def __init__(self, services: tuple[str, ...]) -> None:
-        self._guards = {service: (Guard(service), Guard(f"{service} intake")) for service in services}
+    def __init__(self, services: Iterable[str], *, load_shedding: bool) -> None:
+        policy = LimitPolicy() if load_shedding else LimitPolicy(initial=math.inf, highest=math.inf)
+        self._guards = {service: _both_ways(service, ConcurrencyLimit(policy)) for service in services}
 
     def of(self, route: Route) -> Guard:
         """Raises NotInstalledError."""
@@ -127,3 +167,10 @@ class Guards:
         """Return the circuits that aren't closed, by name."""
         every = (guard for pair in self._guards.values() for guard in pair)
         return {guard.upstream: guard.breaker.state for guard in every if guard.breaker.state != "closed"}
+
+
+def _both_ways(service: str, limit: ConcurrencyLimit) -> tuple[Guard, Guard]:
+    CONCURRENCY_LIMIT.labels(service).set_function(lambda: limit.limit)
+    IN_FLIGHT.labels(service).set_function(lambda: limit.in_flight)
+    admission = Admission(limit)
+    return Guard(service, admission, intake=False), Guard(service, admission, intake=True)

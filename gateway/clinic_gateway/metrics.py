@@ -18,3 +18,18 @@ RETRIES = Counter(
     ("upstream", "cause", "outcome"),
     registry=REGISTRY,
 )
+SHED = Counter(
+    "clinic_gateway_shed_total",
+    "Requests refused because the service has too much to do, by lane: intake, other",
+    ("upstream", "lane"),
+    registry=REGISTRY,
+)
+CONCURRENCY_LIMIT = Gauge(
+    "clinic_gateway_concurrency_limit",
+    "Requests that a service is given at once",
+    ("upstream",),
+    registry=REGISTRY,
+)
+IN_FLIGHT = Gauge(
+    "clinic_gateway_in_flight", "Requests that a service is working on", ("upstream",), registry=REGISTRY
+)

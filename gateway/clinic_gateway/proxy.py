@@ -17,6 +17,7 @@ from clinic_shared.errors import DomainError, ReferenceNotYetKnownError
 from clinic_shared.problems import OUTAGE_HEADER
 from multidict import CIMultiDict
 
+from clinic_gateway.concurrency import Kind
 from clinic_gateway.errors import (
     BadGatewayError,
     BodyTooLargeError,
@@ -115,6 +116,7 @@ class RequestBody:
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     guard: Guard
+    kind: Kind
     service: str
     target: str
     headers: CIMultiDict[str]
@@ -141,7 +143,8 @@ class Proxy:
         guard = self._guards.of(route)
         guard.begin()
         headers = request_headers(exchange, address)
-        request = Outgoing(guard, route.service, target or exchange.target, headers)
+        kind = (route.prefix, exchange.method)
+        request = Outgoing(guard, kind, route.service, target or exchange.target, headers)
         if not exchange.has_body:
             await self._send_buffered(exchange, request, None)
             return
@@ -219,10 +222,16 @@ class Proxy:
     async def _ask(
         self, exchange: Exchange, request: Outgoing, data: bytes | RequestBody | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send once, if the circuit is closed, within what is left of the request's time."""
-        left = exchange.seconds_left
-        request.headers[DEADLINE_HEADER] = str(int(left * 1000))
-        with request.guard.attempt(lambda: not isinstance(data, RequestBody) or data.complete) as attempt:
+        """Send once, if the circuit is closed, within what is left of the request's time.
+
+        A streamed body takes no place: it would hold it for as long as its sender likes.
+        """
+        streamed = data if isinstance(data, RequestBody) else None
+        with request.guard.attempt(lambda: streamed is None or streamed.complete) as attempt:
+            if streamed is None:
+                await attempt.take_place(request.kind, exchange.seconds_left)
+            left = exchange.seconds_left
+            request.headers[DEADLINE_HEADER] = str(int(left * 1000))
             async with self._upstreams.request(
                 request.service,
                 exchange.method,

@@ -59,6 +59,7 @@ class GatewaySettings(BaseModel):
     deadline_seconds: float = Field(default=20, gt=0, description="from a request's arrival to its answer")
     intake_deadline_seconds: float = Field(default=30, gt=0)
     document_deadline_seconds: float = Field(default=300, gt=0)
+    load_shedding: bool = Field(default=True, description="whether an overloaded service is protected")
     reference_retry_seconds: float = Field(
         default=2, description="design rule 8: register-then-book just works"
     )
