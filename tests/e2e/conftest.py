@@ -1,5 +1,6 @@
 """One whole system for all journeys: what `make up` starts, beside any other that runs here."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,12 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         tmp_path_factory.mktemp("e2e"), CLINIC_ENVIRONMENT="test", CLINIC_RATE_SIGN_IN_PER_SECOND="0"
     ) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def journey(system: System) -> subprocess.CompletedProcess[str]:
+    """The patient's journey, led once; returns how `make demo` ended."""
+    return system.clinic("demo")
 
 
 @pytest.fixture(scope="session")

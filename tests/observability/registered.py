@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from clinic_shared import contracts
 from clinic_shared.metrics import REGISTRY, StoredCounter
 
-_SUFFIXES = {
+_SUFFIXES: dict[str, dict[str, tuple[str, ...]]] = {
     "counter": {"_total": (), "_created": ()},
     "gauge": {"": ()},
     "info": {"_info": ()},

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -67,7 +68,7 @@ def test_every_alert_is_tested_both_ways() -> None:
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
-def test_an_alert_says_how_bad_it_is_what_it_means_and_what_to_do(alert: dict) -> None:
+def test_an_alert_says_how_bad_it_is_what_it_means_and_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in SEVERITIES
     assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
     assert alert["annotations"]["runbook_url"] == f"deploy/runbooks/{alert['alert']}.md"
@@ -80,8 +81,8 @@ def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
 
 
 def test_runbooks_name_commands_and_alerts_that_exist() -> None:
-    known = get_command(cli.build())
-    groups = {name: getattr(command, "commands", None) for name, command in known.commands.items()}
+    known: Any = get_command(cli.build())
+    groups = {name: getattr(command, "commands", {}) for name, command in known.commands.items()}
     names = {alert["alert"] for alert in alerts()}
     for page in RUNBOOKS.glob("*.md"):
         text = page.read_text(encoding="utf-8")
