@@ -83,7 +83,7 @@ class EventFlow(BaseModel):
     """One service as a node of the map, with the edges that end in it."""
 
     service: str
-    workers: Annotated[int, Field(description="Workers that spoke within the last half minute")]
+    workers: Annotated[int, Field(description="Workers that spoke within the last minute")]
     silent_seconds: Annotated[float | None, Field(description="Since a worker spoke last")]
     outbox_pending: int
     outbox_oldest_seconds: float

@@ -59,6 +59,7 @@ log = structlog.get_logger()
 OFTEN_SECONDS = 5.0
 SELDOM_SECONDS = 30.0
 SHARE_OF_TIME = 0.01
+MOST_SELDOM_SECONDS = 600.0
 MOST_COUNTED = 100_000
 OVERDUE_SECONDS = 60
 UNKNOWN = "unknown"
@@ -93,7 +94,7 @@ Measure = Callable[["Measuring", Transaction], Awaitable[None]]
 
 @dataclass
 class Turn:
-    """One measurement and when it is due."""
+    """One measurement and when it is due. What is asked often costs little, however long it has to wait."""
 
     name: str
     every_seconds: float
@@ -101,7 +102,10 @@ class Turn:
     due_at: float = 0.0
 
     def took(self, seconds: float) -> None:
-        self.due_at = time.monotonic() + max(self.every_seconds, seconds / SHARE_OF_TIME)
+        pause = self.every_seconds
+        if pause >= SELDOM_SECONDS:
+            pause = min(max(pause, seconds / SHARE_OF_TIME), MOST_SELDOM_SECONDS)
+        self.due_at = time.monotonic() + pause
 
 
 class Measuring:
@@ -126,10 +130,10 @@ class Measuring:
             Management(url.get_secret_value(), settings.amqp_url.get_secret_value()) if url else None
         )
         self.turns = [
+            Turn("workers", OFTEN_SECONDS, _tell_of_this_worker),
             Turn("backlog", OFTEN_SECONDS, _measure_backlog),
             Turn("kept", OFTEN_SECONDS, _measure_kept),
             Turn("events", OFTEN_SECONDS, _measure_events),
-            Turn("workers", OFTEN_SECONDS, _tell_of_this_worker),
             Turn("timers", OFTEN_SECONDS, _measure_timers),
             Turn("intake", OFTEN_SECONDS, _measure_intake),
             Turn("ledger", SELDOM_SECONDS, _measure_ledger),

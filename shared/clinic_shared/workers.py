@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_shared.database import Transaction
 from clinic_shared.events import runtime_metadata
 
-ALIVE_SECONDS = 30
+ALIVE_SECONDS = 60
 FORGOTTEN_AFTER = timedelta(hours=1)
 HEARTBEAT = ""
 """The row that a worker without a queue has too."""

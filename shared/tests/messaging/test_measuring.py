@@ -12,7 +12,14 @@ from clinic_shared.app import worker_app
 from clinic_shared.deliveries import Consumer
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
-from clinic_shared.measuring import SHARE_OF_TIME, Measuring, Turn
+from clinic_shared.measuring import (
+    MOST_SELDOM_SECONDS,
+    OFTEN_SECONDS,
+    SELDOM_SECONDS,
+    SHARE_OF_TIME,
+    Measuring,
+    Turn,
+)
 from clinic_shared.relay import Relay
 from clinic_shared.service import Runtime
 from clinic_shared.tally import HOUR_MS, SETTLING_SECONDS, Direction
@@ -217,11 +224,20 @@ async def test_a_measurement_that_fails_is_counted_and_the_others_go_on(
 
 
 def test_what_takes_long_is_measured_more_rarely() -> None:
-    turn = Turn("ledger", 5.0, _nothing)
-    turn.took(2.0)
-    assert turn.due_at - time.monotonic() == pytest.approx(2.0 / SHARE_OF_TIME, abs=1)
-    turn.took(0.001)
-    assert turn.due_at - time.monotonic() == pytest.approx(5.0, abs=1)
+    def next_after(turn: Turn, seconds: float) -> float:
+        turn.took(seconds)
+        return turn.due_at - time.monotonic()
+
+    ledger = Turn("ledger", SELDOM_SECONDS, _nothing)
+    assert next_after(ledger, 2.0) == pytest.approx(2.0 / SHARE_OF_TIME, abs=1)
+    assert next_after(ledger, 0.001) == pytest.approx(SELDOM_SECONDS, abs=1)
+    assert next_after(ledger, 60.0) == pytest.approx(MOST_SELDOM_SECONDS, abs=1)
+
+
+def test_on_a_busy_machine_the_cheap_measurements_keep_their_pace() -> None:
+    heartbeat = Turn("workers", OFTEN_SECONDS, _nothing)
+    heartbeat.took(3.0)
+    assert heartbeat.due_at - time.monotonic() == pytest.approx(OFTEN_SECONDS, abs=1)
 
 
 async def _nothing(*_: object) -> None: ...
