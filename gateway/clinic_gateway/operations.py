@@ -23,7 +23,17 @@ from clinic_gateway.upstream import Upstreams
 
 FAN_OUT_TIMEOUT_SECONDS = 5
 SHARED_PAGES = frozenset(
-    ("ledger", "events", "messages", "dead-letters", "event-flow", "summary", "replays", "rebuilds")
+    (
+        "ledger",
+        "events",
+        "messages",
+        "dead-letters",
+        "event-flow",
+        "summary",
+        "replays",
+        "rebuilds",
+        "partitions",
+    )
 )
 EVENT_FLOW = f"{OPERATIONS_PREFIX}/event-flow"
 PAGES = SHARED_PAGES | {"intake"}

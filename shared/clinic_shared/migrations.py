@@ -18,17 +18,25 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from clinic_shared.ids import uuid7_floor
+from clinic_shared.partition_upkeep import create_missing
 
 RUNTIME_DIR = Path(__file__).parent / "runtime_migrations"
 RUNTIME_VERSION_TABLE = "alembic_version_runtime"
 SERVICE_VERSION_TABLE = "alembic_version"
-MONTHS_AHEAD = 3
 LOCK_TIMEOUT_SECONDS = 3
 """Longer than a request's transaction, shorter than what a client waits: all others queue behind the waiting one."""
 ATTEMPTS = 60
 PAUSE_SECONDS = 1.0
 _LOCK = 0x0C11_71C0
+
+
+# Events are kept in the copies of a read model too, which have the old shape from here on.
+_GIVE_COPIES_UP = text("""
+    UPDATE rebuild SET state = CASE state WHEN 'swapped' THEN 'done' ELSE 'failed' END,
+        failure = CASE state WHEN 'swapped' THEN failure ELSE 'a migration changed the tables' END,
+        finished_at = coalesce(finished_at, now())
+    WHERE state IN ('filling', 'comparing', 'swapped')
+""")
 
 
 def migrate(sqlalchemy_url: str, migrations_dir: Path) -> None:
@@ -39,8 +47,11 @@ def migrate(sqlalchemy_url: str, migrations_dir: Path) -> None:
     """
     with _locked(sqlalchemy_url) as connection:
         _patiently(connection, lambda: _upgrade(connection, RUNTIME_DIR, RUNTIME_VERSION_TABLE))
+        if not _has_all(connection, migrations_dir, SERVICE_VERSION_TABLE):
+            connection.execute(_GIVE_COPIES_UP)
+        connection.commit()
         _patiently(connection, lambda: _upgrade(connection, migrations_dir, SERVICE_VERSION_TABLE))
-        _patiently(connection, lambda: ensure_partitions(connection, datetime.now(UTC)))
+        create_missing(connection, datetime.now(UTC))
 
 
 def _patiently(connection: Connection, work: Callable[[], None]) -> None:
@@ -90,27 +101,11 @@ def _upgrade(connection: Connection, directory: Path, version_table: str) -> Non
 
 def is_current(connection: Connection, migrations_dir: Path) -> bool:
     """Tell whether this code's migrations are all applied (readiness)."""
-    return all(
-        MigrationContext.configure(connection, opts={"version_table": table}).get_current_heads()
-        >= tuple(ScriptDirectory(str(directory)).get_heads())
-        for directory, table in (
-            (RUNTIME_DIR, RUNTIME_VERSION_TABLE),
-            (migrations_dir, SERVICE_VERSION_TABLE),
-        )
+    return _has_all(connection, RUNTIME_DIR, RUNTIME_VERSION_TABLE) and _has_all(
+        connection, migrations_dir, SERVICE_VERSION_TABLE
     )
 
 
-def ensure_partitions(connection: Connection, now: datetime) -> None:
-    """Create this month's partitions of the event log and inbox, and those of the months to come."""
-    month = datetime(now.year, now.month, 1, tzinfo=UTC)
-    for _ in range(MONTHS_AHEAD + 1):
-        following = datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=UTC)
-        for table in ("event", "inbox"):
-            connection.execute(
-                text(
-                    f"CREATE TABLE IF NOT EXISTS {table}_{month:%Y_%m} PARTITION OF {table} "
-                    f"FOR VALUES FROM ('{uuid7_floor(month)}') TO ('{uuid7_floor(following)}')"
-                )
-            )
-        month = following
-    connection.commit()
+def _has_all(connection: Connection, directory: Path, version_table: str) -> bool:
+    current = MigrationContext.configure(connection, opts={"version_table": version_table})
+    return current.get_current_heads() >= tuple(ScriptDirectory(str(directory)).get_heads())

@@ -1,4 +1,7 @@
-"""What an operator asks of event logs and read models: resend, rebuild, compare, roll back, and how far it is."""
+"""What an operator asks of event logs and read models: resend, rebuild, roll back, and how far it is.
+
+And which months of the logs are there, and until when.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,10 +12,11 @@ from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy import Row
 
-from clinic_shared import contracts, rebuild, replay
+from clinic_shared import contracts, partitions, rebuild, replay
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import InvalidRequestError
+from clinic_shared.partition_upkeep import retention_of
 from clinic_shared.rebuild import NoReadModelError, ReadModel
 from clinic_shared.replay import Purpose, Wanted
 from clinic_shared.routing import ClinicRouter, CurrentRuntime, Tx
@@ -139,6 +143,23 @@ class Rebuilds(BaseModel):
     rebuilds: list[RebuildDocument]
 
 
+class PartitionEntry(BaseModel):
+    """A month of a table, or its default partition: rows there mean that nobody made the months ahead."""
+
+    table: str
+    name: str
+    starts_at: datetime | None
+    ends_at: datetime | None
+    expires_at: datetime | None = Field(description="Null: kept for good, or on legal hold")
+    estimated_rows: int
+    size_bytes: int
+
+
+class Partitions(BaseModel):
+    legal_hold: bool
+    partitions: list[PartitionEntry]
+
+
 @router.get("/replays", permission=READ)
 async def list_replays(tx: Tx, limit: Limit = 20) -> Replays:
     """What this service asked of event logs, and what its own was asked for; the newest first."""
@@ -222,6 +243,29 @@ async def roll_back_rebuild(tx: Tx, runtime: CurrentRuntime, rebuild_id: UUID) -
     """Put the read model of before the swap back. It has got every event since."""
     await rebuild.roll_back(tx, _model(runtime), rebuild_id)
     return RebuildAsked(rebuild_id=rebuild_id)
+
+
+@router.get("/partitions", permission=READ)
+async def list_partitions(tx: Tx, runtime: CurrentRuntime) -> Partitions:
+    """The months of this service's event log and inbox, their sizes, and when each may go."""
+    _audit_read(tx, "Partition")
+    found = await tx.connection.run_sync(partitions.listed)
+    retention = retention_of(runtime.settings)
+    return Partitions(
+        legal_hold=retention.legal_hold,
+        partitions=[
+            PartitionEntry(
+                table=partition.table,
+                name=partition.name,
+                starts_at=partition.month.starts_at if partition.month else None,
+                ends_at=partition.month.ends_at if partition.month else None,
+                expires_at=retention.expires_at(partition),
+                estimated_rows=partition.rows,
+                size_bytes=partition.size_bytes,
+            )
+            for partition in found
+        ],
+    )
 
 
 def _model(runtime: Any) -> ReadModel:

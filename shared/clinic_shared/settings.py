@@ -48,6 +48,13 @@ class ServiceSettings(BaseSettings):
     relay_lease_seconds: float = Field(
         default=10, ge=1, description="after how long of silence a relay's shards go to the other relays"
     )
+    event_retention_days: int = Field(
+        default=400, ge=31, description="how long the event log is kept; state events of older ones stay"
+    )
+    inbox_retention_days: int = Field(
+        default=400, ge=31, description="how long a consumer knows what took effect: longer than any redrive"
+    )
+    legal_hold: bool = Field(default=False, description="nothing of the event log or inbox is dropped")
     jwks_url: str | None = None
     token_issuer: str = "https://clinic.invalid"  # noqa: S105  # an address, no secret
     token_audience: str = "clinic-api"  # noqa: S105  # a name, no secret
@@ -59,6 +66,13 @@ class ServiceSettings(BaseSettings):
     subscribed_services: str = Field(
         default="", description="installed services, comma separated; empty means all of subscriptions.yaml"
     )
+
+    @model_validator(mode="after")
+    def _inbox_outlives_the_log(self) -> Self:
+        # What is resent from the log must be known here, or it would take effect twice.
+        if self.inbox_retention_days < self.event_retention_days:
+            raise ValueError("CLINIC_INBOX_RETENTION_DAYS is less than CLINIC_EVENT_RETENTION_DAYS")
+        return self
 
     @model_validator(mode="after")
     def _refuse_what_is_unfit_for_production(self) -> Self:

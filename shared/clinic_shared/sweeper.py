@@ -1,13 +1,15 @@
-"""Housekeeping of the runtime's own tables: expired idempotency keys, partitions for months to come."""
+"""Housekeeping of the runtime's own tables: expired idempotency keys, old replays, partitions."""
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
+from clinic_shared import replay
 from clinic_shared.idempotency import purge_expired
-from clinic_shared.migrations import ensure_partitions
+from clinic_shared.partition_upkeep import keep_partitions
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 INTERVAL_SECONDS = 3600
+REPLAYS_KEPT = timedelta(days=90)
 
 
 async def sweep(runtime: "Runtime", stop: asyncio.Event) -> None:
@@ -31,5 +34,5 @@ async def sweep(runtime: "Runtime", stop: asyncio.Event) -> None:
 async def sweep_once(runtime: "Runtime") -> None:
     async with runtime.database.transaction() as transaction:
         await purge_expired(transaction)
-    async with runtime.database.engine.connect() as connection:
-        await connection.run_sync(ensure_partitions, runtime.clock.now())
+        await replay.forget_old(transaction, older_than=REPLAYS_KEPT)
+    await keep_partitions(runtime)
