@@ -20,11 +20,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "commands_ledger": ("ledger",),
     "commands_flow": ("flow",),
     "commands_trace": ("trace",),
+    "commands_partitions": ("partitions",),
 }
 GROUPS: dict[str, str] = {
     "lab": "commands_lab",
     "dead-letters": "commands_dead_letters",
     "events": "commands_events",
+    "reporting": "commands_reporting",
     "topology": "commands_topology",
     "audit": "commands_audit",
     "secrets": "commands_secrets",
