@@ -4,6 +4,7 @@ import pytest
 from clinic_notifications import tables
 from clinic_notifications.app import service
 from clinic_shared import contracts
+from clinic_shared.events import Origin
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import ServiceHarness
 from pydantic import ValidationError
@@ -52,6 +53,15 @@ async def test_what_patients_are_told_is_queued_once_and_published(
     assert message["purpose"] == SAID[event_type]
     [event] = await notifications.events("notifications.message-queued.v1")
     assert event.data["about_id"] == str(message["about_id"])
+
+
+async def test_nobody_is_told_of_what_is_replayed(notifications: ServiceHarness) -> None:
+    for event_type in EVENT_TYPES:
+        for example in contracts.examples(event_type):
+            told = (event_type, example["data"], example.get("private"))
+            assert await notifications.deliver(*told, origin=Origin.REPLAY) == "applied"
+    assert await rows(notifications, tables.message) == []
+    assert await notifications.events() == []
 
 
 async def test_the_others_tell_patients_nothing(notifications: ServiceHarness) -> None:
