@@ -51,7 +51,7 @@ def migrate(sqlalchemy_url: str, migrations_dir: Path) -> None:
             connection.execute(_GIVE_COPIES_UP)
         connection.commit()
         _patiently(connection, lambda: _upgrade(connection, migrations_dir, SERVICE_VERSION_TABLE))
-        create_missing(connection, datetime.now(UTC))
+        _patiently(connection, lambda: create_missing(connection, datetime.now(UTC)))
 
 
 def _patiently(connection: Connection, work: Callable[[], None]) -> None:
