@@ -12,6 +12,7 @@ from clinic_shared.main import Role, run
 from clinic_local.children import Child
 from clinic_local.discovery import Code
 from clinic_local.environment import Environments
+from clinic_local.other_release import other_release
 from clinic_local.rabbitmq import RabbitServer
 from clinic_local.tasks import Task
 
@@ -39,8 +40,11 @@ def children(code: Code, environments: Environments, logs: Path) -> list[Child]:
             label = name if role == "all" else f"{name}-{role}"
             port = environments.worker_ports[name] if role == "worker" else environments.ports[name]
             environment = {**environments.of_service(name), "CLINIC_HTTP_PORT": str(port)}
-            target = partial(run, service, role)
-            found.append(Child(label, "service", target, environment, logs / f"{label}.log", port))
+            other = other_release(label, service.package_dir.name, role)
+            target = other or partial(run, service, role)
+            # Another release's worker need not answer over HTTP.
+            asked = None if other and role == "worker" else port
+            found.append(Child(label, "service", target, environment, logs / f"{label}.log", asked))
     if code.fakes is not None:
         environment = environments.of_fakes()
         target = partial(code.fakes, environment)

@@ -19,6 +19,7 @@ ADMIN_LOGIN = "admin@demo.example.org"
 ADMIN_PASSWORD = "demo-admin-password"  # noqa: S105  # a file's name below `.run/secrets/`
 # What belongs to this machine's servers and not to a service.
 _NOT_INHERITED = {
+    "CLINIC_OTHER_RELEASE",
     "CLINIC_POSTGRES_URL",
     "CLINIC_POSTGRES_SOURCE",
     "CLINIC_RABBITMQ_SOURCE",
