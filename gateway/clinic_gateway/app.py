@@ -13,10 +13,11 @@ import structlog
 import uvloop
 from clinic_shared import tracing
 from clinic_shared.auth import RemoteKeys, StaticKeys, TokenVerifier
-from clinic_shared.errors import DomainError, UnauthenticatedError
+from clinic_shared.errors import DomainError, ForbiddenError, UnauthenticatedError
 from clinic_shared.health import Health
 from clinic_shared.http_server import Listening, serve_http, stop_on_signals
 from clinic_shared.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
+from clinic_shared.principal import Principal
 from clinic_shared.problems import domain_problem, unexpected_problem
 from clinic_shared.telemetry import configure_logging
 from starlette.applications import Starlette
@@ -25,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from clinic_gateway import operations
+from clinic_gateway import operations, stream
 from clinic_gateway.errors import UnknownPathError
 from clinic_gateway.exchange import Exchange
 from clinic_gateway.guards import Guards
@@ -33,7 +34,7 @@ from clinic_gateway.limits import RateLimit
 from clinic_gateway.openapi import ApiDescription
 from clinic_gateway.pages import Pages
 from clinic_gateway.proxy import Proxy, request_headers
-from clinic_gateway.revocation_feed import RevocationFeed
+from clinic_gateway.revocation_feed import revocation_feed
 from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route, RouteTable
 from clinic_gateway.settings import GatewaySettings
 from clinic_gateway.status import Status
@@ -64,6 +65,7 @@ class Gateway:
         self._upstreams = Upstreams(settings)
         self._guards = Guards(self._upstreams.urls, load_shedding=settings.load_shedding)
         self._proxy = Proxy(self._upstreams, self._guards, settings)
+        self._stream = stream.Stream(settings, revocations, self.health)
         self._own = self._own_pages()
         burst = settings.rate_burst_seconds
         self._per_address = RateLimit(
@@ -100,11 +102,15 @@ class Gateway:
             yield
             return
         stop = asyncio.Event()
-        feed = RevocationFeed(self._settings.amqp_url.get_secret_value(), self._revocations, self.health)
-        listening = asyncio.create_task(feed.run(stop))
+        amqp_url = self._settings.amqp_url.get_secret_value()
+        feeds = (
+            revocation_feed(amqp_url, self._revocations, self.health),
+            self._stream.feed(amqp_url, self.health),
+        )
+        listening = [asyncio.create_task(feed.run(stop)) for feed in feeds]
         yield
         stop.set()
-        await listening
+        await asyncio.gather(*listening)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -139,6 +145,8 @@ class Gateway:
         self._per_address.check(_network_of(address), now)
         if route is None and operations.is_operations_path(exchange.path):
             await self._operate(exchange, address)
+        elif exchange.path == stream.PATH and exchange.method == "GET":
+            await self._follow(exchange)
         elif route is None:
             await self._own(exchange.scope, exchange.receive, _observed(exchange))
         else:
@@ -156,16 +164,24 @@ class Gateway:
         headers = request_headers(exchange, address)
         await exchange.respond(await operations.ask_all(self._upstreams, exchange.target, headers))
 
+    async def _follow(self, exchange: Exchange) -> None:
+        principal, token = await self._bearer(exchange)
+        if not principal.may(stream.SCOPE):
+            raise ForbiddenError("Your roles don't include this action.", permission=stream.SCOPE)
+        await self._stream.answer(exchange, principal, token)
+
     async def _authenticate(self, exchange: Exchange, needed: Credentials) -> None:
-        if needed is Credentials.PUBLIC:
-            return
-        scheme, _, value = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() == "basic" and needed is Credentials.TOKEN_OR_BASIC:
-            return
-        if scheme.lower() != "bearer":
+        basic = needed is Credentials.TOKEN_OR_BASIC and _authorization(exchange)[0] == "basic"
+        if needed is not Credentials.PUBLIC and not basic:
+            await self._bearer(exchange)
+
+    async def _bearer(self, exchange: Exchange) -> tuple[Principal, str]:
+        scheme, token = _authorization(exchange)
+        if scheme != "bearer":
             raise UnauthenticatedError
-        principal = await self._tokens.principal_of(value.strip())
+        principal = await self._tokens.principal_of(token)
         self._per_subject.check(str(principal.subject), time.monotonic())
+        return principal, token
 
     def _address_of(self, exchange: Exchange) -> str:
         """Return the caller's address as the outermost trusted proxy saw it."""
@@ -214,6 +230,12 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return domain_problem(request.scope, error)
 
 
+def _authorization(exchange: Exchange) -> tuple[str, str]:
+    """Return the scheme, in small letters, and the rest of the Authorization header."""
+    scheme, _, value = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return scheme.lower(), value.strip()
+
+
 def _method(exchange: Exchange) -> str:
     return exchange.method if exchange.method in METHODS else "other"
 
@@ -221,6 +243,8 @@ def _method(exchange: Exchange) -> str:
 def _label(exchange: Exchange, route: Route | None) -> str:
     if route is not None:
         return route.prefix
+    if exchange.path == stream.PATH:
+        return stream.PATH
     if operations.is_operations_path(exchange.path):
         return OPERATIONS_PREFIX
     return OWN_PATHS

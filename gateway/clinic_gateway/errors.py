@@ -69,6 +69,15 @@ class TooManyRequestsError(DomainError):
         self.retry_after_seconds = math.ceil(wait_seconds)
 
 
+class TooManyStreamsError(DomainError):
+    """The account follows live updates with as many streams as it may."""
+
+    slug = "too-many-streams"
+    title = "Too many live updates at once"
+    status = 429
+    fix = "Close a stream that isn't needed; one per browser is enough."
+
+
 class BadGatewayError(DomainError):
     """The service closed the connection before its answer was complete. It may have done its work."""
 

@@ -33,3 +33,10 @@ CONCURRENCY_LIMIT = Gauge(
 IN_FLIGHT = Gauge(
     "clinic_gateway_in_flight", "Requests that a service is working on", ("upstream",), registry=REGISTRY
 )
+STREAMS = Gauge("clinic_gateway_streams", "Open streams of live updates", registry=REGISTRY)
+STREAM_RESETS = Counter(
+    "clinic_gateway_stream_resets_total",
+    "Streams told to read everything anew: after a gap, too old, too slow",
+    ("reason",),
+    registry=REGISTRY,
+)

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from clinic_shared.errors import DomainError
 
+from clinic_gateway import stream
 from clinic_gateway.event_flow import EventFlowMap
 from clinic_gateway.operations import EVENT_FLOW, is_operations_path
 from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, RouteTable
@@ -80,6 +81,7 @@ def join(parts: Mapping[str, Document], table: RouteTable, url: str) -> Document
     }
     for service, part in parts.items():
         _add(joined, service, part, table)
+    joined["paths"][stream.PATH] = {"get": stream.OPERATION}
     if EVENT_FLOW in joined["paths"]:
         _describe_map(joined)
     return joined

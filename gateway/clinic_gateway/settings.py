@@ -41,6 +41,11 @@ class GatewaySettings(BaseModel):
     log_level: str = "INFO"
     access_log: bool = False
 
+    stream_ring: int = Field(default=10_000, ge=1, description="changes kept for streams that come back")
+    stream_backlog: int = Field(default=500, ge=1, description="changes that a slow stream may be behind")
+    stream_heartbeat_seconds: float = Field(default=15, gt=0)
+    streams_per_subject: int = Field(default=10, ge=1)
+
     trusted_hops: int = Field(
         default=0, ge=0, description="proxies in front that append to X-Forwarded-For; 0 trusts nobody's"
     )

@@ -41,7 +41,7 @@ class Revocations:
         if principal.session_id in self._sessions:
             return True
         account = self._accounts.get(principal.subject)
-        return account is not None and _issued_at(token) < account[0]
+        return account is not None and _claim(token, "iat") < account[0]
 
     def _forget_outlived(self) -> None:
         now = time.time()
@@ -49,11 +49,15 @@ class Revocations:
         self._accounts = {known: entry for known, entry in self._accounts.items() if entry[1] > now}
 
 
-def _issued_at(token: str) -> float:
-    """Read `iat` of a token that has just been verified."""
+def expires_at(token: str) -> float:
+    """Read `exp` of a token that has just been verified, in seconds of the Unix epoch."""
+    return _claim(token, "exp")
+
+
+def _claim(token: str, name: str) -> float:
     payload = token.split(".")[1]
     claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return float(claims["iat"])
+    return float(claims[name])
 
 
 class TokenCheck:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import aio_pika
 import pytest
 from clinic_gateway.tokens import Revocations
+from clinic_shared.contracts import CONTRACTS_DIR
 from clinic_shared.principal import Principal
 from clinic_shared.testing import Servers, eventually
 
@@ -108,7 +109,7 @@ def test_revocations_are_forgotten_when_their_tokens_have_expired() -> None:
 async def test_a_session_ended_at_identity_ends_here(
     start_clinic: StartClinic, bearer: Bearer, vhost: Servers, identity_exchange: Publish
 ) -> None:
-    async with start_clinic("identity", amqp_url=vhost.amqp_url) as clinic:
+    async with start_clinic("identity", amqp_url=vhost.amqp_url, contracts_dir=CONTRACTS_DIR) as clinic:
         session, subject = uuid4(), uuid4()
         headers = [bearer(session_id=session), bearer(subject=subject), bearer()]
         await eventually(lambda: says(clinic, []))
@@ -123,12 +124,12 @@ async def test_a_session_ended_at_identity_ends_here(
 async def test_without_a_broker_the_gateway_works_and_says_so(
     start_clinic: StartClinic, bearer: Bearer
 ) -> None:
-    async with start_clinic("identity", amqp_url="amqp://127.0.0.1:1") as clinic:
+    async with start_clinic("identity", amqp_url="amqp://127.0.0.1:1", contracts_dir=CONTRACTS_DIR) as clinic:
         assert (await clinic.http.get("/v1/me", headers=bearer())).status_code == 200
         answer = await clinic.http.get("/readyz")
         assert (answer.status_code, answer.json()["reasons"]) == (
             200,
-            ["revocations: the broker is unavailable"],
+            ["revocations: the broker is unavailable", "stream: the broker is unavailable"],
         )
 
 
