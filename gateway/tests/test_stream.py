@@ -102,7 +102,9 @@ async def producers(vhost: Servers) -> AsyncIterator[Producers]:
 
 
 @pytest.fixture
-async def start(vhost: Servers, start_clinic: StartClinic, producers: Producers) -> Callable[..., Any]:  # declares the exchanges
+async def start(
+    vhost: Servers, start_clinic: StartClinic, producers: Producers
+) -> Callable[..., Any]:  # declares the exchanges
     @asynccontextmanager
     async def started(**settings: Any) -> AsyncIterator[Clinic]:
         from clinic_shared.contracts import CONTRACTS_DIR
