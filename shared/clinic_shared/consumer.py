@@ -168,8 +168,9 @@ async def apply_together(
             fresh.discard(envelope.id)
             if disposition is Disposition.APPLIED or mutated("inbox-off"):
                 tx.context = context_of(envelope)
-                with tracing.processing(envelope, consumer=tx.service):
+                with tracing.processing(envelope, consumer=tx.service) as span:
                     await call(tx)
+                    span.tell("clinic.disposition", disposition)
             done.append((envelope, disposition))
     return done
 

@@ -7,12 +7,24 @@ import pytest
 from clinic_local.api_client import Caller
 from clinic_local.demo_network import Network
 from clinic_local.testing import System, running_system
+from clinic_shared.testing_spans import Collector, collecting
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def collector() -> Iterator[Collector]:
+    """What the whole system tells an OTLP collector, from its start on."""
+    with collecting() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[System]:
     with running_system(
-        tmp_path_factory.mktemp("e2e"), CLINIC_ENVIRONMENT="test", CLINIC_RATE_SIGN_IN_PER_SECOND="0"
+        tmp_path_factory.mktemp("e2e"),
+        CLINIC_ENVIRONMENT="test",
+        CLINIC_RATE_SIGN_IN_PER_SECOND="0",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="500",
     ) as started:
         yield started
 
