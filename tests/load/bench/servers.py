@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import psycopg
 from aiohttp import web
-from clinic_local.paths import run_dir
+from clinic_local.paths import private_dir, run_dir, write_private
 from clinic_local.ports import LOOPBACK
 from clinic_local.postgres import PostgresServer
 from clinic_local.servers import Postgres, Rabbit, RabbitServer
@@ -26,6 +27,7 @@ from clinic_shared.service import Runtime, Service, running
 ISSUER = "https://clinic.bench"
 SECONDS = float(os.environ.get("BENCH_SECONDS", "10"))
 CLIENTS = 16
+READY_SECONDS = 60
 SQL = Path(__file__).parent
 
 
@@ -78,7 +80,7 @@ class Bench:
         )
         url = f"http://{LOOPBACK}:{port}"
         try:
-            await until_ready(f"{url}/readyz")
+            await until_ready(f"{url}/readyz", process)
             yield url
         finally:
             process.terminate()
@@ -122,16 +124,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def until_ready(url: str) -> None:
-    deadline = time.monotonic() + 60
+async def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    last = "no answer"
     async with aiohttp.ClientSession() as http:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and process.poll() is None:
             with suppress(aiohttp.ClientError):
                 async with http.get(url) as answer:
+                    last = await answer.text()
                     if answer.status == web.HTTPOk.status_code:
                         return
             await asyncio.sleep(0.1)
-    raise TimeoutError(url)
+    raise TimeoutError(f"{url}: {last}")
 
 
 async def rate_of(operation: Callable[[aiohttp.ClientSession, int], Awaitable[None]]) -> float:
@@ -177,6 +181,8 @@ def servers() -> Iterator[tuple[PostgresServer, RabbitServer]]:
     """Start servers that keep what they confirm: the limits are those of durable storage."""
     with tempfile.TemporaryDirectory(prefix="polyclinic-bench-") as folder:
         root = Path(folder)
+        # Services run as in production, where what is made for development is refused.
+        write_private(private_dir(run_dir(root) / "secrets") / "rabbitmq", secrets.token_urlsafe(24))
         postgres = Postgres(root).start(run_dir(root) / "postgres", durable=True)
         rabbitmq = Rabbit(root).start(run_dir(root) / "rabbitmq", durable=True)
         try:
