@@ -21,7 +21,7 @@ from clinic_shared.ids import uuid7_time
 from clinic_shared.management import Management
 from clinic_shared.routing import ClinicRouter, CurrentRuntime, Tx
 from clinic_shared.tally import Count, Direction, Window, producer_of
-from clinic_shared.topology import installed, queues_of
+from clinic_shared.topology import event_queue, installed, queues_of
 from clinic_shared.workers import Waiting, Workers
 
 if TYPE_CHECKING:
@@ -134,7 +134,10 @@ async def _flow(tx: Transaction, runtime: "Runtime", depths: dict[str, int], *, 
         for event in known.consumed_by(tx.service)
     ]
     subscriptions = [
-        _subscription(queue, types, depths.get(queue), told, now) for queue in queues_of(runtime)
+        _subscription(queue, types, depths.get(queue), told, now)
+        for queue in queues_of(runtime)
+        # What services ask of each other's logs comes from no service: no edge of this map.
+        if queue != event_queue(tx.service, contracts.PLATFORM)
     ]
     pending, oldest = await _outbox(tx)
     return EventFlow(

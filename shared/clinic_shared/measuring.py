@@ -18,9 +18,10 @@ from sqlalchemy import text
 
 from clinic_shared import contracts, tally, workers
 from clinic_shared.database import Transaction
+from clinic_shared.health import Health
 from clinic_shared.ids import uuid7, uuid7_time
 from clinic_shared.ledger import Ledger
-from clinic_shared.loops import pause
+from clinic_shared.loops import keep_running, pause
 from clinic_shared.management import Management
 from clinic_shared.metrics import (
     ACCOUNTED_APPLIED,
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 OFTEN_SECONDS = 5.0
+DEPTHS_SECONDS = 14.0
+"""The broker refreshes its figures every few seconds and is asked by every worker there is."""
 SELDOM_SECONDS = 30.0
 SHARE_OF_TIME = 0.01
 MOST_SELDOM_SECONDS = 600.0
@@ -124,6 +127,8 @@ class Measuring:
         ]
         self.worker = uuid7()
         self.waiting: dict[str, Waiting] = {}
+        self._depths: dict[str, int] = {}
+        self._depths_asked_at = 0.0
         settings = runtime.settings
         url = settings.amqp_management_url
         self._management = (
@@ -143,13 +148,17 @@ class Measuring:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Measure until told to stop; what fails is counted, and leaves the other measurements alone."""
+        await keep_running("measuring", stop, partial(self._measure, stop), Health.of(self.runtime))
+        await self.close()
+
+    async def _measure(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await self._look_at_queues()
             for turn in self.turns:
                 if time.monotonic() >= turn.due_at and not stop.is_set():
                     await self._take(turn)
+            Health.of(self.runtime).report("measuring", None)
             await pause(stop, OFTEN_SECONDS)
-        await self.close()
 
     async def close(self) -> None:
         if self._management is not None:
@@ -157,6 +166,7 @@ class Measuring:
 
     async def measure_once(self) -> None:
         """Take every measurement now. Raises what goes wrong."""
+        self._depths_asked_at = 0.0
         await self._look_at_queues()
         for turn in self.turns:
             async with self.runtime.database.transaction() as tx:
@@ -175,7 +185,10 @@ class Measuring:
         turn.took(time.monotonic() - began_at)
 
     async def _look_at_queues(self) -> None:
-        depths = await self._depths()
+        if time.monotonic() - self._depths_asked_at > DEPTHS_SECONDS:
+            self._depths_asked_at = time.monotonic()
+            self._depths = await self._ask_broker()
+        depths = self._depths
         progress = Progress.of(self.runtime)
         for queue in self.queues:
             waiting = Waiting(oldest_at=progress.queue(queue).oldest_at, messages=depths.get(queue))
@@ -186,7 +199,7 @@ class Measuring:
             if waiting.messages is not None:
                 SUBSCRIPTION_LAG_EVENTS.labels(*labels).set(waiting.messages)
 
-    async def _depths(self) -> dict[str, int]:
+    async def _ask_broker(self) -> dict[str, int]:
         """Return the depths of the queues; nothing while the management API is away or not open to us."""
         if self._management is None:
             return {}
