@@ -98,6 +98,9 @@ types: bootstrap-checks ## mypy --strict on sources and tests
 contracts: bootstrap-checks ## producers, consumers and generated files against contracts/
 	@$(PYTEST) -q tests/contract
 
+release-contracts: bootstrap ## freeze the event schemas as released, if they are compatible with the last release
+	@$(VENV)/python -m clinic_shared.contracts release
+
 bench: bootstrap-checks ## measure against limits of the same run, into .run/bench.json; BENCH_ONLY=relay
 	@cd tests/load && ../../$(VENV)/python -m bench
 

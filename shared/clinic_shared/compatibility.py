@@ -1,11 +1,14 @@
 """May an event's schema change from this to that without a new version?
 
-Two readers must survive: yesterday's consumers reading today's events, and today's consumers reading the
-log of years. So only optional properties may be added and limits widened. The checker knows the subset of
-JSON Schema that `contracts/events` uses and refuses keywords it can't judge.
+Two readers must survive: today's consumers reading the log of years (backward), and yesterday's consumers reading
+today's events (forward). Consumers are tolerant: they ignore properties that they don't know, and take a value
+beyond a limit. So only optional properties may be added and limits widened. The checker knows the subset of JSON
+Schema that `contracts/events` uses and refuses keywords that it can't judge.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -22,8 +25,30 @@ class UnjudgeableSchemaError(ValueError):
     """A schema uses a keyword that this checker doesn't know."""
 
 
-def breaking_changes(old: Schema, new: Schema) -> list[str]:
-    """Return what makes `new` a new version, as `<JSON pointer>: <reason>`; empty if it may replace `old`."""
+class Direction(StrEnum):
+    """Which reader a change would hurt."""
+
+    BACKWARD = "backward"
+    """Today's consumer, by an event of the log."""
+    FORWARD = "forward"
+    """Yesterday's consumer, by an event of today."""
+    BOTH = "backward and forward"
+
+
+@dataclass(frozen=True)
+class Break:
+    """Why a change needs a new version, and where: `pointer` is a JSON pointer into the event's body."""
+
+    pointer: str
+    reason: str
+    direction: Direction
+
+    def __str__(self) -> str:
+        return f"{self.pointer}: {self.reason} ({self.direction})"
+
+
+def breaking_changes(old: Schema, new: Schema) -> list[Break]:
+    """Return what makes `new` a new version; empty if it may replace `old`. Raises UnjudgeableSchemaError."""
     return list(_compare("", _Node(old, old), _Node(new, new)))
 
 
@@ -70,24 +95,22 @@ def _resolved(root: Schema, schema: Schema) -> dict[str, Any]:
     return _resolved(root, root["$defs"][name])
 
 
-def _compare(pointer: str, old: _Node, new: _Node) -> Iterator[str]:
+def _compare(pointer: str, old: _Node, new: _Node) -> Iterator[Break]:
     yield from _compare_fixed(pointer, old, new)
+    yield from _compare_values(pointer, old, new)
     yield from _compare_bounds(pointer, old, new)
     yield from _compare_properties(pointer, old, new)
     if ("items" in old.schema) != ("items" in new.schema):
-        yield f"{pointer}: items appeared or disappeared"
+        yield Break(pointer, "items appeared or disappeared", Direction.BOTH)
     elif "items" in old.schema:
         yield from _compare(f"{pointer}/*", old.child(old.get("items")), new.child(new.get("items")))
 
 
-def _compare_fixed(pointer: str, old: _Node, new: _Node) -> Iterator[str]:
+def _compare_fixed(pointer: str, old: _Node, new: _Node) -> Iterator[Break]:
+    # Whether one pattern or format is part of another can't be decided in general: any change counts.
     for keyword in _FIXED:
         if _normal(old.get(keyword)) != _normal(new.get(keyword)):
-            yield f"{pointer}: {keyword} changed"
-    if old.values() != new.values():
-        yield f"{pointer}: the allowed values changed"
-    if new.get("uniqueItems", False) and not old.get("uniqueItems", False):
-        yield f"{pointer}: items must be unique now"
+            yield Break(pointer, f"{keyword} changed", Direction.BOTH)
 
 
 def _normal(value: Any) -> Any:
@@ -95,23 +118,46 @@ def _normal(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) else value
 
 
-def _compare_bounds(pointer: str, old: _Node, new: _Node) -> Iterator[str]:
+def _compare_values(pointer: str, old: _Node, new: _Node) -> Iterator[Break]:
+    before, after = old.values(), new.values()
+    if before != after:
+        # A status is closed: a value more is one that yesterday's consumer has no branch for.
+        lost = before is None or (after is not None and any(value not in after for value in before))
+        gained = after is None or (before is not None and any(value not in before for value in after))
+        hurt = Direction.BOTH if lost and gained else Direction.BACKWARD if lost else Direction.FORWARD
+        yield Break(pointer, "the allowed values changed", hurt)
+    if new.get("uniqueItems", False) and not old.get("uniqueItems", False):
+        yield Break(pointer, "items must be unique now", Direction.BACKWARD)
+
+
+def _compare_bounds(pointer: str, old: _Node, new: _Node) -> Iterator[Break]:
     for keyword in _LOWER_BOUNDS:
         if new.get(keyword, float("-inf")) > old.get(keyword, float("-inf")):
-            yield f"{pointer}: {keyword} was raised"
+            yield Break(pointer, f"{keyword} was raised", Direction.BACKWARD)
     for keyword in _UPPER_BOUNDS:
         if new.get(keyword, float("inf")) < old.get(keyword, float("inf")):
-            yield f"{pointer}: {keyword} was lowered"
+            yield Break(pointer, f"{keyword} was lowered", Direction.BACKWARD)
 
 
-def _compare_properties(pointer: str, old: _Node, new: _Node) -> Iterator[str]:
+def _compare_properties(pointer: str, old: _Node, new: _Node) -> Iterator[Break]:
     for name in sorted(new.required() - old.required()):
-        yield f"{pointer}/{name}: became required, and recorded events lack it"
+        yield Break(f"{pointer}/{name}", "became required, and recorded events lack it", Direction.BACKWARD)
     for name in sorted(old.required() - new.required()):
-        yield f"{pointer}/{name}: became optional, and consumers rely on it"
+        yield Break(f"{pointer}/{name}", "became optional, and consumers rely on it", Direction.FORWARD)
     after = new.properties()
     for name, schema in old.properties().items():
         if name not in after:
-            yield f"{pointer}/{name}: was removed or renamed"
+            yield Break(f"{pointer}/{name}", "was removed or renamed", Direction.FORWARD)
         else:
             yield from _compare(f"{pointer}/{name}", old.child(schema), new.child(after[name]))
+    before = old.properties()
+    for name in sorted(set(after) - set(before)):
+        # Where unknown properties were allowed, recorded events may hold anything under this name.
+        if old.get("additionalProperties", True) is not False and _is_an_object(old):
+            yield Break(
+                f"{pointer}/{name}", "may stand in recorded events with another meaning", Direction.BACKWARD
+            )
+
+
+def _is_an_object(node: _Node) -> bool:
+    return "properties" in node.schema

@@ -4,9 +4,9 @@ import copy
 from typing import Any
 
 import pytest
-from clinic_shared.compatibility import UnjudgeableSchemaError, breaking_changes
+from clinic_shared.compatibility import Break, Direction, UnjudgeableSchemaError, breaking_changes
 from clinic_shared.contracts import load
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, find, given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
@@ -115,22 +115,22 @@ def rename_event(schema, _):
 
 
 BREAKING = [
-    (remove_note, "/data/note: was removed or renamed"),
-    (rename_note, "/data/note: was removed or renamed"),
-    (require_note, "/data/note: became required, and recorded events lack it"),
-    (add_required, "/data/extra: became required, and recorded events lack it"),
-    (drop_required, "/data/status: became optional, and consumers rely on it"),
-    (narrow_values, "/data/status: the allowed values changed"),
-    (widen_values, "/data/status: the allowed values changed"),
-    (allow_null, "/data/note: type changed"),
-    (shorten_note, "/data/note: maxLength was lowered"),
-    (raise_minimum, "/data/lines/*/amount_minor: minimum was raised"),
-    (change_nested_type, "/data/lines/*/amount_minor: type changed"),
-    (change_definition, "/data/id: format changed"),
-    (add_pattern, "/data/note: pattern changed"),
-    (open_up, "/data: additionalProperties changed"),
-    (demand_unique, "/data/lines: items must be unique now"),
-    (rename_event, ": title changed"),
+    (remove_note, Break("/data/note", "was removed or renamed", Direction.FORWARD)),
+    (rename_note, Break("/data/note", "was removed or renamed", Direction.FORWARD)),
+    (require_note, Break("/data/note", "became required, and recorded events lack it", Direction.BACKWARD)),
+    (add_required, Break("/data/extra", "became required, and recorded events lack it", Direction.BACKWARD)),
+    (drop_required, Break("/data/status", "became optional, and consumers rely on it", Direction.FORWARD)),
+    (narrow_values, Break("/data/status", "the allowed values changed", Direction.BACKWARD)),
+    (widen_values, Break("/data/status", "the allowed values changed", Direction.FORWARD)),
+    (allow_null, Break("/data/note", "type changed", Direction.BOTH)),
+    (shorten_note, Break("/data/note", "maxLength was lowered", Direction.BACKWARD)),
+    (raise_minimum, Break("/data/lines/*/amount_minor", "minimum was raised", Direction.BACKWARD)),
+    (change_nested_type, Break("/data/lines/*/amount_minor", "type changed", Direction.BOTH)),
+    (change_definition, Break("/data/id", "format changed", Direction.BOTH)),
+    (add_pattern, Break("/data/note", "pattern changed", Direction.BOTH)),
+    (open_up, Break("/data", "additionalProperties changed", Direction.BOTH)),
+    (demand_unique, Break("/data/lines", "items must be unique now", Direction.BACKWARD)),
+    (rename_event, Break("", "title changed", Direction.BOTH)),
 ]
 
 
@@ -168,7 +168,9 @@ def test_a_change_that_both_readers_survive_is_allowed(change):
 
 def test_a_const_is_an_enum_of_one():
     assert breaking_changes({"const": "open"}, {"enum": ["open"]}) == []
-    assert breaking_changes({"const": "open"}, {"const": "closed"}) == [": the allowed values changed"]
+    assert breaking_changes({"const": "open"}, {"const": "closed"}) == [
+        Break("", "the allowed values changed", Direction.BOTH)
+    ]
 
 
 def test_a_constraint_beside_a_reference_is_refused():
@@ -230,7 +232,7 @@ def _subschemas(schema: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated_schemas())
 def test_whatever_invalidates_a_recorded_event_is_breaking(pair):
     schema, mutant = pair
@@ -244,3 +246,173 @@ def _is_refused(schema: dict[str, Any], mutant: dict[str, Any]) -> bool:
         return bool(breaking_changes(schema, mutant))
     except UnjudgeableSchemaError:
         return True
+
+
+# -- the checker against a validator: all small schemas, all small events
+
+SCALARS = [None, True, 0, 1, 2, 0.5, "", "a", "ab", "abc"]
+UNIVERSE = [
+    *SCALARS,
+    *([one] for one in SCALARS),
+    [0, 0],
+    [0, 1],
+    ["a", "a", "b"],
+    {},
+    *({"a": one} for one in SCALARS),
+    *({"b": one} for one in SCALARS),
+    *({"a": one, "b": other} for one in SCALARS for other in (None, 1, "a")),
+    {"a": {"a": 1}},
+    {"a": [1, 1]},
+    {"a": 1, "c": 1},
+]
+"""Every schema below tells events apart by some of these."""
+
+
+def scalar_schemas() -> st.SearchStrategy[dict[str, Any]]:
+    limits = st.integers(0, 3)
+    strings = st.fixed_dictionaries(
+        {"type": st.just("string")}, optional={"minLength": limits, "maxLength": limits}
+    )
+    numbers = st.fixed_dictionaries(
+        {"type": st.sampled_from(["integer", "number", ["integer", "null"]])},
+        optional={"minimum": limits, "maximum": limits},
+    )
+    values = st.builds(
+        lambda few: {"enum": few}, st.lists(st.sampled_from(["a", "ab", 1]), min_size=1, unique=True)
+    )
+    return st.one_of(strings, numbers, values, st.just({"type": "boolean"}), st.just({}))
+
+
+def schemas() -> st.SearchStrategy[dict[str, Any]]:
+    def wrap(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+        lists = st.fixed_dictionaries(
+            {"type": st.just("array"), "items": inner},
+            optional={
+                "minItems": st.integers(0, 2),
+                "maxItems": st.integers(0, 2),
+                "uniqueItems": st.booleans(),
+            },
+        )
+        objects = st.fixed_dictionaries(
+            {
+                "type": st.just("object"),
+                "properties": st.dictionaries(st.sampled_from("abc"), inner, max_size=2),
+                "additionalProperties": st.booleans(),
+            },
+            optional={"required": st.lists(st.sampled_from("ab"), unique=True)},
+        )
+        return st.one_of(lists, objects)
+
+    return st.one_of(scalar_schemas(), wrap(scalar_schemas()), wrap(wrap(scalar_schemas())))
+
+
+def nodes_of(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [schema]
+    for node in found:
+        found += list(node.get("properties", {}).values()) + ([node["items"]] if "items" in node else [])
+    return found
+
+
+@st.composite
+def pairs(draw) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draw a schema, and one that differs from it in a few places: or in nothing alike."""
+    old = draw(schemas())
+    if draw(st.booleans()):
+        return old, draw(schemas())
+    new = copy.deepcopy(old)
+    for _ in range(draw(st.integers(1, 2))):
+        node = draw(st.sampled_from(nodes_of(new)))
+        other = draw(st.sampled_from(nodes_of(draw(schemas()))))
+        for keyword in draw(st.lists(st.sampled_from(sorted({*node, *other}) or ["type"]), max_size=2)):
+            node.pop(keyword, None)
+            if keyword in other:
+                node[keyword] = copy.deepcopy(other[keyword])
+    return old, new
+
+
+def opened(schema: dict[str, Any], *, drop: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the schema as a tolerant reader takes it: with more properties, and beyond limits if dropped."""
+    tolerant = copy.deepcopy(schema)
+    for node in nodes_of(tolerant):
+        for keyword in ("additionalProperties", *drop):
+            node.pop(keyword, None)
+    return tolerant
+
+
+LIMITS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(pairs())
+def test_what_is_called_compatible_is_read_by_both_readers(pair):
+    old, new = pair
+    hurt = {one.direction for one in breaking_changes(old, new)}
+    before, after = Draft202012Validator(old), Draft202012Validator(new)
+    if not hurt & {Direction.BACKWARD, Direction.BOTH}:
+        event("backward compatible")
+        reader = Draft202012Validator(opened(new))
+        assert [one for one in UNIVERSE if before.is_valid(one) and not reader.is_valid(one)] == []
+    if not hurt & {Direction.FORWARD, Direction.BOTH}:
+        event("forward compatible")
+        reader = Draft202012Validator(opened(old, drop=LIMITS))
+        assert [one for one in UNIVERSE if after.is_valid(one) and not reader.is_valid(one)] == []
+
+
+@st.composite
+def widened(draw) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draw a schema and the same with what a version may gain: wider limits, properties that nobody knew."""
+    old = draw(schemas())
+    for node in nodes_of(old):
+        if "properties" in node:
+            node["additionalProperties"] = False
+    new = copy.deepcopy(old)
+    for node in nodes_of(new):
+        for keyword in LIMITS[1:6:2]:
+            if keyword in node:
+                node[keyword] += draw(st.integers(0, 2))
+        if "properties" in node and draw(st.booleans()):
+            node["properties"]["new"] = draw(scalar_schemas())
+    return old, new
+
+
+@settings(max_examples=200, deadline=None)
+@given(widened())
+def test_what_a_version_may_gain_is_never_refused(pair):
+    assert breaking_changes(*pair) == []
+
+
+WITNESSED = [
+    change for change, _ in BREAKING if change not in (remove_note, rename_note, rename_event, open_up)
+]
+"""Those left out hurt readers by their meaning, which no validator knows."""
+
+
+def events() -> st.SearchStrategy[dict[str, Any]]:
+    line = st.fixed_dictionaries({}, optional={"amount_minor": st.sampled_from([0, 1, 0.5])})
+    data = st.fixed_dictionaries(
+        {
+            "id": st.sampled_from(["01900000-0000-7000-8000-a00000000001", "no uuid"]),
+            "lines": st.lists(line, max_size=2),
+        },
+        optional={
+            "status": st.sampled_from(["open", "closed", "lost"]),
+            "note": st.sampled_from([None, "", "x", "y" * 8]),
+        },
+    )
+    return st.fixed_dictionaries({"data": data})
+
+
+@pytest.mark.parametrize("change", WITNESSED)
+def test_for_each_break_there_is_an_event_that_shows_it(change):
+    new = changed(change)
+    hurt = breaking_changes(OLD, new)[0].direction
+
+    def valid(schema: dict[str, Any], one: Any) -> bool:
+        return Draft202012Validator(schema, validate_formats=True).is_valid(one)
+
+    def shows(one: Any) -> bool:
+        backward = valid(OLD, one) and not valid(new, one)
+        forward = valid(new, one) and not valid(OLD, one)
+        return (backward and hurt is not Direction.FORWARD) or (forward and hurt is not Direction.BACKWARD)
+
+    assert find(events(), shows)
