@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from clinic_shared import replay
+from clinic_shared.dead_letters.retention import forget_old
 from clinic_shared.idempotency import purge_expired
 from clinic_shared.partition_upkeep import keep_partitions
 
@@ -35,4 +36,5 @@ async def sweep_once(runtime: "Runtime") -> None:
     async with runtime.database.transaction() as transaction:
         await purge_expired(transaction)
         await replay.forget_old(transaction, older_than=REPLAYS_KEPT)
+        await forget_old(transaction)
     await keep_partitions(runtime)

@@ -17,6 +17,7 @@ from clinic_shared.testing import Servers
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 MESSAGING = "shared/tests/messaging"
+DEAD_LETTERS = "shared/tests/dead_letters"
 GUARDS = {
     "inbox-off": f"{MESSAGING}/test_consumer.py::test_a_duplicate_has_one_effect",
     "confirms-off": f"{MESSAGING}/test_relay.py::test_order_survives_a_full_queue_and_nothing_is_lost",
@@ -24,6 +25,10 @@ GUARDS = {
     "test_a_message_is_the_brokers_until_its_effect_is_committed",
     "ack-before-durable": f"{MESSAGING}/test_intake.py::"
     "test_with_both_down_an_item_is_refused_and_stored_nowhere",
+    "decide-twice": f"{DEAD_LETTERS}/test_redrive.py::"
+    "test_two_people_who_redrive_and_discard_the_same_at_once_decide_each_message_once",
+    "copy-beside-original": f"{DEAD_LETTERS}/test_corrections.py::"
+    "test_the_original_can_no_longer_take_effect_beside_its_copy",
     "commit-after-response": "shared/tests/web/test_routing.py::test_what_is_answered_is_committed_already",
 }
 EXCLUSION = (

@@ -27,6 +27,7 @@ STAFF: dict[str, dict[str, Any]] = {
     "manager": {"name": ("Отчётова", "Анна"), "roles": ["management"]},
     "biller": {"name": ("Счётов", "Иван"), "roles": ["biller"]},
     "privacy-officer": {"name": ("Тайнова", "Мария"), "roles": ["privacy-officer"]},
+    "data-steward": {"name": ("Исправникова", "Ольга"), "roles": ["data-steward"]},
 }
 LAB_NAME = "Demo Laboratory"
 

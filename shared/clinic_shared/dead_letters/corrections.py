@@ -113,12 +113,12 @@ async def correct(
     """
     (locked,) = await Selection(ids=[row_id], discarded=True).lock(tx)
     original = (await tx.execute(select(held_table).where(held_table.c.id == locked.id))).one()
-    corrected = body if body is not None else patched(original, patch or {})
-    _check(original, corrected, folder)
     root = original.root_event_id or original.event_id
     applied = select(inbox.c.event_id).where(inbox.c.consumer == tx.service, inbox.c.event_id == root)
     if await tx.fetch_one(applied) is not None:
         raise AlreadyAppliedError
+    corrected = body if body is not None else patched(original, patch or {})
+    _check(original, corrected, folder)
     copy = _copy(tx, original, corrected, root)
     copy_id = int(
         (await tx.execute(insert(held_table).values(**copy).returning(held_table.c.id))).scalar_one()

@@ -60,35 +60,14 @@ class RedriveWorker:
 
     async def step(self) -> bool:
         """Handle one message of a run whose rate allows it now. Returns False when there is none."""
-        run_id = await self._take_turn()
-        if run_id is None:
-            return False
-        item = await self._next_of(run_id)
+        async with self._database.transaction() as tx:
+            run_id = await _take_turn(tx)
+            item = await _next_of(tx, run_id) if run_id is not None else None
+            row = await _letter_of(tx, item) if item is not None else None
         if item is not None:
             crash_point("redrive.item.before")
-            await self._settle(item)
-        return True
-
-    async def _take_turn(self) -> UUID | None:
-        """Return a run that may go on, and put its next turn off by its rate (by the database's clock)."""
-        now = func.clock_timestamp()
-        due = (
-            select(run_table.c.run_id)
-            .where(run_table.c.state == "running", run_table.c.next_item_at <= now)
-            .order_by(run_table.c.next_item_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        interval = func.make_interval(0, 0, 0, 0, 0, 0, 1.0 / run_table.c.rate_per_second)
-        async with self._database.transaction() as tx:
-            row = await tx.fetch_one(
-                update(run_table)
-                .where(run_table.c.run_id == due)
-                .values(next_item_at=now + interval)
-                .returning(run_table.c.run_id)
-            )
-        return row.run_id if row is not None else None
+            await self._settle(item, row)
+        return run_id is not None
 
     async def _seconds_to_next(self) -> float:
         soonest = select(
@@ -112,44 +91,31 @@ class RedriveWorker:
                 await _release(tx, item)
                 await _record(tx, item, "cancelled")
 
-    async def _next_of(self, run_id: UUID) -> Row[Any] | None:
-        async with self._database.transaction() as tx:
-            return await tx.fetch_one(
-                select(item_table)
-                .where(item_table.c.run_id == run_id, item_table.c.state == "waiting")
-                .order_by(item_table.c.place, item_table.c.held_id)
-                .limit(1)
-            )
-
-    async def _settle(self, item: Row[Any]) -> None:
+    async def _settle(self, item: Row[Any], seen: Row[Any] | None) -> None:
         """Bring one message to an outcome; raise only when the database is gone."""
+        if seen is None:
+            await self._gone(item)
+            return
         started_at = time.monotonic()
         for attempt in range(1, TRIES + 1):
-            row: Row[Any] | None = None
             try:
-                row = await self._read(item)
-                await self._apply(item, row, started_at)
+                await self._apply(item, seen, started_at)
             except Exception as error:  # judged and noted, or raised again
                 verdict = judge(error)
                 if verdict is Verdict.DISCONNECTED and not await answers(self._database):
                     raise
                 if verdict in {Verdict.TRANSIENT, Verdict.DISCONNECTED} and attempt < TRIES:
                     continue
-                if row is None:
-                    raise
-                await self._failed(item, row, error, verdict, milliseconds_since(started_at))
+                await self._failed(item, seen, error, verdict, milliseconds_since(started_at))
             return
 
-    async def _read(self, item: Row[Any]) -> Row[Any] | None:
+    async def _gone(self, item: Row[Any]) -> None:
+        """The schedule was faster."""
         async with self._database.transaction() as tx:
-            return await tx.fetch_one(select(held_table).where(held_table.c.id == item.held_id))
+            if await _is_mine(tx, item):
+                await _record(tx, item, "duplicate")
 
-    async def _apply(self, item: Row[Any], seen: Row[Any] | None, started_at: float) -> None:
-        if seen is None:  # the schedule was faster
-            async with self._database.transaction() as tx:
-                if await _is_mine(tx, item):
-                    await _record(tx, item, "duplicate")
-            return
+    async def _apply(self, item: Row[Any], seen: Row[Any], started_at: float) -> None:
         envelope = envelope_of(seen)
         with tracing.processing(envelope, consumer=self._database.service):
             async with self._database.transaction(context_of(envelope)) as tx:
@@ -188,6 +154,40 @@ class RedriveWorker:
             )
             await _record(tx, item, "failed", failure.error)
         log.warning("redriven_message_failed", event_id=row.event_id, run_id=item.run_id, exc_info=error)
+
+
+async def _take_turn(tx: Transaction) -> UUID | None:
+    """Return a run that may go on, and put its next turn off by its rate (by the database's clock)."""
+    now = func.clock_timestamp()
+    due = (
+        select(run_table.c.run_id)
+        .where(run_table.c.state == "running", run_table.c.next_item_at <= now)
+        .order_by(run_table.c.next_item_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    interval = func.make_interval(0, 0, 0, 0, 0, 0, 1.0 / run_table.c.rate_per_second)
+    row = await tx.fetch_one(
+        update(run_table)
+        .where(run_table.c.run_id == due)
+        .values(next_item_at=now + interval)
+        .returning(run_table.c.run_id)
+    )
+    return row.run_id if row is not None else None
+
+
+async def _next_of(tx: Transaction, run_id: UUID) -> Row[Any] | None:
+    return await tx.fetch_one(
+        select(item_table)
+        .where(item_table.c.run_id == run_id, item_table.c.state == "waiting")
+        .order_by(item_table.c.place, item_table.c.held_id)
+        .limit(1)
+    )
+
+
+async def _letter_of(tx: Transaction, item: Row[Any]) -> Row[Any] | None:
+    return await tx.fetch_one(select(held_table).where(held_table.c.id == item.held_id))
 
 
 async def _is_mine(tx: Transaction, item: Row[Any]) -> bool:

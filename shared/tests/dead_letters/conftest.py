@@ -64,13 +64,14 @@ class Office:
     async def person(self, *roles: str, scopes: Sequence[str] = ()) -> Person:
         granted = {scope for role in roles for scope in contracts.scopes_by_role()[role]} | set(scopes)
         who = Principal(subject=uuid7(), kind="staff", network=True, scopes=frozenset(granted))
-        token = self.signer.sign(claims_of(who, issued_at=self.clock.now(), lifetime_seconds=300))
+
+        def sign(request: httpx.Request) -> httpx.Request:
+            token = self.signer.sign(claims_of(who, issued_at=self.clock.now(), lifetime_seconds=300))
+            request.headers["Authorization"] = f"Bearer {token}"
+            return request
+
         transport = httpx.ASGITransport(app=create_app(self.runtime.service, self.runtime))
-        client = httpx.AsyncClient(
-            transport=transport,
-            base_url="http://service.test",
-            headers={"Authorization": f"Bearer {token}"},
-        )
+        client = httpx.AsyncClient(transport=transport, base_url="http://service.test", auth=sign)
         return Person(who.subject, await self.stack.enter_async_context(client))
 
     async def park(

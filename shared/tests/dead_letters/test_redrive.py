@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from clinic_shared import contracts, inbox
 from clinic_shared.database import Transaction
+from clinic_shared.dead_letters.retention import forget_old
 from clinic_shared.dead_letters.run_worker import RedriveWorker
 from clinic_shared.envelope import Envelope
 from clinic_shared.errors import InvalidRequestError
@@ -349,3 +350,16 @@ async def test_a_dry_run_emits_nothing(office: Office, admin: Person) -> None:
     assert await office.query("SELECT 1 FROM outbox UNION ALL SELECT 1 FROM event") == []
     await office.redrive(admin, ids=[letter])
     assert len(await office.query("SELECT 1 FROM event")) == 1
+
+
+async def test_the_past_is_kept_for_ninety_days_and_of_what_waits_for_ever(
+    office: Office, admin: Person
+) -> None:
+    gone, waits = await office.park(), await office.park()
+    run = await office.redrive(admin, ids=[gone])
+    office.clock.advance(days=91)
+    async with office.runtime.database.transaction() as tx:
+        await forget_old(tx)
+    assert (await admin.get(f"/runs/{run['run_id']}")).status_code == 404
+    assert len((await admin.get(f"/{waits}")).json()["attempts"]) == 1
+    assert len(await office.query("SELECT 1 FROM held_attempt")) == 1
