@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from uuid import UUID
 
 import structlog
@@ -30,10 +27,10 @@ from clinic_gateway import operations, stream
 from clinic_gateway.errors import UnknownPathError
 from clinic_gateway.exchange import Exchange
 from clinic_gateway.guards import Guards
-from clinic_gateway.limits import RateLimit
 from clinic_gateway.openapi import ApiDescription
 from clinic_gateway.pages import Pages
 from clinic_gateway.proxy import Proxy, request_headers
+from clinic_gateway.rates import RateLimits
 from clinic_gateway.revocation_feed import revocation_feed
 from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route, RouteTable
 from clinic_gateway.settings import GatewaySettings
@@ -67,14 +64,7 @@ class Gateway:
         self._proxy = Proxy(self._upstreams, self._guards, settings)
         self._stream = stream.Stream(settings, revocations, self.health)
         self._own = self._own_pages()
-        burst = settings.rate_burst_seconds
-        self._per_address = RateLimit(
-            settings.rate_address_per_second, settings.rate_address_per_second * burst
-        )
-        self._per_subject = RateLimit(
-            settings.rate_subject_per_second, settings.rate_subject_per_second * burst
-        )
-        self._sign_ins = RateLimit(settings.rate_sign_in_per_second, settings.rate_sign_in_burst)
+        self._rates = RateLimits(settings)
 
     def _own_pages(self) -> Starlette:
         description = ApiDescription(
@@ -141,22 +131,22 @@ class Gateway:
     async def _handle(self, exchange: Exchange, route: Route | None) -> None:
         exchange.read_headers()
         address = self._address_of(exchange)
-        now = time.monotonic()
-        self._per_address.check(_network_of(address), now)
+        self._rates.count_address(exchange, address)
         if route is None and operations.is_operations_path(exchange.path):
             await self._operate(exchange, address)
         elif exchange.path == stream.PATH and exchange.method == "GET":
-            await self._follow(exchange)
+            await self._follow(exchange, address)
         elif route is None:
             await self._own(exchange.scope, exchange.receive, _observed(exchange))
         else:
-            if route.sign_in:
-                self._sign_ins.check(_network_of(address), now)
-            await self._authenticate(exchange, route.credentials)
+            self._rates.count_route(exchange, route, address)
+            caller = await self._authenticate(exchange, route.credentials)
+            self._rates.count_caller(exchange, route, caller, address)
             await self._proxy.pass_on(exchange, route, address)
 
     async def _operate(self, exchange: Exchange, address: str) -> None:
-        await self._authenticate(exchange, Credentials.TOKEN)
+        caller = await self._authenticate(exchange, Credentials.TOKEN)
+        self._rates.count_caller(exchange, None, caller, address)
         one = operations.one_service(exchange, self._upstreams)
         if one is not None:
             await self._proxy.pass_on(exchange, one.route, address, target=one.target)
@@ -164,24 +154,26 @@ class Gateway:
         headers = request_headers(exchange, address)
         await exchange.respond(await operations.ask_all(self._upstreams, exchange.target, headers))
 
-    async def _follow(self, exchange: Exchange) -> None:
+    async def _follow(self, exchange: Exchange, address: str) -> None:
         principal, token = await self._bearer(exchange)
+        self._rates.count_caller(exchange, None, str(principal.subject), address)
         if not principal.may(stream.SCOPE):
             raise ForbiddenError("Your roles don't include this action.", permission=stream.SCOPE)
         await self._stream.answer(exchange, principal, token)
 
-    async def _authenticate(self, exchange: Exchange, needed: Credentials) -> None:
+    async def _authenticate(self, exchange: Exchange, needed: Credentials) -> str | None:
+        """Return who has proved to be calling; None where the service itself asks for the proof."""
         basic = needed is Credentials.TOKEN_OR_BASIC and _authorization(exchange)[0] == "basic"
-        if needed is not Credentials.PUBLIC and not basic:
-            await self._bearer(exchange)
+        if needed is Credentials.PUBLIC or basic:
+            return None
+        principal, _ = await self._bearer(exchange)
+        return str(principal.subject)
 
     async def _bearer(self, exchange: Exchange) -> tuple[Principal, str]:
         scheme, token = _authorization(exchange)
         if scheme != "bearer":
             raise UnauthenticatedError
-        principal = await self._tokens.principal_of(token)
-        self._per_subject.check(str(principal.subject), time.monotonic())
-        return principal, token
+        return await self._tokens.principal_of(token), token
 
     def _address_of(self, exchange: Exchange) -> str:
         """Return the caller's address as the outermost trusted proxy saw it."""
@@ -248,18 +240,6 @@ def _label(exchange: Exchange, route: Route | None) -> str:
     if operations.is_operations_path(exchange.path):
         return OPERATIONS_PREFIX
     return OWN_PATHS
-
-
-@lru_cache(maxsize=4096)
-def _network_of(address: str) -> str:
-    """Return whom a limit is for: of IPv6 the /64, since everybody has as many addresses as they like."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, IPv6Address):
-        return str(IPv6Address(int(parsed) >> 64 << 64))
-    return address
 
 
 def create_app(

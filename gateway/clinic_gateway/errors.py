@@ -1,8 +1,12 @@
 """What the gateway itself refuses; the docstring and `fix` are what the problem's page says."""
 
 import math
+from typing import TYPE_CHECKING
 
 from clinic_shared.errors import DomainError
+
+if TYPE_CHECKING:
+    from clinic_gateway.limits import Standing
 
 
 class MalformedRequestError(DomainError):
@@ -56,15 +60,19 @@ class HeadersTooLargeError(DomainError):
 
 
 class TooManyRequestsError(DomainError):
-    """More requests came from this address or this account than the network's limits allow."""
+    """More requests came from this address or this account than the network's limits allow.
+
+    `RateLimit-Policy` names the limit that was met, `RateLimit` says when the next request is taken.
+    """
 
     slug = "too-many-requests"
     title = "Too many requests"
     status = 429
     fix = "Wait as many seconds as `Retry-After` says, then go on more slowly."
 
-    def __init__(self, wait_seconds: float) -> None:
+    def __init__(self, standing: "Standing", wait_seconds: float) -> None:
         super().__init__()
+        self.standing = standing
         self.wait_seconds = wait_seconds
         self.retry_after_seconds = math.ceil(wait_seconds)
 

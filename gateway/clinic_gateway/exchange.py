@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from clinic_gateway.errors import HeadersTooLargeError, MalformedRequestError, RequestTimeoutError
+from clinic_gateway.limits import Standing
 
 MAX_HEADER_BYTES = 32 * 1024
 SINGLE_HEADERS = frozenset((b"host", b"authorization", b"content-length", b"content-type", b"x-request-id"))
@@ -51,6 +52,8 @@ class Exchange:
     started_at: float = field(default_factory=time.monotonic)
     deadline_at: float = math.inf
     """Of `time.monotonic`: when the caller gets 504 at the latest."""
+    standing: Standing | None = None
+    """With the rate limit that leaves the fewest requests."""
     status: int = 0
     """Of the answer, once its first byte is on the way."""
 
@@ -106,6 +109,11 @@ class Exchange:
             )
         return self.span
 
+    def stand(self, standing: Standing | None) -> None:
+        """Take in where the caller stands with one more limit."""
+        if standing is not None and (self.standing is None or standing.remaining < self.standing.remaining):
+            self.standing = standing
+
     def read_headers(self) -> None:
         """Keep what the gateway looks at. Raises MalformedRequestError, HeadersTooLargeError."""
         size = 0
@@ -125,6 +133,8 @@ class Exchange:
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
         headers.append((b"x-request-id", self.request_id.encode()))
+        if self.standing is not None:
+            headers.extend(self.standing.headers())
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def finish(self, body: bytes) -> None:
@@ -146,6 +156,8 @@ class Exchange:
         """Give an answer that was made here."""
         self.status = answer.status_code
         answer.headers["x-request-id"] = self.request_id
+        for name, value in self.standing.headers() if self.standing else ():
+            answer.headers[name.decode()] = value.decode()
         answer.headers.setdefault("cache-control", "no-store")
         for name, value in ANSWER_HEADERS:
             answer.headers[name.decode()] = value.decode()

@@ -40,3 +40,6 @@ STREAM_RESETS = Counter(
     ("reason",),
     registry=REGISTRY,
 )
+RATE_LIMITED = Counter(
+    "clinic_gateway_rate_limited_total", "Requests refused by a rate limit", ("limit",), registry=REGISTRY
+)

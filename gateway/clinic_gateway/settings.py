@@ -9,6 +9,8 @@ from clinic_shared.http_server import DRAIN_SECONDS, GRACE_SECONDS
 from clinic_shared.secret_files import PREFIX, with_secret_files
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from clinic_gateway.rate_rules import DEFAULT_FILE
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -54,6 +56,7 @@ class GatewaySettings(BaseModel):
     rate_sign_in_per_second: float = Field(default=10, ge=0)
     rate_burst_seconds: float = Field(default=2, gt=0, description="how much of a limit may come at once")
     rate_sign_in_burst: int = Field(default=60, ge=1)
+    rate_limits_file: Path = Field(default=DEFAULT_FILE, description="limits of single routes")
 
     body_limit_bytes: int = MEBIBYTE
     lab_body_limit_bytes: int = 10 * MEBIBYTE
