@@ -1,6 +1,7 @@
 """What operators are told is what the contracts and the code know: databases, users, queues, rules, paths."""
 
 import re
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from clinic_shared.broker_access import accesses
 from clinic_shared.contracts import load
 from clinic_shared.topology import Topology
 
-from .manifests import of_kind, one, pod, rendered, title, workloads
+from .manifests import COMPONENT, of_kind, one, pod, rendered, title, workloads
 
 SERVICES = tuple(load().services)
 PRODUCTION = rendered("overlays/production")
@@ -126,3 +127,29 @@ def test_every_monitor_finds_a_port():
     for monitor in of_kind(PRODUCTION, "PodMonitor"):
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             assert endpoint["port"] in ports | of_operators, title(monitor)
+
+
+def test_argo_cd_brings_everything_in_the_order_of_an_upgrade():
+    """What a wave needs is in an earlier one: each waits until the one before is healthy."""
+    waves: dict[str, set[int]] = {}
+    for manifest in PRODUCTION:
+        wave = int(manifest["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0))
+        role = (
+            manifest["metadata"].get("labels", {}).get(COMPONENT)
+            if manifest in workloads(PRODUCTION)
+            else None
+        )
+        waves.setdefault(role or manifest["kind"], set()).add(wave)
+    ordered = [
+        "ExternalSecret",
+        "Cluster",
+        "migration",
+        "topology",
+        "worker",
+        "api",
+        "gateway",
+        "ScaledObject",
+    ]
+    steps = [waves.pop(name) for name in ordered]
+    assert all(max(earlier) < min(later) for earlier, later in pairwise(steps))
+    assert set().union(*waves.values()) == {0}, "the rest comes with the servers"
