@@ -35,7 +35,7 @@ from clinic_local.operations import (
 app = typer.Typer()
 
 LISTS = ("groups", "items", "runs", "decisions")
-EVENTS_ASKED = 100
+EVENTS_ASKED = 50
 
 
 class State(StrEnum):
@@ -198,29 +198,32 @@ def _later_versions(caller: Caller, service: str, letter: dict[str, Any]) -> lis
     headers = letter["headers"]
     if not {"source", "subject", "aggregateversion"} <= headers.keys():
         return None
+    path = f"/v1/ops/events/{quote(headers['source'], safe='')}"
     try:
-        published = caller.get(
-            f"/v1/ops/events/{quote(headers['source'], safe='')}",
-            subject=headers["subject"],
-            limit=LARGEST_PAGE,
-        )["items"]
+        published = caller.items(path, subject=headers["subject"], limit=LARGEST_PAGE)
     except ApiError:
         return None
-    later = [e for e in published if e["aggregate_version"] > headers["aggregateversion"]][:EVENTS_ASKED]
-    if not later:
-        return []
-    asked = [("event_id", event["event_id"]) for event in later]
-    answer = caller.send("GET", path_of(service, "inbox"), params=asked).json()
-    applied = {entry["event_id"]: entry["applied_at"] for entry in answer["items"]}
+    version = headers["aggregateversion"]
+    later = [event for event in published if event["aggregate_version"] > version][-EVENTS_ASKED:]
+    became = _what_became_of(caller, service, [event["event_id"] for event in later])
     return [
         {
             "version": event["aggregate_version"],
             "type": event["type"],
             "event_id": event["event_id"],
-            "applied_at": applied.get(event["event_id"]),
+            "disposition": became.get(event["event_id"], "on its way"),
         }
         for event in later
     ]
+
+
+def _what_became_of(caller: Caller, service: str, event_ids: list[str]) -> dict[str, str]:
+    if not event_ids:
+        return {}
+    path = f"/v1/ops/messages/{quote(service, safe='')}"
+    answer = caller.send("GET", path, params=[("event", event_id) for event_id in event_ids])
+    found: list[dict[str, str]] = answer.json()["items"]
+    return {entry["event_id"]: entry["disposition"] for entry in found}
 
 
 _FACTS = (
@@ -290,8 +293,8 @@ def _show_neighbours(letter: dict[str, Any]) -> None:
     elif letter["later"]:
         print()
         print_table(
-            ("later version", "event", "took effect here (UTC)"),
-            ((one["version"], one["type"], moment(one["applied_at"])) for one in letter["later"]),
+            ("later version", "event", "here"),
+            ((one["version"], one["type"], one["disposition"]) for one in letter["later"]),
         )
 
 

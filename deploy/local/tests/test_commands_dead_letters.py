@@ -8,9 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from clinic_shared import contracts, held
+from clinic_shared import contracts, held, inbox
 from clinic_shared.dead_letters.run_worker import RedriveWorker
 from clinic_shared.envelope import Envelope, encode_body
+from clinic_shared.events import Event
 from clinic_shared.held import RawMessage
 from clinic_shared.ids import uuid7
 
@@ -131,6 +132,48 @@ async def test_a_message_is_shown_without_its_content(clinic: Clinic, park: Park
         assert str(event_id) in shown.out
         assert "PlantedError here" in shown.out
         assert CANARY not in shown.out
+
+
+async def test_later_versions_are_shown_with_what_became_of_them(
+    clinic: Clinic, deployment: Deployment
+) -> None:
+    """The producer says what it published since, the consumer what took effect of it."""
+    event_type = "scheduling.service-defined.v1"
+    example, subject, now = (
+        contracts.load().examples(event_type)[0],
+        uuid7(),
+        deployment["scheduling"].clock.now(),
+    )
+    async with deployment["scheduling"].runtime.database.transaction() as tx:
+        published = [
+            tx.emit(Event(type=event_type, subject=subject, aggregate_version=n, data=example["data"]))
+            for n in (1, 2, 3)
+        ]
+    envelope = Envelope(
+        id=published[0],
+        source="scheduling",
+        type=event_type,
+        subject=subject,
+        time=now,
+        recorded_at=now,
+        aggregate_version=1,
+        partition_key=subject,
+        correlation_id=uuid7(),
+    )
+    message = RawMessage(queue="referrals.scheduling", headers=envelope.headers(), body=encode_body({}, None))
+    async with deployment["referrals"].runtime.database.transaction() as tx:
+        await held.park(tx, message, cause="planted", error="PlantedError here")
+        await inbox.claim(tx, consumer="referrals", event_id=published[1], event_type=event_type)
+    shown = await clinic("dead-letters", "show", "referrals", 1)
+    assert [(words[0], " ".join(words[2:])) for words in shown.words[-2:]] == [
+        ("2", "applied"),
+        ("3", "on its way"),
+    ]
+    letter = (await clinic("dead-letters", "show", "referrals", 1, "--json")).document
+    assert [(one["version"], one["disposition"]) for one in letter["later"]] == [
+        (2, "applied"),
+        (3, "on its way"),
+    ]
 
 
 async def test_what_comes_from_outside_cannot_steer_the_terminal(clinic: Clinic, park: Park) -> None:

@@ -25,7 +25,7 @@ REDRIVE = "ops.redrive"
 REVEAL = "ops.reveal"
 CORRECT = "ops.correct"
 APPROVE = "ops.approve"
-RECENT_RUNS = 20
+RECENT_RUNS = 10
 
 router = ClinicRouter(prefix="/v1/ops/dead-letters", tags=["operations"])
 
@@ -39,7 +39,7 @@ async def list_dead_letters(
     """Messages that could not take effect, and all that wait by cause; runs and open decisions beside them."""
     _audit_read(tx, "DeadLetter")
     wanted = Filter(**chosen.model_dump())
-    after = page.after_key(int)
+    after = page.after_key(models.LetterNumber)
     rows = await listing.listed(tx, wanted, limit=page.limit + 1, after_id=after[0] if after else 0)
     found = page_of(_all(models.DeadLetter, rows), page, key=lambda letter: letter.id)
     return models.DeadLetters(
@@ -66,7 +66,7 @@ async def show_redrive_run(
     """A run's progress, and what became of each of its messages."""
     _audit_read(tx, "RedriveRun", run_id)
     run = models.Run(**asdict(await runs.progress(tx, run_id)))
-    after = page.after_key(int)
+    after = page.after_key(models.LetterNumber)
     rows = await runs.items(tx, run_id, state=state, after=after[0] if after else 0, limit=page.limit + 1)
     found = page_of(_all(models.RunItem, rows), page, key=lambda item: item.held_id)
     return models.RunItems(items=found.items, next_cursor=found.next_cursor, run=run)
@@ -97,18 +97,6 @@ async def reject_dead_letter_decision(tx: Tx, decision_id: UUID, body: models.Re
     """Refuse, or withdraw one's own request. The messages stay as they are."""
     await discards.reject(tx, decision_id, reason=body.reason)
     return models.Decided(count=0, decision_id=decision_id)
-
-
-@router.get("/inbox", permission=READ)
-async def look_into_inbox(
-    tx: Tx, event_id: Annotated[list[UUID], Query(min_length=1, max_length=200)]
-) -> models.InboxEntries:
-    """Which of these events have taken effect here."""
-    _audit_read(tx, "Inbox")
-    applied = await message.in_inbox(tx, event_id)
-    return models.InboxEntries(
-        items=[models.InboxEntry(event_id=one, applied_at=at) for one, at in applied.items()]
-    )
 
 
 @router.post("/dry-run", permission=REDRIVE, transactional=False)
@@ -142,7 +130,9 @@ async def discard_dead_letters(
 
 
 @router.get("/{dead_letter_id}", permission=READ)
-async def show_dead_letter(tx: Tx, runtime: CurrentRuntime, dead_letter_id: int) -> models.DeadLetterPage:
+async def show_dead_letter(
+    tx: Tx, runtime: CurrentRuntime, dead_letter_id: models.LetterNumber
+) -> models.DeadLetterPage:
     """All about one message; its private content stays masked."""
     _audit_read(tx, "DeadLetter", dead_letter_id)
     found = await message.page(tx, dead_letter_id, runtime.settings.contracts_dir)
@@ -160,7 +150,9 @@ async def show_dead_letter(tx: Tx, runtime: CurrentRuntime, dead_letter_id: int)
 
 
 @router.post("/{dead_letter_id}/reveal", permission=REVEAL, idempotency=Idempotency.NONE)
-async def reveal_dead_letter(tx: Tx, dead_letter_id: int, body: models.ReasonGiven) -> models.Revealed:
+async def reveal_dead_letter(
+    tx: Tx, dead_letter_id: models.LetterNumber, body: models.ReasonGiven
+) -> models.Revealed:
     """Show a message's content, for a reason. It stands in the patient's access log."""
     said, raw = await message.reveal(tx, dead_letter_id, reason=body.reason)
     if said is None:
@@ -170,7 +162,7 @@ async def reveal_dead_letter(tx: Tx, dead_letter_id: int, body: models.ReasonGiv
 
 @router.post("/{dead_letter_id}/dry-run", permission=REDRIVE, transactional=False)
 async def try_dead_letter(
-    runtime: CurrentRuntime, context: CurrentContext, dead_letter_id: int
+    runtime: CurrentRuntime, context: CurrentContext, dead_letter_id: models.LetterNumber
 ) -> models.DryRun:
     """Handle a message and roll it back, to see whether it would succeed now."""
     async with runtime.database.transaction(context) as tx:
@@ -179,7 +171,7 @@ async def try_dead_letter(
 
 
 @router.post("/{dead_letter_id}/redrive", permission=REDRIVE, status_code=202)
-async def redrive_dead_letter(tx: Tx, dead_letter_id: int) -> models.Run:
+async def redrive_dead_letter(tx: Tx, dead_letter_id: models.LetterNumber) -> models.Run:
     """Begin a run of this one message."""
     await listing.shown(tx, dead_letter_id)
     run_id = await runs.start(tx, Selection(ids=[dead_letter_id]))
@@ -188,7 +180,7 @@ async def redrive_dead_letter(tx: Tx, dead_letter_id: int) -> models.Run:
 
 @router.post("/{dead_letter_id}/discard", permission=REDRIVE)
 async def discard_dead_letter(
-    tx: Tx, runtime: CurrentRuntime, dead_letter_id: int, body: models.ReasonGiven
+    tx: Tx, runtime: CurrentRuntime, dead_letter_id: models.LetterNumber, body: models.ReasonGiven
 ) -> models.Decided:
     """Let a message be. It stays visible, with the reason."""
     await listing.shown(tx, dead_letter_id)
@@ -197,7 +189,7 @@ async def discard_dead_letter(
 
 @router.post("/{dead_letter_id}/correct", permission=CORRECT, status_code=201, idempotency=Idempotency.NONE)
 async def correct_dead_letter(
-    tx: Tx, runtime: CurrentRuntime, dead_letter_id: int, body: models.CorrectionRequest
+    tx: Tx, runtime: CurrentRuntime, dead_letter_id: models.LetterNumber, body: models.CorrectionRequest
 ) -> models.Corrected:
     """Make a corrected copy that stands for the message here. It is parked until somebody redrives it."""
     await listing.shown(tx, dead_letter_id)

@@ -146,6 +146,8 @@ def _check(original: Row[Any], corrected: Body, folder: Path) -> None:
         raise ContractRefusesError(
             "Nobody publishes this event, so nobody can say what it may say."
         ) from None
+    except orjson.JSONEncodeError:
+        raise ContractRefusesError("It has a number that no contract allows.") from None
     except ContractViolationError as violation:
         raise ContractRefusesError(problems=violation.problems) from None
 

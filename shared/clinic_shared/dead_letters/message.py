@@ -81,23 +81,18 @@ async def page(tx: Transaction, row_id: int, folder: Path) -> Message:
         payload=_payload(body, schema, declared),
         schema=schema,
         attempts=await _attempts(tx, row_id),
-        in_inbox_at=(await in_inbox(tx, [row.root_event_id or row.event_id])).get(
-            row.root_event_id or row.event_id
-        ),
+        in_inbox_at=await _in_inbox(tx, row.root_event_id or row.event_id),
         before=list(reversed(await tx.fetch_all(before.limit(MOST_NEIGHBOURS)))),
         after=await tx.fetch_all(after.limit(MOST_NEIGHBOURS)),
         runs=await _runs(tx, row_id),
     )
 
 
-async def in_inbox(tx: Transaction, event_ids: Sequence[UUID]) -> dict[UUID, datetime]:
-    """Return which events have taken effect here, and when."""
-    rows = await tx.fetch_all(
-        select(inbox.c.event_id, inbox.c.processed_at).where(
-            inbox.c.consumer == tx.service, inbox.c.event_id.in_(event_ids)
-        )
+async def _in_inbox(tx: Transaction, event_id: UUID) -> datetime | None:
+    row = await tx.fetch_one(
+        select(inbox.c.processed_at).where(inbox.c.consumer == tx.service, inbox.c.event_id == event_id)
     )
-    return {row.event_id: row.processed_at for row in rows}
+    return row.processed_at if row is not None else None
 
 
 async def reveal(tx: Transaction, row_id: int, *, reason: str) -> tuple[Body | None, bytes]:

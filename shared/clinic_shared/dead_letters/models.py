@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
@@ -15,6 +15,8 @@ from clinic_shared.paging import Page
 
 State = Literal["held", "parked", "discarded", "superseded"]
 ItemState = Literal["waiting", "applied", "duplicate", "failed", "skipped", "cancelled"]
+LetterNumber = Annotated[int, Field(ge=1, lt=2**63)]
+"""PostgreSQL's bigint: a number beyond it can't be anybody's."""
 Reason = Field(min_length=3, max_length=500, description="kept, shown and audited: no patient data here")
 
 
@@ -163,24 +165,15 @@ class Revealed(BaseModel):
     text: str | None
 
 
-class InboxEntry(BaseModel):
-    event_id: UUID
-    applied_at: datetime
-
-
-class InboxEntries(BaseModel):
-    items: list[InboxEntry]
-
-
 class DeadLetterSelection(BaseModel):
     """Given messages, or all parked ones of a cause as they were seen: so many, up to that id."""
 
-    ids: list[int] = Field(default_factory=list, max_length=1000)
+    ids: list[LetterNumber] = Field(default_factory=list, max_length=1000)
     cause: str | None = Field(default=None, min_length=1, max_length=64)
     type: str | None = Field(default=None, max_length=200)
     queue: str | None = Field(default=None, max_length=200)
     expected_count: int | None = Field(default=None, ge=1, description="`selectable` of the group as seen")
-    up_to_id: int | None = Field(default=None, description="`last_id` of the group as seen")
+    up_to_id: LetterNumber | None = Field(default=None, description="`last_id` of the group as seen")
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -217,7 +210,7 @@ class RedriveRequest(_Decided):
 
 
 class DryRunRequest(DeadLetterSelection):
-    after_id: int = Field(default=0, ge=0, description="`last_id` of the answer before")
+    after_id: int = Field(default=0, ge=0, lt=2**63, description="`last_id` of the answer before")
 
     def chosen(self) -> Filter:
         return Filter(

@@ -142,22 +142,21 @@ async def listed(
     tx: Transaction, *, run_id: UUID | None = None, before: UUID | None = None, limit: int = 50
 ) -> list[Progress]:
     """Return runs, the newest first (their ids know), or the one asked for."""
+    chosen = select(run_table).order_by(run_table.c.run_id.desc()).limit(limit)
+    if run_id is not None:
+        chosen = chosen.where(run_table.c.run_id == run_id)
+    if before is not None:
+        chosen = chosen.where(run_table.c.run_id < before)
+    run = chosen.subquery()
     settled = func.count(item_table.c.held_id).filter
     states = ("waiting", "applied", "duplicate", "failed", "skipped", "cancelled")
+    plain = [run.c[name] for name in Progress.__dataclass_fields__ if name not in states]
     statement = (
-        select(
-            *(run_table.c[name] for name in Progress.__dataclass_fields__ if name not in states),
-            *(settled(item_table.c.state == state).label(state) for state in states),
-        )
-        .join(item_table, item_table.c.run_id == run_table.c.run_id)
-        .group_by(run_table.c.run_id)
-        .order_by(run_table.c.run_id.desc())
-        .limit(limit)
+        select(*plain, *(settled(item_table.c.state == state).label(state) for state in states))
+        .join(item_table, item_table.c.run_id == run.c.run_id)
+        .group_by(*plain)
+        .order_by(run.c.run_id.desc())
     )
-    if run_id is not None:
-        statement = statement.where(run_table.c.run_id == run_id)
-    if before is not None:
-        statement = statement.where(run_table.c.run_id < before)
     return [Progress(**row._mapping) for row in await tx.fetch_all(statement)]  # noqa: SLF001
 
 

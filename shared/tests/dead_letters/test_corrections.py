@@ -175,6 +175,14 @@ async def test_what_breaks_the_contract_is_refused_by_pointer_without_values(
     assert len(await office.rows()) == 1
 
 
+async def test_a_number_beyond_what_is_sent_is_refused(office: Office, steward: Person) -> None:
+    letter = await park_wrong(office, uuid7())
+    refused = await steward.post(
+        f"/{letter}/correct", {"patch": {"data": {"version": 10**30}}, "reason": "a bad idea"}
+    )
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/contract-refuses")
+
+
 async def test_an_unreadable_message_is_corrected_as_a_whole(
     office: Office, admin: Person, steward: Person
 ) -> None:
