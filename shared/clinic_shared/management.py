@@ -21,14 +21,12 @@ class NamedDocument(Protocol):
 class Management:
     """RabbitMQ's management API, for one virtual host."""
 
-    def __init__(
-        self, management_url: str, amqp_url: str, *, timeout_seconds: float = TIMEOUT_SECONDS
-    ) -> None:
+    def __init__(self, management_url: str, amqp_url: str) -> None:
         self.vhost = vhost_of(amqp_url)
         self._vhost = quote(self.vhost, safe="")
         self._client = httpx.AsyncClient(
             base_url=management_url.rstrip("/"),
-            timeout=timeout_seconds,
+            timeout=TIMEOUT_SECONDS,
             trust_env=False,
             # Loading the certificate store takes longer than the request; plain HTTP needs none.
             verify=management_url.startswith("https:"),
