@@ -64,7 +64,7 @@ class MessageEntry(BaseModel):
     """What became of another service's event here; `cause` is why it hasn't taken effect."""
 
     event_id: UUID
-    disposition: Literal["applied", "held", "parked", "discarded"]
+    disposition: Literal["applied", "held", "parked", "discarded", "superseded"]
     at: datetime
     dead_letter_id: int | None
     cause: str | None

@@ -41,6 +41,7 @@ _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _LIVE = "live"
 _OPERATION_TYPES = {"create": "create", "publish": "send", "process": "process"}
 _ROOT = Context()
+_SUPPRESSED = "suppress_instrumentation"  # as opentelemetry.instrumentation.utils reads it
 
 
 class Span:
@@ -81,7 +82,11 @@ class _Recorded(Span):
 
     def __enter__(self) -> Self:
         if self._is_current:
-            self._token = current_context.attach(trace.set_span_in_context(self._span))
+            context = trace.set_span_in_context(self._span)
+            if not self._span.is_recording():
+                # Instrumentations make a span for each statement even when none of them is kept.
+                context = current_context.set_value(_SUPPRESSED, True, context)
+            self._token = current_context.attach(context)
         return self
 
     def __exit__(

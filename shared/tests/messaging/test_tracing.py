@@ -10,7 +10,7 @@ from clinic_shared import held
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.consumer import apply
 from clinic_shared.context import Context
-from clinic_shared.dead_letters import HeldWorker
+from clinic_shared.dead_letters.workers import HeldWorker
 from clinic_shared.deliveries import Consumer
 from clinic_shared.envelope import Envelope, encode_body
 from clinic_shared.events import Origin, event_log
