@@ -21,7 +21,7 @@ print("default_ulimits =", [f"{name}={soft}:{hard}" for name, (soft, hard) in li
 PYTHON
 """
 _BUILD = f"""
-cd ~/polyclinic
+cd "$CLONE"
 container=$(buildah from scratch)
 buildah add --quiet "$container" /base.tar /
 buildah config ${{SSL_CERT_FILE:+--env SSL_CERT_FILE=$SSL_CERT_FILE}} "$container"
@@ -32,7 +32,7 @@ buildah bud --build-arg BASE_IMAGE={_BASE_IMAGE} ${{PIP_INDEX_URL:+--build-arg P
 """
 # The clone's own servers play those that an operator gives; the service runs from the image alone, as its user.
 _START = f"""
-cd ~/polyclinic
+cd "$CLONE"
 CLINIC_SUBSCRIBED_SERVICES={_SERVICE} CLINIC_SEED=no make up
 . .run/env
 container=$(buildah from {_IMAGE})
@@ -44,6 +44,7 @@ in_image() {{
 }}
 in_image python -m clinic_{_SERVICE} migrate
 in_image python -m clinic_{_SERVICE} all &
+service=$!
 python3 - <<'PYTHON'
 import time, urllib.error, urllib.request
 for _ in range(120):
@@ -56,6 +57,8 @@ for _ in range(120):
 else:
     raise SystemExit("the service from the image isn't ready: " + str(last))
 PYTHON
+kill "$service"
+wait "$service" || true
 make down
 """
 
@@ -68,7 +71,7 @@ def build_and_start(machine: Machine, log: Path) -> bool:
         ],
         check=True,
     )
-    machine.copy_clone(ROOT)
+    machine.add(ROOT)
     # chroot isolation and plain copies as layers: both work without the kernel's help, as in a build container.
     environment = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
     return all(

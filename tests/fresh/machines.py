@@ -36,13 +36,18 @@ exec chroot --userspec="$user" "$root" /usr/bin/env -i "$@"
 
 @dataclass(frozen=True)
 class User:
-    name: str
+    """Who runs something; `folder` takes the clone."""
+
     uid: int
     home: str
+    folder: str
+    account: str | None = None
 
 
-ROOT = User("root", 0, "/root")
-ORDINARY = User("clinic", 1000, "/home/clinic")
+ROOT = User(0, "/root", "/root")
+ORDINARY = User(1000, "/home/clinic", "/home/clinic", account="clinic")
+# As `docker run --user 12345` does it: no passwd entry, and a home that can't be written.
+NAMELESS = User(12345, "/", "/srv/somewhere")
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,16 @@ class Machine:
     root: Path
     network: Network
 
-    def copy_clone(self, user: User) -> None:
-        """Put a fresh clone of the last commit into the user's home."""
-        clone = self.root / user.home.lstrip("/") / "polyclinic"
+    def add(self, user: User) -> None:
+        """Make the user's account, if it is to have one, and a fresh clone of the last commit in its folder."""
+        if user.account is not None:
+            self.run(ROOT, f"useradd --uid {user.uid} --create-home {user.account}", log=None)
+        clone = self.root / user.folder.lstrip("/") / "polyclinic"
         clone.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", CHECKOUT, clone], check=True)
         for folder, _, files in os.walk(clone.parent):
             for name in (".", *files):
                 os.chown(Path(folder, name), user.uid, user.uid, follow_symlinks=False)
-
-    def add(self, user: User) -> None:
-        if user.uid:
-            self.run(ROOT, f"useradd --uid {user.uid} --create-home {user.name}", log=None)
 
     def run(
         self, user: User, script: str, *, log: Path | None, environment: Mapping[str, str] | None = None
@@ -78,6 +81,7 @@ class Machine:
         binds = "\n".join(f'mount --bind -o ro "{folder}" "$root{folder}"' for folder in folders)
         variables = {
             "HOME": user.home,
+            "CLONE": f"{user.folder}/polyclinic",
             "PATH": _PATH,
             **self.network.environment,
             **({"CLINIC_CORPUS": corpus} if corpus else {}),
