@@ -64,18 +64,22 @@ def _folder(root: Path) -> Path:
 
 @contextmanager
 def supervisor_lock(root: Path) -> Iterator[None]:
-    """Hold the checkout for one supervisor. The lock ends with the process, however that ends."""
-    with (run_dir(root) / "supervisor.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError("supervisor", "it runs already", "See: make status") from None
-        pid_file = run_dir(root) / "supervisor.pid"
-        pid_file.write_text(f"{os.getpid()}\n")
-        try:
-            yield
-        finally:
-            pid_file.unlink(missing_ok=True)
+    """Hold the checkout for one supervisor: until its process has ended, however that ends, and not a moment less.
+
+    So that whoever sees the lock free, as `clinic down` waits to, finds nobody left.
+    """
+    descriptor = os.open(run_dir(root) / "supervisor.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SetupError("supervisor", "it runs already", "See: make status") from None
+    pid_file = run_dir(root) / "supervisor.pid"
+    pid_file.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        pid_file.unlink(missing_ok=True)
 
 
 def is_running(root: Path) -> bool:

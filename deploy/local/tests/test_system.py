@@ -74,6 +74,7 @@ def test_down_and_a_killed_supervisor_leave_no_process(system: System):
         if end == signal.SIGTERM:
             assert system.clinic("down").returncode == 0
             assert time.monotonic() - started < 15
+            assert not is_alive(supervisor)
         else:
             os.kill(supervisor, signal.SIGKILL)
         deadline = time.monotonic() + 20
