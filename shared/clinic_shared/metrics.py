@@ -204,6 +204,9 @@ POOL_WAIT_SECONDS = _latency("clinic_pool_wait_seconds", "How long a transaction
 EVENT_LOOP_LAG_SECONDS = _latency(
     "clinic_event_loop_lag_seconds", "How much later than asked the event loop woke a sleeper"
 )
+DEPRECATED_CALLS = _counter(
+    "clinic_deprecated_calls_total", "Calls of operations that are on their way out", "route"
+)
 SECRET_RELOADS = _counter("clinic_secret_reloads_total", "Changed secrets: taken or refused", "outcome")
 REPLAYED_EVENTS = _counter(
     "clinic_replayed_events_total", "Events of the log that were sent again", "purpose"

@@ -23,6 +23,7 @@ from clinic_shared.context import Context
 from clinic_shared.crash import mutated
 from clinic_shared.database import Transaction
 from clinic_shared.deadlines import deadline_of, seconds_left
+from clinic_shared.deprecation import Deprecation
 from clinic_shared.errors import (
     ConcealedError,
     DomainError,
@@ -98,6 +99,7 @@ class ClinicRoute(APIRoute):
         transactional: bool,
         max_body_bytes: int,
         media_types: tuple[str, ...],
+        deprecation: Deprecation | None,
         **options: Any,
     ) -> None:
         self.permission = permission
@@ -105,7 +107,10 @@ class ClinicRoute(APIRoute):
         self.transactional = transactional
         self.max_body_bytes = max_body_bytes
         self.media_types = media_types
-        super().__init__(path, _telling_version(endpoint), **options)
+        self.deprecation = deprecation
+        super().__init__(
+            path, _telling_version(endpoint), deprecated=deprecation is not None or None, **options
+        )
         self._refuse_contradictions()
 
     @property
@@ -125,7 +130,10 @@ class ClinicRoute(APIRoute):
         answer = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await self._handle(CheckedRequest(request.scope, request.receive), answer)
+            response = await self._handle(CheckedRequest(request.scope, request.receive), answer)
+            if self.deprecation is not None:
+                self.deprecation.tell(response, self._metric_name())
+            return response
 
         return handle
 
@@ -270,7 +278,7 @@ class RouteOptions(TypedDict, total=False):
     response_class: type[Response]
     response_model: Any
     include_in_schema: bool
-    deprecated: bool
+    deprecation: Deprecation | None
 
 
 class ClinicRouter:
@@ -341,6 +349,7 @@ class ClinicRouter:
             methods=[method],
             operation_id=options.pop("operation_id", endpoint.__name__),
             tags=options.pop("tags", self.tags),
+            deprecation=options.pop("deprecation", None),
             openapi_extra={"x-permission": permission_name, "x-idempotency": mode.value},
             **options,
         )

@@ -1,6 +1,7 @@
 """A small service that has one route for each thing the HTTP half of the runtime promises."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 import pytest
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.consumer import Handlers
+from clinic_shared.deprecation import Deprecation
 from clinic_shared.errors import DomainError, NotFoundError, PreconditionFailedError
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
@@ -101,6 +103,15 @@ async def read_note(tx: Tx, note_id: UUID) -> NoteResponse:
     if row is None:
         raise NotFoundError
     return NoteResponse(**row._mapping)
+
+
+@router.get(
+    "/memos",
+    permission="notes.read",
+    deprecation=Deprecation(since=date(2026, 1, 1), sunset_on=date(2027, 1, 1), successor="/v1/notes"),
+)
+async def list_memos(tx: Tx, page: PageQuery) -> Page[NoteResponse]:
+    return await list_notes(tx, page)
 
 
 @router.put("/notes/{note_id}", permission="notes.write")
