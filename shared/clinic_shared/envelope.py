@@ -75,8 +75,8 @@ class Envelope:
         return {name: value for name, value in attributes.items() if value is not None}
 
     @classmethod
-    def of_row(cls, row: Any, *, source: str) -> "Envelope":
-        """Return the envelope of a row of `source`'s event log."""
+    def of_row(cls, row: Any, *, source: str, origin: Origin | None = None) -> "Envelope":
+        """Return the envelope of a row of `source`'s event log, by default with the origin that it had."""
         return cls(
             id=row.event_id,
             source=source,
@@ -89,7 +89,7 @@ class Envelope:
             correlation_id=row.correlation_id,
             causation_id=row.causation_id,
             traceparent=row.traceparent,
-            origin=Origin(row.origin),
+            origin=origin or Origin(row.origin),
             seal=row.seal,
         )
 

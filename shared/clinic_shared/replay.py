@@ -186,10 +186,12 @@ async def request(tx: Transaction, wanted: Wanted, *, replay_id: UUID | None = N
             requested_by=by,
         )
     )
-    await tx.execute(
-        insert(part_table), [{"replay_id": replay_id, "producer": name} for name in wanted.producers]
-    )
-    tx.emit(_requested(replay_id, tx, wanted))
+    if wanted.producers:
+        parts_to_come = [{"replay_id": replay_id, "producer": name} for name in wanted.producers]
+        await tx.execute(insert(part_table), parts_to_come)
+        tx.emit(_requested(replay_id, tx, wanted))
+    else:  # nobody whom this service listens to is installed
+        await _finish_request(tx, replay_id, "complete")
     tx.audit(
         AuditEntry(
             action=Action.EXECUTE,

@@ -7,7 +7,6 @@ where it was; what it had sent beyond that is sent again, and changes nothing th
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -189,22 +188,20 @@ class ReplayWorker:
         )
 
     def _singles(self, job: Any, rows: Sequence[Any]) -> list[OutgoingMessage]:
+        origin = None if job.keep_origin else Origin.REPLAY
         return [
             OutgoingMessage(
                 exchange="",
-                routing_key=event_queue(job.consumer, self._service),
+                routing_key=self._queue(job),
                 message_id=str(row.event_id),
-                headers=self._envelope(
-                    row, Origin(row.origin) if job.keep_origin else Origin.REPLAY
-                ).headers()
-                | {REPLAY_ID: str(job.replay_id)},
+                headers=self._envelope(row, origin).headers() | {REPLAY_ID: str(job.replay_id)},
                 body=body_of_row(row),
             )
             for row in rows
         ]
 
-    def _envelope(self, row: Any, origin: Origin) -> Envelope:
-        return replace(Envelope.of_row(row, source=self._service), origin=origin)
+    def _envelope(self, row: Any, origin: Origin | None) -> Envelope:
+        return Envelope.of_row(row, source=self._service, origin=origin)
 
     async def _advance(self, db: Db, job: Any, rows: Sequence[Any]) -> None:
         checksum = replay.add_up(int(job.checksum), [row.event_id for row in rows])
