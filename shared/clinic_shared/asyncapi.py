@@ -78,10 +78,10 @@ def asyncapi_document(contracts: Contracts) -> dict[str, Any]:
                 "description": "RabbitMQ 3.10 to 4.x",
             }
         },
-        "channels": {_key(event): _channel(event) for event in contracts.events.values()},
+        "channels": {_key(event): _channel(event) for event in _all(contracts)},
         "operations": _operations(contracts),
         "components": {
-            "messages": {_key(event): _message(contracts, event) for event in contracts.events.values()},
+            "messages": {_key(event): _message(contracts, event) for event in _all(contracts)},
             "schemas": {"Envelope": dict(ENVELOPE_HEADERS)},
         },
     }
@@ -98,6 +98,10 @@ class _Plain(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
+
+
+def _all(contracts: Contracts) -> tuple[EventType, ...]:
+    return (*contracts.events.values(), *contracts.platform.values())
 
 
 def _key(event: EventType) -> str:
@@ -142,6 +146,10 @@ def _operations(contracts: Contracts) -> dict[str, Any]:
         operations[f"{event.producer}_sends_{_key(event)}"] = _operation("send", event, event.producer)
         for consumer in (*event.consumers, *contracts.listeners):
             operations[f"{consumer}_receives_{_key(event)}"] = _operation("receive", event, consumer)
+    for event in contracts.platform.values():
+        for service in contracts.services:
+            operations[f"{service}_sends_{_key(event)}"] = _operation("send", event, service)
+            operations[f"{service}_receives_{_key(event)}"] = _operation("receive", event, service)
     return operations
 
 

@@ -37,7 +37,8 @@ def test_every_reference_of_asyncapi_leads_somewhere():
 def test_asyncapi_has_one_operation_per_producer_and_consumer_of_each_event():
     operations = asyncapi_document(CONTRACTS)["operations"]
     receivers = sum(len(event.consumers) + len(CONTRACTS.listeners) for event in CONTRACTS.events.values())
-    assert len(operations) == len(CONTRACTS.events) + receivers
+    among_services = 2 * len(CONTRACTS.platform) * len(CONTRACTS.services)
+    assert len(operations) == len(CONTRACTS.events) + receivers + among_services
 
 
 def test_every_service_has_its_openapi():

@@ -1,6 +1,6 @@
 """`clinic events resend`, `clinic reporting` and `clinic partitions` against services in this process."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from clinic_shared.ids import uuid7
@@ -58,7 +58,8 @@ async def test_partitions_are_listed_with_when_they_may_go(clinic: Clinic) -> No
     assert asked.status == 0
     this_month = Month.of(datetime.now(UTC))
     shown = {tuple(line[:2]): line for line in asked.words[1:]}
-    assert shown["scheduling", this_month.name("event")][-2][:4] == str(this_month.ends_at.year + 1)
+    expires_on = f"{this_month.ends_at + timedelta(days=400):%Y-%m-%d}"
+    assert shown["scheduling", this_month.name("event")][-2] == expires_on
     assert shown["referrals", "inbox_default"][-1] == "never"
 
 
