@@ -70,7 +70,12 @@ class Gateway:
         description = ApiDescription(
             self._upstreams, self._settings.contracts_dir, self._table, self._settings.url
         )
-        pages = Pages(description, self._upstreams, self._settings.url)
+        pages = Pages(
+            description,
+            self._upstreams,
+            contracts_dir=self._settings.contracts_dir,
+            url=self._settings.url,
+        )
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001

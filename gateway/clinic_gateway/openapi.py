@@ -40,6 +40,8 @@ class ApiDescription:
         names = sorted(self._upstreams.urls)
         found = dict(zip(names, await asyncio.gather(*map(self._description_of, names)), strict=True))
         joined = join({name: part for name, part in found.items() if part}, self._table, self._url)
+        joined["tags"].append({"name": "gateway"})
+        joined["paths"][stream.PATH] = {"get": stream.OPERATION}
         if all(found.values()):
             self._complete = joined
         return joined
@@ -81,7 +83,6 @@ def join(parts: Mapping[str, Document], table: RouteTable, url: str) -> Document
     }
     for service, part in parts.items():
         _add(joined, service, part, table)
-    joined["paths"][stream.PATH] = {"get": stream.OPERATION}
     if EVENT_FLOW in joined["paths"]:
         _describe_map(joined)
     return joined

@@ -14,7 +14,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from clinic_gateway.errors import UnknownPathError
+from clinic_gateway.event_pages import events_body
 from clinic_gateway.openapi import ApiDescription
+from clinic_gateway.reference import References, example, fields
 from clinic_gateway.upstream import Upstreams
 
 WALKTHROUGH = Path(__file__).with_name("walkthrough.md")
@@ -26,6 +28,7 @@ pre{background:#8881;padding:.75rem;overflow:auto;border-radius:.4rem}
 code{font:.9em ui-monospace,monospace}
 summary{cursor:pointer;padding:.3rem 0}
 summary b{display:inline-block;min-width:4.5rem;font-family:ui-monospace,monospace}
+details{overflow-x:auto}
 table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}
 nav a{margin-right:1rem}
 """
@@ -33,7 +36,10 @@ SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestor
 
 
 class Pages:
-    def __init__(self, description: ApiDescription, upstreams: Upstreams, url: str) -> None:
+    def __init__(
+        self, description: ApiDescription, upstreams: Upstreams, *, contracts_dir: Path, url: str
+    ) -> None:
+        self._contracts_dir = contracts_dir
         self._description = description
         self._upstreams = upstreams
         self._url = url
@@ -42,6 +48,8 @@ class Pages:
         return [
             Route("/", self.root),
             Route("/docs", self.docs),
+            Route("/docs/events", self.events),
+            Route("/asyncapi.yaml", self.asyncapi),
             Route("/openapi.json", self.openapi),
             Route("/problems", self.problems),
             Route("/problems/{slug}", self.problem),
@@ -61,6 +69,13 @@ class Pages:
         parts += [section(tag["name"], document) for tag in document["tags"]]
         parts.append(section("operations", document))
         return page("Polyclinic API", "".join(parts))
+
+    async def events(self, request: Request) -> Response:  # noqa: ARG002
+        return page("Polyclinic events", events_body(self._contracts_dir))
+
+    async def asyncapi(self, request: Request) -> Response:  # noqa: ARG002
+        text = (self._contracts_dir / "asyncapi.yaml").read_bytes()
+        return Response(text, media_type="application/yaml")  # RFC 9512
 
     async def problems(self, request: Request) -> Response:  # noqa: ARG002
         rows = (
@@ -116,7 +131,7 @@ def problem_text(slug: str, known: ProblemPage) -> str:
 def navigation(document: dict[str, Any]) -> str:
     names = [tag["name"] for tag in document["tags"]] + ["operations"]
     links = "".join(f"<a href='#{escape(name)}'>{escape(name)}</a>" for name in names)
-    return f"<nav>{links}<a href='/problems'>problems</a><a href='/openapi.json'>openapi.json</a></nav>"
+    return f"<nav>{links}<a href='/docs/events'>events</a><a href='/problems'>problems</a><a href='/openapi.json'>openapi.json</a></nav>"
 
 
 def section(tag: str, document: dict[str, Any]) -> str:
@@ -127,20 +142,27 @@ def section(tag: str, document: dict[str, Any]) -> str:
 
 
 def _operations(tag: str, document: dict[str, Any]) -> Iterator[str]:
+    references = References(document)
     for path, item in document["paths"].items():
         for method, operation in item.items():
             if tag in operation["tags"]:
-                yield _operation(method.upper(), path, operation)
+                yield _operation(method.upper(), path, operation, references)
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+def _operation(method: str, path: str, operation: dict[str, Any], references: References) -> str:
     parameters = "".join(_parameter(one) for one in operation.get("parameters", []))
     described = inline(str(operation.get("description", "")))
-    body = _body(operation.get("requestBody", {}))
-    answers = ", ".join(escape(code) for code in operation.get("responses", {}))
+    body = _content("Body", operation.get("requestBody", {}), references)
+    answers = "".join(
+        _content(f"Answer {code}", answer, references)
+        for code, answer in operation.get("responses", {}).items()
+    )
+    permission = operation.get("x-permission")
+    needed = f"<p>Needs <code>{escape(permission)}</code>" if permission else ""
+    going = " <em>on its way out</em>" if operation.get("deprecated") else ""
     return (
-        f"<details><summary><b>{method}</b> <code>{escape(path)}</code> {escape(operation.get('summary', ''))}</summary>"
-        f"<p>{described}<table>{parameters}</table>{body}<p>Answers: {answers}</details>"
+        f"<details><summary><b>{method}</b> <code>{escape(path)}</code> {escape(operation.get('summary', ''))}{going}"
+        f"</summary><p>{described}{needed}<table>{parameters}</table>{body}{answers}</details>"
     )
 
 
@@ -154,16 +176,25 @@ def _parameter(parameter: dict[str, Any]) -> str:
     )
 
 
-def _body(body: dict[str, Any]) -> str:
-    lines = [
-        f"<p>Body: <code>{escape(media_type)}</code> {escape(_schema_name(content.get('schema', {})))}"
+def _content(title: str, body: dict[str, Any], references: References) -> str:
+    """Describe what a request or an answer carries, with fields and an example."""
+    described = inline(str(body.get("description", "")))
+    parts = [
+        f"<p>{title}: <code>{escape(media_type)}</code> {described}"
+        f"{fields(content.get('schema', {}), references)}{_example(content, references)}"
         for media_type, content in body.get("content", {}).items()
+        # All problems look alike; /problems explains them.
+        if media_type != "application/problem+json"
     ]
-    return "".join(lines)
+    return "".join(parts)
 
 
-def _schema_name(schema: dict[str, Any]) -> str:
-    return str(schema.get("$ref", "")).rpartition("/")[2] or str(schema.get("type", ""))
+def _example(content: dict[str, Any], references: References) -> str:
+    schema = references.resolve(content.get("schema", {}))
+    told = content.get("example", next(iter(schema.get("examples", ())), None))
+    if told is None:
+        return ""
+    return f"<pre><code>{escape(told)}</code></pre>" if isinstance(told, str) else example(told)
 
 
 def markdown(text: str) -> str:

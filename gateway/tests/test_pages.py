@@ -86,7 +86,7 @@ async def test_the_description_comes_from_contracts_or_from_the_service(
     async with start_clinic("patients", "scheduling", contracts_dir=str(tmp_path)) as clinic:
         clinic["scheduling"].pages["/openapi.json"] = reply(document=SLOTS)
         document = (await clinic.http.get("/openapi.json")).json()
-        assert sorted(document["paths"]) == ["/v1/patients/{patient_id}", "/v1/slots"]
+        assert sorted(document["paths"]) == ["/v1/patients/{patient_id}", "/v1/slots", "/v1/stream"]
 
 
 async def test_the_docs_open_offline(start_clinic: StartClinic, reply: type[Reply]) -> None:
