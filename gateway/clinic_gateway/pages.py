@@ -30,7 +30,7 @@ summary{cursor:pointer;padding:.3rem 0}
 summary b{display:inline-block;min-width:4.5rem;font-family:ui-monospace,monospace}
 details{overflow-x:auto}
 table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}
-nav a{margin-right:1rem}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem}
 """
 SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 

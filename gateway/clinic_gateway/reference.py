@@ -57,7 +57,7 @@ def _alternatives(schema: Schema, references: References) -> list[Schema]:
 
 def _row(path: str, schema: Schema, references: References, *, required: bool) -> str:
     limits = ", ".join(f"{name} {schema[name]}" for name in LIMITS if name in schema)
-    meaning = " ".join(filter(None, (str(schema.get("description", "")), limits)))
+    meaning = "; ".join(filter(None, (str(schema.get("description", "")), limits)))
     need = "required" if required else ""
     return (
         f"<tr><td><code>{escape(path)}</code><td>{escape(kind_of(schema, references))}<td>{need}"
