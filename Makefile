@@ -11,10 +11,10 @@ WORKERS ?= 2
 SERVICES := $(patsubst services/%/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 PACKAGES := clinic_shared clinic_gateway clinic_local $(foreach s,$(SERVICES),clinic_$(subst -,_,$(s)))
 TEST_DIRS := $(foreach folder,$(wildcard shared/tests gateway/tests deploy/local/tests services/*/tests \
-	tests/contract tests/deploy tests/observability tests/e2e tests/chaos tests/load),\
+	tests/contract tests/deploy tests/observability tests/e2e tests/modules tests/chaos tests/load),\
 	$(if $(wildcard $(folder)/test_*.py $(folder)/*/test_*.py),$(folder)))
 # What starts the whole system or kills processes runs by itself, one after the other.
-SERIAL := $(filter tests/e2e tests/chaos tests/load,$(TEST_DIRS)) $(wildcard deploy/local/tests/test_system.py)
+SERIAL := $(filter tests/e2e tests/modules tests/chaos tests/load,$(TEST_DIRS)) $(wildcard deploy/local/tests/test_system.py)
 PARALLEL := $(filter-out $(SERIAL),$(TEST_DIRS))
 # Test functions needn't be annotated; all else is as strict as in the sources.
 MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
@@ -22,7 +22,7 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap \
-	bootstrap-checks test-fresh
+	bootstrap-checks test-fresh test-modules
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,8 @@ bootstrap:
 bootstrap-checks:
 	@$(PYTHON) deploy/local/bootstrap.py --group checks
 
-up: bootstrap ## start everything on this machine: servers, services, gateway, demo data
-	@$(CLINIC) up
+up: bootstrap ## start everything on this machine; services are left out with WITHOUT=reporting,billing
+	@$(CLINIC) up $(if $(WITHOUT),--without $(WITHOUT))
 
 down: bootstrap ## stop everything
 	@$(CLINIC) down
@@ -77,6 +77,9 @@ test: bootstrap-checks lint types contracts
 	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not chaos" $(filter-out tests/contract,$(PARALLEL))
 	@$(PYTEST) $(SERIAL)
 endif
+
+test-modules: bootstrap-checks ## a whole system without each service that can be left out; takes minutes
+	@$(PYTEST) tests/modules/each_left_out.py
 
 test-fresh: ## the README's two commands on newly installed Debian 12 and 13; as root; FRESH_TEST=quick for make check
 	@cd tests && PYTHONPATH=../deploy/local $(PYTHON) -m fresh

@@ -23,7 +23,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from clinic_shared import contracts, tracing
+from clinic_shared import tracing
 from clinic_shared.broker import WINDOW, Broker, Outcome, OutgoingMessage, Publisher
 from clinic_shared.crash import crash_point
 from clinic_shared.envelope import Envelope, body_of_row
@@ -112,7 +112,6 @@ class Relay:
         self._lease_seconds = runtime.settings.relay_lease_seconds
         self._routes = Routes(runtime)
         self._bell = asyncio.Event()
-        self._broadcast = {event.type for event in contracts.load().events.values() if event.broadcast}
 
     @property
     def _dsn(self) -> str:
@@ -206,13 +205,14 @@ class Relay:
             return await self._publisher.publish(message) if leases.valid else Outcome.UNKNOWN
 
     def _event(self, row: Any) -> _Pending:
+        exchange = exchange_of(row.type)
         message = OutgoingMessage(
-            exchange=exchange_of(row.type),
+            exchange=exchange,
             routing_key=row.type,
             message_id=str(row.event_id),
             headers=Envelope.of_row(row, source=self._service).headers(),
             body=body_of_row(row),
-            mandatory=row.type not in self._broadcast,
+            mandatory=self._routes.awaits(exchange, row.type),
         )
         suspect = row.last_error == Outcome.PERMANENT.value
         return _Pending(row.id, row.event_id, row.type, row.recorded_at, row.partition_key, suspect, message)

@@ -32,6 +32,7 @@ class Routes:
     def __init__(self, runtime: "Runtime") -> None:
         settings = runtime.settings
         self._topology = Topology.of(installed(runtime))
+        self._awaited = {binding for queue in self._topology.queues for binding in queue.bindings}
         self._exchanges = (
             event_exchange(runtime.service.name),
             event_exchange(PLATFORM),
@@ -43,6 +44,10 @@ class Routes:
             Management(url.get_secret_value(), settings.amqp_url.get_secret_value()) if url else None
         )
         self._verified_at = 0.0
+
+    def awaits(self, exchange: str, event_type: str) -> bool:
+        """Tell whether an installed service subscribes: with all subscribers left out, nobody does."""
+        return (exchange, event_type) in self._awaited
 
     async def must_exist(self, exchange: str) -> None:
         """Raise RouteMissingError unless every queue behind the exchange exists."""

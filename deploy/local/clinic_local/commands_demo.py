@@ -4,8 +4,10 @@ import os
 import sys
 
 import httpx
+from clinic_shared import contracts
 from rich.console import Console
 
+from clinic_local import modules
 from clinic_local.api_client import ApiError
 from clinic_local.commands_seed import seed
 from clinic_local.demo_journey import Journey, JourneyError
@@ -18,6 +20,13 @@ def demo() -> None:
     """Tell one patient's journey live, with the events it causes."""
     refuse_production("demo")
     url = clinic_url()
+    here = modules.running_here(root())
+    if left_out := [name for name in contracts.load().services if name not in here]:
+        raise SetupError(
+            "demo",
+            f"the journey leads through all services, and {', '.join(left_out)} was left out",
+            "make up",
+        )
     network = Network.read(root())
     if network is None:
         seed()

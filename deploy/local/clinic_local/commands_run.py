@@ -23,11 +23,20 @@ _DOWN_SECONDS = 20.0
 _RESTART_SECONDS = 60.0
 
 
-def up() -> None:
+Without = Annotated[
+    str, typer.Option("--without", envvar="CLINIC_WITHOUT", help="services to leave out, comma separated")
+]
+
+
+def up(*, without: Without = "") -> None:
     """Start everything on this machine and print where it answers."""
+    from clinic_local import modules  # noqa: PLC0415 - `clinic down` needn't load the contracts
+
     state.refuse_production("up")
     console = Console(highlight=False)
     root = state.root()
+    os.environ[modules.WITHOUT] = without
+    modules.chosen(os.environ)
     if state.is_running(root):
         running = state.RunState.read(root)
         if running is not None and running.is_ready:
@@ -35,6 +44,7 @@ def up() -> None:
         else:
             console.print("Polyclinic is being started already. See: make logs")
         return
+    modules.remember(root, without)
     started = time.monotonic()
     last = _start_supervisor(root, console)
     if last is None:
@@ -116,8 +126,10 @@ def restart(
 ) -> None:
     """Stop and start: everything (with changed code), or one process (with the code that is loaded)."""
     if service is None:
+        from clinic_local import modules  # noqa: PLC0415 - as above
+
         down()
-        up()
+        up(without=modules.remembered(state.root()))
         return
     before = _process(service)
     if before.pid is None:

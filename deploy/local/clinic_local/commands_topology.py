@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 import typer
-from clinic_shared import contracts, topology
+from clinic_shared import contracts, leftovers, topology
 from clinic_shared.broker import BrokerUnavailableError
 from clinic_shared.secret_files import with_secret_files
 from clinic_shared.topology import Topology, TopologyError
 
+from clinic_local import modules
 from clinic_local.errors import SetupError
 from clinic_local.operations import AsJson, plural, print_json
 from clinic_local.state import read_env, root
@@ -90,6 +91,27 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def prune(
+    services: Services = None, *, yes: Annotated[bool, typer.Option("--yes", help="don't ask")] = False
+) -> None:
+    """Delete the queues of services that aren't installed any more, with what waits in them."""
+    broker, installed = _broker(), _installed(services)
+    wanted = {queue.name for queue in Topology.of(installed).queues}
+    strangers = [queue.name for queue in Topology.of().queues if queue.name not in wanted]
+    there = _run(broker, leftovers.existing(broker.amqp_url, strangers))
+    if not there:
+        print(f"No queue at {broker.address} belongs to a service that was left out.")
+        return
+    print("\n".join(there))
+    if not yes:
+        typer.confirm(f"Delete {plural(len(there), 'queue')} at {broker.address}?", abort=True)
+    deleted = _run(broker, leftovers.delete(broker.amqp_url, there))
+    print(
+        f"Deleted {plural(len(there), 'queue')} and {plural(deleted, 'message')}. The event logs keep the events."
+    )
+
+
 @app.command("print")
 def print_definitions(services: Services = None) -> None:
     """Print the definitions (JSON) to import where we may not declare: rabbitmqctl import_definitions."""
@@ -131,12 +153,11 @@ def _installed(services: str | None) -> tuple[str, ...]:
     """Return the services that were named, those of `CLINIC_SUBSCRIBED_SERVICES`, or those that run here."""
     known = contracts.load().services
     named = os.environ.get("CLINIC_SUBSCRIBED_SERVICES", "") if services is None else services
-    chosen = tuple(name.strip() for name in named.split(",") if name.strip())
+    chosen = modules.names(named)
     if unknown := [name for name in chosen if name not in known]:
         raise SetupError("topology", f"there is no service {unknown[0]}", f"There are: {', '.join(known)}")
-    if not chosen and _given("CLINIC_AMQP_URL") is None:
-        here = read_env(root())
-        chosen = tuple(name for name in known if f"CLINIC_{name.upper().replace('-', '_')}_URL" in here)
+    if not chosen and not os.environ.get("CLINIC_AMQP_URL"):
+        chosen = modules.running_here(root())
     return chosen
 
 

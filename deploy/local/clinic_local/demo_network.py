@@ -5,6 +5,8 @@ Made through the public API, so that it is what a client could have made. All na
 
 import json
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -66,6 +68,16 @@ def _file(root: Path) -> Path:
     return private_dir(run_dir(root) / "secrets") / "demo-network.json"
 
 
+@contextmanager
+def _unless_left_out() -> Iterator[None]:
+    """Make what needs a service only where the operator has it."""
+    try:
+        yield
+    except ApiError as error:
+        if error.slug != "not-installed":
+            raise
+
+
 class Builder:
     """Makes the network step by step. What an interrupted run has made is found again by its code."""
 
@@ -79,7 +91,10 @@ class Builder:
         self._open_centre()
         for person in STAFF:
             self._add_staff(person)
-        self._offer_services()
+        with _unless_left_out():
+            self._offer_services()
+            with _unless_left_out():
+                self._set_prices()
         self._register_lab()
         self.network.write(self._root)
         return self.network
@@ -131,9 +146,7 @@ class Builder:
             )
 
     def _offer_services(self) -> None:
-        registrar = Caller(self._url, self.network.login_of("registrar"), self.network.password)
-        biller = Caller(self._url, self.network.login_of("biller"), self.network.password)
-        with registrar, biller:
+        with self._as("registrar") as registrar:
             for department, name in SERVICES.items():
                 self._offer(department, name)
                 person = "dermatologist" if department == "dermatology" else "dietitian"
@@ -146,6 +159,10 @@ class Builder:
                         "weekly": hours,
                     },
                 )
+
+    def _set_prices(self) -> None:
+        with self._as("biller") as biller:
+            for department in SERVICES:
                 biller.post(
                     "/v1/prices",
                     {
@@ -156,6 +173,9 @@ class Builder:
                         "valid_from": "2026-01-01",
                     },
                 )
+
+    def _as(self, person: str) -> Caller:
+        return Caller(self._url, self.network.login_of(person), self.network.password)
 
     def _offer(self, department: str, name: str) -> None:
         service = {

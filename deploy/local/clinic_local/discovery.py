@@ -1,4 +1,4 @@
-"""Which services this checkout has: those of `contracts/subscriptions.yaml` whose package offers `app.service`."""
+"""The code to run: of each service in `contracts/subscriptions.yaml` that is chosen and here, its `app.service`."""
 
 import importlib
 import os
@@ -12,6 +12,7 @@ from typing import Any
 from clinic_shared import contracts
 from clinic_shared.service import Service
 
+from clinic_local import modules
 from clinic_local.errors import SetupError
 
 # What a server imports only when it starts, thus once per fork if it weren't here already.
@@ -47,14 +48,14 @@ class Code:
 
 def load(errors: Path) -> Code:
     """Import all services, the gateway and the fakes. `errors` takes the traceback of one that can't be."""
-    wanted = [name for name in os.environ.get("CLINIC_SUBSCRIBED_SERVICES", "").split(",") if name]
+    wanted = modules.chosen(os.environ)
     for module in _IMPORTED_LATE:
         if _exists(module):
             importlib.import_module(module)
     services = {}
     for name, entry in contracts.load().services.items():
         package = entry.package
-        if (not wanted or name in wanted) and _exists(f"{package}.app"):
+        if name in wanted and _exists(f"{package}.app"):
             services[name] = _attribute(f"{package}.app", "service", errors)
     return Code(
         services=services,

@@ -26,6 +26,7 @@ _NOT_INHERITED = {
     "CLINIC_ROLES",
     "CLINIC_ROOT",
     "CLINIC_URL",
+    "CLINIC_WITHOUT",
 }
 # Shared by the fakes of the vendors and the services that speak to them. Each stands under the names of both.
 _VENDOR_SECRETS = {
