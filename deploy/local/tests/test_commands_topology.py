@@ -33,7 +33,7 @@ async def test_what_is_declared_is_verified_and_a_missing_queue_is_found(
     assert (missing.status, "queue scheduling.patients is missing" in missing.out) == (1, True)
     declared = await clinic("topology", "declare", *TWO)
     assert (declared.status, declared.err) == (0, "")
-    assert "4 exchanges" in declared.out
+    assert "5 exchanges" in declared.out
     verified = await clinic("topology", "verify", *TWO)
     assert (verified.status, verified.out.startswith("As it should be at ")) == (0, True)
     manage(broker, "DELETE", "/api/queues/{vhost}/scheduling.patients")
@@ -83,7 +83,7 @@ async def test_without_a_management_api_the_policies_are_left_to_the_operator(
 async def test_definitions_can_be_printed_where_nothing_runs(clinic: Clinic) -> None:
     printed = await clinic("topology", "print")
     assert {queue["vhost"] for queue in printed.document["queues"]} == {"/"}
-    assert len(printed.document["exchanges"]) == 11
+    assert len(printed.document["exchanges"]) == 12
 
 
 async def test_the_broker_that_runs_here_is_the_one_meant(
@@ -97,14 +97,26 @@ async def test_the_broker_that_runs_here_is_the_one_meant(
             "CLINIC_PATIENTS_URL": "http://127.0.0.1:1",
         },
     )
-    assert "3 exchanges" in (await clinic("topology", "declare")).out
+    assert "4 exchanges" in (await clinic("topology", "declare")).out
     exchanges = manage(vhost, "GET", "/api/exchanges/{vhost}").json()
     assert {e["name"] for e in exchanges if not e["name"].startswith("amq.")} == {
         "",
         "audit.records",
         "patients.events",
+        "platform.events",
         "unrouted",
     }
+
+
+async def test_queues_of_a_service_that_was_left_out_can_be_pruned(clinic: Clinic, broker: Servers) -> None:
+    await clinic("topology", "declare", *TWO)
+    (only,) = TWO[1].split(",")[:1]
+    pruned = await clinic("topology", "prune", "--services", only, "--yes")
+    assert (pruned.status, pruned.err) == (0, "")
+    assert "Deleted" in pruned.out
+    again = await clinic("topology", "prune", "--services", only, "--yes")
+    assert "No queue" in again.out
+    assert (await clinic("topology", "verify", "--services", only)).status == 0
 
 
 async def test_no_broker_is_told_in_words_and_without_its_password(
