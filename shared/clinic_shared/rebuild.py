@@ -96,6 +96,7 @@ class NoReadModelError(DomainError):
     slug = "no-read-model"
     title = "This service has nothing to rebuild"
     status = 404
+    fix = "Name a service that keeps one, such as reporting."
 
 
 class RebuildRunningError(DomainError):
@@ -111,6 +112,7 @@ class NotToRollBackError(DomainError):
 
     slug = "rebuild-not-to-roll-back"
     title = "This rebuild can't be rolled back"
+    fix = "Roll back the rebuild whose state is `swapped`; if there is none, rebuild again."
 
 
 class RebuildOverError(DomainError):
@@ -118,6 +120,7 @@ class RebuildOverError(DomainError):
 
     slug = "rebuild-over"
     title = "The rebuild is over"
+    fix = "Read its state; one that is `swapped` can be rolled back."
 
 
 class ShapeChangedError(Exception):

@@ -108,6 +108,7 @@ class ReplayOverError(DomainError):
 
     slug = "replay-over"
     title = "The replay is over"
+    fix = "Read the list of replays for how it ended; what was delivered stays delivered."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,7 @@ class CurrencyMismatchError(InvalidRequestError):
 
     slug = "currency-mismatch"
     title = "The centre charges in another currency"
+    fix = "State the price in `currency`."
 
 
 class NothingToPayError(DomainError):
@@ -80,6 +81,7 @@ class NothingToPayError(DomainError):
 
     slug = "nothing-to-pay"
     title = "Nothing is left to pay on this invoice"
+    fix = "Read the invoice's status; what was paid in error is refunded."
 
 
 class AmountTooHighError(InvalidRequestError):
@@ -87,6 +89,7 @@ class AmountTooHighError(InvalidRequestError):
 
     slug = "amount-too-high"
     title = "The amount is more than what is left"
+    fix = "Ask for no more than `outstanding_minor` or `refundable_minor`, whichever the problem names."
 
 
 class PaymentInProgressError(DomainError):
@@ -102,6 +105,7 @@ class NotCancellableError(DomainError):
 
     slug = "not-cancellable"
     title = "The payment is no longer pending"
+    fix = "Read the payment's status; one that succeeded is refunded instead."
 
 
 class NotRefundableError(DomainError):
@@ -109,6 +113,7 @@ class NotRefundableError(DomainError):
 
     slug = "not-refundable"
     title = "Nothing of this payment can be refunded"
+    fix = "Read the payment and its refunds; a refund under way may still fail and free its amount."
 
 
 class UnknownPaymentError(DomainError):
@@ -116,6 +121,7 @@ class UnknownPaymentError(DomainError):
 
     slug = "unknown-payment"
     title = "No payment here belongs to this notification"
+    fix = "Find the charge at the provider. If it isn't the clinic's, discard the notification."
 
 
 class PaymentMismatchError(DomainError):
@@ -123,6 +129,7 @@ class PaymentMismatchError(DomainError):
 
     slug = "payment-mismatch"
     title = "The amount or currency is not the one that was asked for"
+    fix = "Refund the charge at the provider if it is wrong, and discard the notification with the reason."
 
 
 class PaymentClosedError(DomainError):
@@ -130,6 +137,7 @@ class PaymentClosedError(DomainError):
 
     slug = "payment-closed"
     title = "The payment is closed and can't succeed any more"
+    fix = "Refund the charge at the provider, then discard the notification with that as the reason."
 
 
 class RefundReversedError(DomainError):
@@ -137,6 +145,7 @@ class RefundReversedError(DomainError):
 
     slug = "refund-reversed"
     title = "A refund that had succeeded was reversed"
+    fix = "Give the patient the money back by another way, and discard the notification with a note of it."
 
 
 class PaymentNotYetReceivedError(ReferenceNotYetKnownError):

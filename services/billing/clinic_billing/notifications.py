@@ -42,6 +42,7 @@ class DisputeError(DomainError):
 
     slug = "payment-disputed"
     title = "A charge is disputed"
+    fix = "Answer it at the provider, then discard the notification with the outcome as the reason."
 
 
 @dataclass(frozen=True, kw_only=True)

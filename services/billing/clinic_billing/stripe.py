@@ -34,6 +34,7 @@ class UnreadableEventError(DomainError):
 
     slug = "unreadable-notification"
     title = "The notification can't be read"
+    fix = "Set the provider's endpoint to a supported API version and have the event sent again."
 
 
 class ProviderRefusedError(Exception):

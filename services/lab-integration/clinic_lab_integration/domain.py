@@ -57,6 +57,7 @@ class NotParkedError(DomainError):
 
     slug = "not-parked"
     title = "This part of the message is not parked"
+    fix = "`disposition` says what became of it; read the work-list again."
 
 
 class OtherPatientError(DomainError):
@@ -64,6 +65,7 @@ class OtherPatientError(DomainError):
 
     slug = "filed-for-another-patient"
     title = "Parts of this group are filed for another patient"
+    fix = "Attach it to the same patient; if that is the wrong one, the laboratory retracts and resends."
 
 
 class PartnerDisabledError(DomainError):

@@ -59,8 +59,11 @@ class TemplateInvalidError(DomainError):
 
 
 class TemplateVersionTakenError(DomainError):
+    """Each change is a new version of the template, and theirs came first."""
+
     slug = "template-version-taken"
     title = "Someone else changed the template at the same time"
+    fix = "Read the template again and send your change with that version's ETag as `If-Match`."
 
 
 DEFAULT_CHANNELS = (Channel.WHATSAPP, Channel.SMS, Channel.EMAIL)

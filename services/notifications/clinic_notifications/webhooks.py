@@ -54,6 +54,7 @@ class UnreadableCallbackError(DomainError):
     slug = "unreadable-callback"
     title = "The callback can't be read"
     status = 400
+    fix = "If the vendor did send it, its format has changed: report `request_id`."
 
 
 class Received(BaseModel):

@@ -13,10 +13,11 @@ ICD_10 = "http://hl7.org/fhir/sid/icd-10"
 
 
 class EncounterTimeError(InvalidRequestError):
-    """An encounter ends after it starts."""
+    """`ended_at` is earlier than `started_at`."""
 
     slug: ClassVar[str] = "encounter-ends-before-it-starts"
     title: ClassVar[str] = "The encounter ends before it starts"
+    fix: ClassVar[str] = "Correct one of the two; leave `ended_at` out while the visit goes on."
 
 
 class PrimaryDiagnosisError(InvalidRequestError):
@@ -24,6 +25,7 @@ class PrimaryDiagnosisError(InvalidRequestError):
 
     slug: ClassVar[str] = "one-primary-diagnosis"
     title: ClassVar[str] = "The diagnoses contradict each other"
+    fix: ClassVar[str] = "Mark one diagnosis as primary and name each once."
 
 
 class ReferenceMismatchError(DomainError):
@@ -31,6 +33,7 @@ class ReferenceMismatchError(DomainError):
 
     slug: ClassVar[str] = "reference-mismatch"
     title: ClassVar[str] = "A reference belongs to another patient"
+    fix: ClassVar[str] = "Check the id in the field that `reference` names, and whose chart is open."
 
 
 class ResultVersionConflictError(DomainError):
@@ -38,6 +41,9 @@ class ResultVersionConflictError(DomainError):
 
     slug: ClassVar[str] = "result-version-conflict"
     title: ClassVar[str] = "This version of the result is filed with other content"
+    fix: ClassVar[str] = (
+        "Ask the laboratory which content is right; it sends that as a correction. Then discard this message."
+    )
 
 
 class EncounterStatus(StrEnum):

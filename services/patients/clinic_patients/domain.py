@@ -52,6 +52,9 @@ class AuthorityReservedError(InvalidRequestError):
 
     slug: ClassVar[str] = "identifier-authority-reserved"
     title: ClassVar[str] = "The network's own record number can't be chosen or changed"
+    fix: ClassVar[str] = (
+        "Leave out identifiers of `authority`; on a change, the patient's own may be repeated as it is."
+    )
 
 
 class PhoneNotValidError(InvalidRequestError):
@@ -67,13 +70,15 @@ class BirthDateError(InvalidRequestError):
 
     slug: ClassVar[str] = "birth-date-not-plausible"
     title: ClassVar[str] = "The birth date is not plausible"
+    fix: ClassVar[str] = "Send a date from 1880-01-01 to today, or `null` if it isn't known."
 
 
 class IllegalPatientStatusError(DomainError):
-    """Of a patient's statuses not every one may follow every other."""
+    """A merged record stays merged, and a deceased patient's can only be made active again."""
 
     slug: ClassVar[str] = "illegal-status-change"
     title: ClassVar[str] = "The patient's status doesn't allow this"
+    fix: ClassVar[str] = "Read the record again; a death recorded in error is undone by status `active`."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,13 +48,19 @@ class Priority(StrEnum):
 
 
 class IllegalMoveError(DomainError):
+    """It is declined before it is booked, reported after it was seen, and no longer changed once closed."""
+
     slug = "illegal-status-change"
     title = "The referral's status doesn't allow this"
+    fix = "Read the referral again: its status says what has happened to it."
 
 
 class ReferralToSelfError(InvalidRequestError):
+    """Sending and receiving department are the same."""
+
     slug = "referral-to-self"
     title = "A department can't refer a patient to itself"
+    fix = "Name another receiving department; for a further visit to the same one, book an appointment."
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,11 @@ MAX_WINDOW = timedelta(days=31)
 
 
 class WindowTooLongError(InvalidRequestError):
+    """Free times are computed for each search, so what one search covers is limited."""
+
     slug = "window-too-long"
     title = "At most 31 days can be searched at once"
+    fix = "Search in parts, each beginning where the last ended."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,11 @@ from clinic_scheduling.events import service_event
 
 
 class ServiceCodeTakenError(DomainError):
+    """A code stands for one service of the catalogue, even after that is withdrawn."""
+
     slug = "service-code-taken"
     title = "Another service has this code"
+    fix = "Choose another code, or use the service that has this one."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,40 +50,59 @@ class ResourceKind(StrEnum):
 
 
 class IllegalMoveError(DomainError):
+    """Booked or confirmed, it can be moved, cancelled or missed; once the patient arrived, only completed."""
+
     slug = "illegal-status-change"
     title = "The appointment's status doesn't allow this"
+    fix = "Read the appointment again: its status says what has happened to it. For another visit, book anew."
 
 
 class SlotTakenError(DomainError):
-    """All conflicts are listed, so that the caller needs one try and not several."""
+    """Another appointment overlaps and has the same practitioner, room or device."""
 
     slug = "slot-taken"
     title = "Someone or something that this appointment needs is taken at that time"
+    fix = "Choose another time or resource; `conflicts` lists all that is taken, to make one try enough."
 
 
 class OutsideAvailabilityError(DomainError):
+    """The time isn't wholly within the practitioner's availability at this centre."""
+
     slug = "outside-availability"
     title = "The practitioner doesn't receive patients at that time"
+    fix = "Choose a time from `GET /v1/slots`, or change the practitioner's availability first."
 
 
 class AppointmentInThePastError(InvalidRequestError):
+    """The requested time had passed when the request arrived."""
+
     slug = "appointment-in-the-past"
     title = "An appointment can't begin in the past"
+    fix = "Choose a later time; check the UTC offset of `starts_at`."
 
 
 class MissingResourceError(InvalidRequestError):
+    """The catalogue says which kinds of resource a service takes; the booking names one of each."""
+
     slug = "missing-resource"
     title = "The service needs a resource that the request doesn't name"
+    fix = "Name one of each kind that `missing` lists."
 
 
 class NotOfferedError(InvalidRequestError):
+    """The service is withdrawn or another department's, or a resource works elsewhere."""
+
     slug = "not-offered"
     title = "The department doesn't offer this service"
+    fix = "Book what `GET /v1/slots` offers; `detail` says what didn't fit."
 
 
 class ReferralMismatchError(DomainError):
+    """The booking names a referral of another patient, or to another department."""
+
     slug = "referral-mismatch"
     title = "The referral is not an accepted one of this patient to this department"
+    fix = "Name the right referral, or book without one."
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,13 @@ class AlreadyAppliedError(DomainError):
 
     slug = "already-applied"
     title = "The message has taken effect"
+    fix = "If its effect was wrong, change that through the service's own operations."
 
 
 class UnreadableError(DomainError):
     """The message's content isn't readable, so it can't be changed in part."""
 
-    slug = "unreadable-message"
+    slug = "unreadable-content"
     title = "The message can't be read"
     fix = "Give the whole body instead of a patch."
 

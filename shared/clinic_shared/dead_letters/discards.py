@@ -33,6 +33,7 @@ class DecisionIsOverError(DomainError):
 
     slug = "decision-is-over"
     title = "This was decided before"
+    fix = "Read the messages again; those that still wait can be asked for anew."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ class RunIsOverError(DomainError):
 
     slug = "run-is-over"
     title = "The run has ended"
+    fix = "Read the run: it says what became of each message."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,7 @@ async def test_an_unreadable_message_is_corrected_as_a_whole(
     key = uuid7()
     letter = await office.park(key, body=b"\xff not json")
     refused = await steward.post(f"/{letter}/correct", {"patch": {}, "reason": "no way"})
-    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/unreadable-message")
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/unreadable-content")
     data = contracts.examples(REGISTERED)[0]["data"] | {"patient_id": str(key), "version": 1}
     answer = await steward.post(
         f"/{letter}/correct", {"body": {"data": data}, "reason": "written anew after a call"}
