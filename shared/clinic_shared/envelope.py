@@ -4,6 +4,7 @@ The body has `data` (ids, codes, times, amounts) and `private` (personal and cli
 Everything the platform needs to route, order and deduplicate stands in the headers.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,9 @@ from clinic_shared.sealing import unseal
 
 PREFIX = "cloudEvents_"
 """As in CloudEvents' AMQP binding: RabbitMQ maps headers to AMQP 1.0 application properties."""
+
+EVENT_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*\.v[0-9]{1,4}")
+"""The form of our types: what a stranger calls a message otherwise is neither kept nor shown."""
 
 CONTENT_TYPE = "application/json"
 SPEC_VERSION = "1.0"

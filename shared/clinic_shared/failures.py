@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from clinic_shared.consumer import UnknownEventTypeError
-from clinic_shared.envelope import MalformedMessageError
+from clinic_shared.envelope import EVENT_TYPE, MalformedMessageError
 from clinic_shared.errors import DomainError
 from clinic_shared.sealing import UnknownSealError
 
@@ -97,7 +97,9 @@ def _codes(error: BaseException) -> Iterator[str]:
         yield from sorted(
             {f"{'.'.join(map(str, problem['loc'][:1]))}:{problem['type']}" for problem in error.errors()}
         )
-    elif isinstance(error, (MalformedMessageError, UnknownEventTypeError, UnknownSealError)):
+    elif isinstance(error, UnknownEventTypeError):
+        yield str(error) if EVENT_TYPE.fullmatch(str(error)) else "unknown"
+    elif isinstance(error, (MalformedMessageError, UnknownSealError)):
         yield str(error)
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, psycopg.Error):

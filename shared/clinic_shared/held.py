@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from clinic_shared.database import Transaction
-from clinic_shared.envelope import PREFIX
+from clinic_shared.envelope import EVENT_TYPE, PREFIX
 from clinic_shared.events import runtime_metadata
 
 SCHEDULE = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 3600))
@@ -103,7 +103,8 @@ class RawMessage:
 
     @property
     def type(self) -> str:
-        return str(self.headers.get(PREFIX + "type") or "unknown")
+        given = str(self.headers.get(PREFIX + "type"))
+        return given if EVENT_TYPE.fullmatch(given) else "unknown"
 
     @property
     def event_id(self) -> UUID:

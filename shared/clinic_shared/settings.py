@@ -61,7 +61,7 @@ class ServiceSettings(BaseSettings):
     log_level: str = "INFO"
     contracts_dir: Path = Path(__file__).resolve().parents[2] / "contracts"
     dead_letters_discarded_alone: int = Field(
-        default=20, ge=0, description="so many dead letters may one person discard; more need a second one"
+        default=20, ge=0, description="so many dead letters may one person discard in a day"
     )
     subscribed_services: str = Field(
         default="", description="installed services, comma separated; empty means all of subscriptions.yaml"

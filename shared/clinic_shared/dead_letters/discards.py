@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, case, func, insert, select, update
+from sqlalchemy import Row, any_, case, exists, func, insert, select, update
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
@@ -16,6 +16,7 @@ from clinic_shared.errors import DomainError, NotFoundError
 from clinic_shared.held import held_table
 from clinic_shared.ids import uuid7
 
+LATELY = timedelta(hours=24)
 OPEN_FOR = timedelta(hours=24)
 """After that a decision that nobody took is off the table."""
 
@@ -62,14 +63,36 @@ class Decision:
 
 
 async def discard(tx: Transaction, selection: Selection, *, reason: str, alone_at_most: int) -> Discarded:
-    """Let messages be; more than `alone_at_most` wait for a second person. Raises SelectionChangedError."""
+    """Let messages be; more than `alone_at_most` of a person in a day wait for a second one.
+
+    Raises SelectionChangedError.
+    """
     rows = await selection.lock(tx)
     if not rows:
         raise SelectionChangedError("None of these messages waits any more.", found=0)
-    if len(rows) > alone_at_most:
+    if len(rows) + await _discarded_alone(tx) > alone_at_most:
         return Discarded(count=0, decision_id=await _ask(tx, selection, rows, reason))
     await _discard(tx, rows, reason)
     return Discarded(count=len(rows))
+
+
+async def _discarded_alone(tx: Transaction) -> int:
+    """Return how many this person discarded lately without anybody else: in portions it is as many."""
+    agreed = exists().where(
+        decision_table.c.state == "approved", held_table.c.id == any_(decision_table.c.held_ids)
+    )
+    row = await tx.fetch_one(
+        select(func.count())
+        .select_from(held_table)
+        .where(
+            held_table.c.state == "discarded",
+            held_table.c.superseded_by.is_(None),
+            held_table.c.decided_by == tx.context.principal.subject,
+            held_table.c.decided_at > tx.now - LATELY,
+            ~agreed,
+        )
+    )
+    return int(row[0]) if row is not None else 0
 
 
 async def _discard(tx: Transaction, rows: Sequence[Row[Any]], reason: str, **details: str) -> None:

@@ -5,7 +5,7 @@ rest is masked until somebody who may reveals it, with a reason.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,15 +22,29 @@ from clinic_shared.dead_letters.corrections import Body, read_body
 from clinic_shared.dead_letters.listing import COLUMNS, shown
 from clinic_shared.dead_letters.selection import letter, order
 from clinic_shared.dead_letters.tables import item_table
-from clinic_shared.envelope import PREFIX
+from clinic_shared.envelope import EVENT_TYPE, PREFIX
+from clinic_shared.events import Origin
 from clinic_shared.held import attempt_table
 from clinic_shared.inbox import inbox
 
 MOST_ATTEMPTS = 50
 MOST_NEIGHBOURS = 20
 MASK = "•••"
-_PLAIN = re.compile(r"[A-Za-z0-9._:+/-]{1,200}")
-"""Ids, codes and times. Anything else in a header is not of our making and stays masked."""
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_INSTANT = re.compile(r"[0-9:.T+Z-]{10,40}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_ATTRIBUTES = {
+    **dict.fromkeys(("id", "subject", "partitionkey", "correlationid", "causationid", "correctionof"), _UUID),
+    **dict.fromkeys(("time", "recordedtime"), _INSTANT),
+    **dict.fromkeys(("aggregateversion", "schemaversion"), _NUMBER),
+    "type": EVENT_TYPE,
+    "dataschema": re.compile(f"urn:polyclinic:event:{EVENT_TYPE.pattern}"),
+    "traceparent": re.compile(r"[0-9a-f]{2}(-[0-9a-f]+){3}"),
+    "origin": re.compile("|".join(Origin)),
+    "seal": re.compile(r"[a-z0-9-]{1,20}"),
+    "specversion": re.compile(r"[0-9.]{1,10}"),
+}
+"""The headers that are shown, and what they look like; anything else is not of our making."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +91,7 @@ async def page(tx: Transaction, row_id: int, folder: Path) -> Message:
     after = neighbours.where(order > place).order_by(order, letter.id)
     return Message(
         row=row,
-        headers=_headers(row.headers),
+        headers=_headers(row.headers, contracts.load(folder).services),
         payload=_payload(body, schema, declared),
         schema=schema,
         attempts=await _attempts(tx, row_id),
@@ -130,12 +144,15 @@ async def _runs(tx: Transaction, row_id: int) -> list[UUID]:
     return list((await tx.execute(statement.order_by(item_table.c.run_id))).scalars())
 
 
-def _headers(headers: Mapping[str, Any]) -> dict[str, str | int]:
-    return {
-        name.removeprefix(PREFIX): value if isinstance(value, int) or _PLAIN.fullmatch(str(value)) else MASK
-        for name, value in sorted(headers.items())
-        if _PLAIN.fullmatch(name)
+def _headers(headers: Mapping[str, Any], services: Collection[str]) -> dict[str, str | int]:
+    named = {name.removeprefix(PREFIX): value for name, value in sorted(headers.items())}
+    shown = {
+        name: value if _ATTRIBUTES[name].fullmatch(str(value)) else MASK
+        for name, value in named.items()
+        if name in _ATTRIBUTES
     }
+    source = named.get("source")
+    return shown if source is None else {**shown, "source": source if source in services else MASK}
 
 
 def _check(event_type: str, body: Body | None, folder: Path) -> tuple[SchemaCheck, dict[str, set[str]]]:

@@ -5,12 +5,13 @@ Live messages wait for nothing of this: they have connections, lanes and transac
 
 import asyncio
 import time
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, exists, func, select, update
+from sqlalchemy import Row, case, exists, func, select, update
 from sqlalchemy.orm import aliased
 
 from clinic_shared import held, tracing
@@ -22,9 +23,10 @@ from clinic_shared.dead_letters.selection import order
 from clinic_shared.dead_letters.tables import item_table, run_table
 from clinic_shared.dead_letters.workers import answers
 from clinic_shared.deliveries import milliseconds_since
-from clinic_shared.failures import Failure, Verdict, judge
+from clinic_shared.failures import Failure, Verdict, fingerprint, judge
 from clinic_shared.health import Health
 from clinic_shared.held import held_table
+from clinic_shared.ids import uuid7
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import REDRIVEN_MESSAGES
 
@@ -35,8 +37,12 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
 TRIES = 3
+MOST_TAKEN = 3
+"""So often may processes take a message in hand and die; after that it fails like any other."""
+KILLER_ERROR = "WorkerDied: processes ended while they handled this message"
+LEASE = timedelta(seconds=2)
 _LOCKS = 0x0C11_7ED0
-"""The class of the advisory locks that give a run to one process at a time."""
+"""The class of the advisory locks without which nobody handles a message, however late with a lease."""
 
 
 class RedriveWorker:
@@ -46,6 +52,13 @@ class RedriveWorker:
         self._database = runtime.database
         self._handlers = runtime.service.handlers
         self._health = Health.of(runtime)
+        self._id = uuid7()
+        mine = run_table.c.worker.is_(None) | (run_table.c.worker == self._id)
+        # What another worker has begun is its own until its lease is over: then it died.
+        self._due_at = case(
+            (mine, run_table.c.next_item_at),
+            else_=func.greatest(run_table.c.next_item_at, run_table.c.leased_until),
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         await keep_running("redrive", stop, partial(self._work, stop), self._health)
@@ -54,29 +67,49 @@ class RedriveWorker:
         while not stop.is_set():
             if await self.step():
                 continue
-            await self._release_left_behind()
             self._health.report("redrive", None)
-            await pause(stop, await self._seconds_to_next())
+            seconds = await self._seconds_to_next()
+            if seconds is None:
+                await self._release_left_behind()
+            await pause(stop, POLL_SECONDS if seconds is None else min(seconds, POLL_SECONDS))
 
     async def step(self) -> bool:
         """Handle one message of a run whose rate allows it now. Returns False when there is none."""
         async with self._database.transaction() as tx:
-            run_id = await _take_turn(tx)
-            item = await _next_of(tx, run_id) if run_id is not None else None
+            run_id = await self._take_turn(tx)
+            item = await _take_next(tx, run_id) if run_id is not None else None
             row = await _letter_of(tx, item) if item is not None else None
         if item is not None:
             crash_point("redrive.item.before")
             await self._settle(item, row)
         return run_id is not None
 
-    async def _seconds_to_next(self) -> float:
-        soonest = select(
-            func.extract("epoch", func.min(run_table.c.next_item_at) - func.clock_timestamp())
-        ).where(run_table.c.state == "running")
+    async def _take_turn(self, tx: Transaction) -> UUID | None:
+        """Return a run that may go on, put its next turn off by its rate, and keep others away from it."""
+        now = func.clock_timestamp()
+        due = (
+            select(run_table.c.run_id)
+            .where(run_table.c.state == "running", self._due_at <= now)
+            .order_by(run_table.c.next_item_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        interval = func.make_interval(0, 0, 0, 0, 0, 0, 1.0 / run_table.c.rate_per_second)
+        row = await tx.fetch_one(
+            update(run_table)
+            .where(run_table.c.run_id == due)
+            .values(next_item_at=now + interval, worker=self._id, leased_until=now + LEASE)
+            .returning(run_table.c.run_id)
+        )
+        return row.run_id if row is not None else None
+
+    async def _seconds_to_next(self) -> float | None:
+        """Return when there may be a turn; None when no run goes on."""
+        seconds = func.extract("epoch", func.min(self._due_at) - func.clock_timestamp())
         async with self._database.transaction() as tx:
-            row = await tx.fetch_one(soonest)
-        seconds = row[0] if row is not None else None
-        return POLL_SECONDS if seconds is None else min(max(float(seconds), 0.0), POLL_SECONDS)
+            row = await tx.fetch_one(select(seconds).where(run_table.c.state == "running"))
+        return None if row is None or row[0] is None else max(float(row[0]), 0.0)
 
     async def _release_left_behind(self) -> None:
         """Release what a process held that died while its run was being cancelled."""
@@ -95,6 +128,11 @@ class RedriveWorker:
         """Bring one message to an outcome; raise only when the database is gone."""
         if seen is None:
             await self._gone(item)
+            return
+        if item.tries > MOST_TAKEN:
+            cause = fingerprint(self._database.service, seen.type, KILLER_ERROR)
+            killer = Failure(cause=cause, error=KILLER_ERROR)
+            await self._note(item, seen, killer, hopeless=True, duration_ms=None)
             return
         started_at = time.monotonic()
         for attempt in range(1, TRIES + 1):
@@ -141,6 +179,13 @@ class RedriveWorker:
         self, item: Row[Any], row: Row[Any], error: Exception, verdict: Verdict, duration_ms: int
     ) -> None:
         failure = Failure.of(row.type, error, consumer=self._database.service)
+        hopeless = verdict is Verdict.HOPELESS
+        await self._note(item, row, failure, hopeless=hopeless, duration_ms=duration_ms)
+        log.warning("redriven_message_failed", event_id=row.event_id, run_id=item.run_id, exc_info=error)
+
+    async def _note(
+        self, item: Row[Any], row: Row[Any], failure: Failure, *, hopeless: bool, duration_ms: int | None
+    ) -> None:
         async with self._database.transaction() as tx:
             if not await _is_mine(tx, item):
                 return
@@ -149,40 +194,29 @@ class RedriveWorker:
                 row,
                 cause=failure.cause,
                 error=failure.error,
-                hopeless=verdict is Verdict.HOPELESS,
+                hopeless=hopeless,
                 duration_ms=duration_ms,
             )
             await _record(tx, item, "failed", failure.error)
-        log.warning("redriven_message_failed", event_id=row.event_id, run_id=item.run_id, exc_info=error)
 
 
-async def _take_turn(tx: Transaction) -> UUID | None:
-    """Return a run that may go on, and put its next turn off by its rate (by the database's clock)."""
-    now = func.clock_timestamp()
-    due = (
-        select(run_table.c.run_id)
-        .where(run_table.c.state == "running", run_table.c.next_item_at <= now)
-        .order_by(run_table.c.next_item_at)
+async def _take_next(tx: Transaction, run_id: UUID) -> Row[Any] | None:
+    """Return a run's next message and count that it was taken; None while another process has the run."""
+    if not await _has_run(tx, run_id):
+        return None
+    first = (
+        select(item_table.c.held_id)
+        .where(item_table.c.run_id == run_id, item_table.c.state == "waiting")
+        .order_by(item_table.c.place, item_table.c.held_id)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    interval = func.make_interval(0, 0, 0, 0, 0, 0, 1.0 / run_table.c.rate_per_second)
-    row = await tx.fetch_one(
-        update(run_table)
-        .where(run_table.c.run_id == due)
-        .values(next_item_at=now + interval)
-        .returning(run_table.c.run_id)
-    )
-    return row.run_id if row is not None else None
-
-
-async def _next_of(tx: Transaction, run_id: UUID) -> Row[Any] | None:
     return await tx.fetch_one(
-        select(item_table)
-        .where(item_table.c.run_id == run_id, item_table.c.state == "waiting")
-        .order_by(item_table.c.place, item_table.c.held_id)
-        .limit(1)
+        update(item_table)
+        .where(item_table.c.run_id == run_id, item_table.c.held_id == first)
+        .values(tries=item_table.c.tries + 1)
+        .returning(item_table)
     )
 
 
@@ -190,11 +224,15 @@ async def _letter_of(tx: Transaction, item: Row[Any]) -> Row[Any] | None:
     return await tx.fetch_one(select(held_table).where(held_table.c.id == item.held_id))
 
 
+async def _has_run(tx: Transaction, run_id: UUID) -> bool:
+    """Tell whether this process has the run until the transaction ends."""
+    locked = await tx.fetch_one(select(func.pg_try_advisory_xact_lock(_LOCKS, func.hashtext(str(run_id)))))
+    return bool(locked and locked[0])
+
+
 async def _is_mine(tx: Transaction, item: Row[Any]) -> bool:
     """Tell whether this process has the run, and the message still waits in it."""
-    lock = func.pg_try_advisory_xact_lock(_LOCKS, func.hashtext(str(item.run_id)))
-    locked = await tx.fetch_one(select(lock))
-    if locked is None or not locked[0]:
+    if not await _has_run(tx, item.run_id):
         return False
     waiting = select(item_table.c.held_id).where(
         item_table.c.run_id == item.run_id,

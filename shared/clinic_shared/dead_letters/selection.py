@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, case, select
-from sqlalchemy.sql.elements import ColumnElement as Expression
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.crash import mutated
@@ -23,7 +22,7 @@ LARGEST = 20_000
 """So many messages may one decision be about."""
 
 letter = held_table.c
-shown_state: Expression[str] = case((letter.superseded_by.is_not(None), "superseded"), else_=letter.state)
+shown_state: ColumnElement[str] = case((letter.superseded_by.is_not(None), "superseded"), else_=letter.state)
 """As operators see it. In the table a superseded message is a discarded one, as releases before know it."""
 order = case((letter.place.is_not(None), letter.place), else_=letter.id)
 """The order of a key's messages: a corrected copy stands where its original stood."""

@@ -16,9 +16,12 @@ run_table = Table(
     Column("requested_by", Uuid, nullable=False),
     Column("requested_at", DateTime(timezone=True), nullable=False),
     Column("next_item_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("worker", Uuid),
+    Column("leased_until", DateTime(timezone=True)),
     Column("cancelled_by", Uuid),
     Column("finished_at", DateTime(timezone=True)),
 )
+"""`next_item_at` and the lease are by the database's clock, all else by that of the business."""
 
 item_table = Table(
     "redrive_item",
@@ -29,6 +32,7 @@ item_table = Table(
     Column("event_id", Uuid, nullable=False),
     Column("partition_key", Uuid, nullable=False),
     Column("state", Text, nullable=False, server_default="waiting"),
+    Column("tries", Integer, nullable=False, server_default="0"),
     Column("error", Text),
     Column("settled_at", DateTime(timezone=True)),
 )

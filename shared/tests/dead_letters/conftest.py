@@ -173,7 +173,14 @@ def service(tmp_path: Path, behaviour: Behaviour) -> Service:
 
 
 @pytest.fixture
+def discarded_alone() -> int:
+    """How many messages one person may discard in a day."""
+    return 30
+
+
+@pytest.fixture
 async def office(
+    discarded_alone: int,
     service: Service,
     behaviour: Behaviour,
     database_of: Callable[[Service], str],
@@ -187,7 +194,7 @@ async def office(
             " (id bigserial PRIMARY KEY, event_id uuid, subject uuid, version bigint, origin text)"
         )
     verifier = TokenVerifier.static(signer.public_jwks(), issuer=ISSUER, audience="clinic-api", clock=clock)
-    settings = settings_of(url, token_issuer=ISSUER, dead_letters_discarded_alone=2)
+    settings = settings_of(url, token_issuer=ISSUER, dead_letters_discarded_alone=discarded_alone)
     async with (
         running(service, settings, clock=clock, verifier=verifier) as runtime,
         AsyncExitStack() as stack,

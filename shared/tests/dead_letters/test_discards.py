@@ -9,6 +9,11 @@ from .conftest import Office, Person
 pytestmark = pytest.mark.servers
 
 
+@pytest.fixture
+def discarded_alone() -> int:
+    return 2
+
+
 async def ask(office: Office, person: Person, count: int = 3) -> str:
     """Park messages and ask to discard them all; returns the decision's id."""
     letters = [await office.park() for _ in range(count)]
@@ -32,6 +37,26 @@ async def test_few_are_discarded_at_once_with_the_reason(office: Office, admin: 
         ("discarded", "sent by mistake", admin.subject)
     ] * 2
     assert {record["reason"] for record in await office.audited("discard")} == {"sent by mistake"}
+
+
+async def test_many_in_small_portions_are_many(office: Office, admin: Person) -> None:
+    answers = [
+        (await admin.post(f"/{await office.park()}/discard", {"reason": "one by one"})).json()
+        for _ in range(3)
+    ]
+    assert [answer["count"] for answer in answers] == [1, 1, 0]
+    assert answers[2]["decision_id"] is not None
+    office.clock.advance(hours=24)
+    later = await admin.post(f"/{await office.park()}/discard", {"reason": "another day"})
+    assert later.json()["count"] == 1
+
+
+async def test_who_agreed_may_still_discard_alone(office: Office, admin: Person) -> None:
+    second = await office.person("system-administrator")
+    decision = await ask(office, admin)
+    (await second.post(f"/decisions/{decision}/approve")).raise_for_status()
+    alone = await second.post(f"/{await office.park()}/discard", {"reason": "one of my own"})
+    assert alone.json()["count"] == 1
 
 
 async def test_many_wait_for_a_second_person_and_are_seen_meanwhile(office: Office, admin: Person) -> None:

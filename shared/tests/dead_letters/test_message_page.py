@@ -14,6 +14,7 @@ from .reporting import REGISTERED
 pytestmark = pytest.mark.servers
 
 MASK = "•••"
+LATIN_CANARY = "Testova-Canary"
 
 
 async def test_messages_are_grouped_by_cause_with_counts_times_and_an_example(
@@ -84,7 +85,11 @@ def _canary_cases() -> dict[str, dict[str, Any]]:
         "in bytes that are no event": {"body": f'"{CANARY}"'.encode()},
         "in an event nobody declared": {"event_type": "patients.unheard-of.v1", "data": {"name": CANARY}},
         "in a header": {"headers": {PREFIX + "source": CANARY}},
-        "in a header's name": {"headers": {PREFIX + CANARY: "x"}},
+        "in the type": {"headers": {PREFIX + "type": CANARY}},
+        "in Latin letters": {
+            "headers": {PREFIX + "source": LATIN_CANARY, PREFIX + "traceparent": LATIN_CANARY}
+        },
+        "in a header's name": {"headers": {PREFIX + LATIN_CANARY: "x"}},
     }
 
 
@@ -97,6 +102,7 @@ async def test_nothing_that_may_be_about_a_patient_is_on_the_page(
     assert page.status_code == 200
     for text in (page.text, (await admin.get()).text):
         assert CANARY not in text
+        assert LATIN_CANARY not in text
 
 
 async def test_what_the_contract_promises_is_shown_and_what_breaks_it_is_named(
