@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from clinic_shared import contracts, partitions, rebuild, replay
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import InvalidRequestError
+from clinic_shared.errors import InvalidRequestError, NotFoundError
 from clinic_shared.partition_upkeep import retention_of
 from clinic_shared.rebuild import NoReadModelError, ReadModel
 from clinic_shared.replay import Purpose, Wanted
@@ -77,6 +77,18 @@ class Replays(BaseModel):
 class ResendRequest(BaseModel):
     """Events recorded in `[from_at, until_at)` that this service consumes; nothing named means all types."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "from_at": "2026-03-02T00:00:00Z",
+                    "until_at": "2026-03-03T00:00:00Z",
+                    "dry_run": True,
+                }
+            ]
+        }
+    )
+
     from_at: AwareDatetime
     until_at: AwareDatetime | None = None
     event_types: list[str] = Field(default_factory=list, max_length=100)
@@ -97,6 +109,8 @@ class Asked(BaseModel):
 
 
 class RebuildRequest(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"compare_only": True}]})
+
     compare_only: bool = Field(default=False, description="Say what differs and throw the copy away")
 
 
@@ -188,6 +202,8 @@ async def request_resend(tx: Tx, runtime: CurrentRuntime, body: ResendRequest) -
     consumed = contracts.load().consumed_by(runtime.service.name)
     present = installed(runtime) or tuple(contracts.load().services)
     known = [event.type for event in consumed if event.producer in present]
+    if not known:
+        raise NotFoundError(detail=f"{runtime.service.name} consumes no events.")
     unknown = sorted(set(body.event_types) - set(known))
     if unknown:
         raise InvalidRequestError(detail=f"{runtime.service.name} does not consume {', '.join(unknown)}.")

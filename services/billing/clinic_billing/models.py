@@ -206,4 +206,6 @@ class NotificationResponse(BaseModel):
 
 
 class DiscardRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Test payment of the provider"}]})
+
     reason: Annotated[str, Field(min_length=3, max_length=500)]

@@ -32,6 +32,21 @@ class NewLegalEntity(Request):
 
 
 class CentreDescription(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "Test centre",
+                    "currency": "RUB",
+                    "time_zone": "Europe/Moscow",
+                    "language": "ru",
+                    "address": "2 Example Street, Testograd",
+                    "phone": "+70000000100",
+                }
+            ]
+        }
+    )
+
     name: Label
     currency: Currency
     time_zone: TimeZone
@@ -148,6 +163,10 @@ async def change_centre(
 
 
 class DepartmentDescription(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "Dermatology and cosmetology", "specialty": "dermatology"}]}
+    )
+
     name: Label
     specialty: Code | None = None
 

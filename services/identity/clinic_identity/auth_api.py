@@ -49,6 +49,8 @@ class LoginRequest(fields.Request):
 
 
 class RefreshRequest(fields.Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "rt_fictitious"}]})
+
     refresh_token: Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -131,6 +133,17 @@ class MeResponse(BaseModel):
 
 
 class PasswordRequest(fields.Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "current_password": "correct horse battery staple",
+                    "new_password": "another fictitious passphrase",
+                }
+            ]
+        }
+    )
+
     current_password: Password
     new_password: Annotated[
         Password, Field(description="Staff: at least 12 characters; patients: at least 15; at most 256")

@@ -190,6 +190,8 @@ class ClientRequest(fields.Request):
 
 
 class RotateRequest(fields.Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_seconds": 3600}]})
+
     overlap_seconds: Annotated[
         int | None,
         Field(ge=0, le=7 * 86_400, description="How long the old secret goes on working; by default a day"),

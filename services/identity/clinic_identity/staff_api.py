@@ -25,6 +25,20 @@ router = ClinicRouter(tags=["identity"])
 
 
 class PositionRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "roles": ["doctor"],
+                    "centre_ids": ["01900000-0000-7000-8000-ce0000000001"],
+                    "department_ids": ["01900000-0000-7000-8000-de0000000001"],
+                    "practitioner": True,
+                    "specialty": "dermatology",
+                }
+            ]
+        }
+    )
+
     roles: Annotated[list[Code], Field(min_length=1, max_length=20)]
     network: Annotated[bool, Field(description="Works in every centre")] = False
     centre_ids: Annotated[tuple[UUID, ...], Field(max_length=100)] = ()

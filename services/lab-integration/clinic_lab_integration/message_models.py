@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from clinic_lab_integration.hl7 import AssessedMessage
@@ -178,10 +178,16 @@ class WaitingResponse(BaseModel):
 
 
 class AttachRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"patient_id": "01900000-0000-7000-8000-a00000000001"}]}
+    )
+
     patient_id: UUID
 
 
 class DiscardRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Test message of the laboratory"}]})
+
     reason: str = Field(min_length=3, max_length=500)
 
 
@@ -205,6 +211,10 @@ class IncidentResponse(BaseModel):
 
 
 class SettleRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"note": "The laboratory has sent the same control id twice"}]}
+    )
+
     note: str = Field(min_length=3, max_length=500)
 
 

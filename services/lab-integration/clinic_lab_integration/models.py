@@ -44,12 +44,14 @@ class AuthorityName(Request):
 class PartnerRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "enabled": True,
-                "time_zone": "Europe/Moscow",
-                "default_charset": "WINDOWS-1251",
-                "identifier_authorities": [{"sent": "CLINIC", "known_as": "POLYCLINIC"}],
-            }
+            "examples": [
+                {
+                    "enabled": True,
+                    "time_zone": "Europe/Moscow",
+                    "default_charset": "WINDOWS-1251",
+                    "identifier_authorities": [{"sent": "CLINIC", "known_as": "POLYCLINIC"}],
+                }
+            ]
         }
     )
 
@@ -131,11 +133,14 @@ class TestBody(Request):
 class OrderRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "patient_id": "01900000-0000-7000-8000-a00000000001",
-                "partner_id": "01900000-0000-7000-8000-1ab000000001",
-                "tests": [{"code": "58410-2", "system": "http://loinc.org", "display": "CBC panel"}],
-            }
+            "examples": [
+                {
+                    "patient_id": "01900000-0000-7000-8000-a00000000001",
+                    "partner_id": "01900000-0000-7000-8000-1ab000000001",
+                    "department_id": "01900000-0000-7000-8000-de0000000001",
+                    "tests": [{"code": "58410-2", "system": "http://loinc.org", "display": "CBC panel"}],
+                }
+            ]
         }
     )
 

@@ -118,6 +118,24 @@ class PrescribedItemBody(Request):
 
 
 class PrescriptionRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "department_id": "01900000-0000-7000-8000-de0000000001",
+                    "valid_until_on": "2026-04-02",
+                    "items": [
+                        {
+                            "medication": "Fictitious ointment 1 %",
+                            "frequency": "twice a day",
+                            "duration_days": 14,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
     department_id: UUID
     encounter_id: UUID | None = None
     valid_until_on: date | None = None
@@ -154,6 +172,14 @@ class PrescriptionResponse(BaseModel):
 
 
 class ConsentRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"kind": "messaging", "channel": "sms", "status": "granted", "text_version": "2026-01"}
+            ]
+        }
+    )
+
     kind: Annotated[Code, Field(description="What for: data-processing, messaging, marketing, ...")]
     channel: Annotated[Code | None, Field(description="Only this channel; absent: every channel")] = None
     status: ConsentStatus

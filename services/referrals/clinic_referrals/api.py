@@ -33,6 +33,19 @@ class Request(BaseModel):
 
 
 class CreateRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "patient_id": "01900000-0000-7000-8000-a00000000001",
+                    "from_department_id": "01900000-0000-7000-8000-de0000000001",
+                    "to_department_id": "01900000-0000-7000-8000-de0000000002",
+                    "question": "Fictitious question: which diet?",
+                }
+            ]
+        }
+    )
+
     patient_id: UUID
     from_department_id: UUID
     to_department_id: UUID
@@ -44,15 +57,23 @@ class CreateRequest(Request):
 
 
 class DeclineRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"reason_code": "wrong-department", "comment": "Fictitious comment"}]}
+    )
+
     reason_code: Code
     comment: ClinicalText | None = None
 
 
 class ReportRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"outcome": "Fictitious outcome"}]})
+
     outcome: ClinicalText
 
 
 class CloseRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason_code": "completed"}]})
+
     reason_code: Code = "completed"
 
 

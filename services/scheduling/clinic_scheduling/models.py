@@ -25,6 +25,20 @@ class Request(BaseModel):
 
 
 class ServiceRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "code": "dermatology-consultation",
+                    "name": "Test consultation",
+                    "duration_seconds": 1800,
+                    "department_ids": ["01900000-0000-7000-8000-de0000000001"],
+                    "needs": ["practitioner", "room"],
+                }
+            ]
+        }
+    )
+
     code: Code
     name: Label
     duration_seconds: Annotated[int, Field(ge=300, le=86_400)]
@@ -88,6 +102,12 @@ class ResourceResponse(BaseModel):
 
 
 class RoomRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"name": "Room 1", "centre_id": "01900000-0000-7000-8000-ce0000000001"}]
+        }
+    )
+
     kind: Literal[ResourceKind.ROOM, ResourceKind.DEVICE] = ResourceKind.ROOM
     name: Label
     centre_id: UUID
@@ -106,12 +126,39 @@ class WeeklyHoursBody(Request):
 
 
 class AvailabilityBody(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "practitioner_id": "01900000-0000-7000-8000-5a0000000001",
+                    "centre_id": "01900000-0000-7000-8000-ce0000000001",
+                    "weekly": [{"weekday": 1, "starts_local": "09:00", "ends_local": "17:00"}],
+                }
+            ]
+        }
+    )
+
     practitioner_id: UUID
     centre_id: UUID
     weekly: Annotated[list[WeeklyHoursBody], Field(max_length=200)]
 
 
 class ExceptionRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "practitioner_id": "01900000-0000-7000-8000-5a0000000001",
+                    "centre_id": "01900000-0000-7000-8000-ce0000000001",
+                    "opens": False,
+                    "starts_at": "2026-03-05T09:00:00+03:00",
+                    "ends_at": "2026-03-05T13:00:00+03:00",
+                    "reason_code": "training",
+                }
+            ]
+        }
+    )
+
     practitioner_id: UUID
     centre_id: UUID
     opens: Annotated[bool, Field(description="true adds hours, false takes them away")]
@@ -132,6 +179,22 @@ class SlotResponse(BaseModel):
 
 
 class BookRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "patient_id": "01900000-0000-7000-8000-a00000000001",
+                    "service_id": "01900000-0000-7000-8000-5e0000000001",
+                    "centre_id": "01900000-0000-7000-8000-ce0000000001",
+                    "department_id": "01900000-0000-7000-8000-de0000000001",
+                    "practitioner_id": "01900000-0000-7000-8000-5a0000000001",
+                    "room_id": "01900000-0000-7000-8000-b00000000001",
+                    "starts_at": "2026-03-03T10:00:00+03:00",
+                }
+            ]
+        }
+    )
+
     patient_id: UUID
     service_id: UUID
     centre_id: UUID
@@ -150,12 +213,16 @@ class BookRequest(Request):
 
 
 class RescheduleRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"starts_at": "2026-03-10T10:00:00+03:00"}]})
+
     starts_at: AwareDatetime
     practitioner_id: Annotated[UUID | None, Field(description="Absent: the same as before")] = None
     room_id: UUID | None = None
 
 
 class CancelRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason_code": "patient"}]})
+
     reason_code: Code = "patient"
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from clinic_shared.dead_letters import rehearsal
 from clinic_shared.dead_letters.corrections import Body
@@ -201,6 +201,14 @@ class _Decided(DeadLetterSelection):
 
 
 class RedriveRequest(_Decided):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"cause": "0123456789abcdef", "expected_count": 12, "up_to_id": 345, "rate_per_second": 20}
+            ]
+        }
+    )
+
     rate_per_second: int = Field(default=DEFAULT_RATE_PER_SECOND, ge=1, le=1000)
     discarded: bool = Field(default=False, description="given messages that were discarded are meant too")
     reason: str | None = Field(default=None, min_length=3, max_length=500)
@@ -210,6 +218,8 @@ class RedriveRequest(_Decided):
 
 
 class DryRunRequest(DeadLetterSelection):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [344, 345]}]})
+
     after_id: int = Field(default=0, ge=0, lt=2**63, description="`last_id` of the answer before")
 
     def chosen(self) -> Filter:
@@ -258,10 +268,16 @@ class DryRun(BaseModel):
 
 
 class ReasonGiven(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Agreed with the data steward"}]})
+
     reason: str = Reason
 
 
 class DiscardRequest(_Decided):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ids": [344, 345], "reason": "Sent by a test installation"}]}
+    )
+
     reason: str = Reason
 
 
@@ -279,6 +295,12 @@ class CorrectedBody(BaseModel):
 
 class CorrectionRequest(BaseModel):
     """A JSON merge patch (RFC 7396) of `{data, private}`, or the whole of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"patch": {"data": {"currency": "RUB"}}, "reason": "The currency was left out"}]
+        }
+    )
 
     patch: dict[str, Any] | None = None
     body: CorrectedBody | None = None
