@@ -86,7 +86,7 @@ class Producers:
             "private": {"family": CANARY},
         }
         exchange = await self._channel.get_exchange(event_exchange(producer), ensure=False)
-        message = aio_pika.Message(orjson.dumps(body), headers=envelope.headers())
+        message = aio_pika.Message(orjson.dumps(body), headers=dict(envelope.headers()))
         await exchange.publish(message, routing_key=event_type, mandatory=False)
         return event_id
 

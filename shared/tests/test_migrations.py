@@ -24,6 +24,10 @@ def upgrade():
     op.execute("ALTER TABLE thing ADD COLUMN note text")
 """
 
+WAITING = """
+    SELECT 1 FROM pg_locks JOIN pg_class ON pg_class.oid = relation WHERE relname = 'thing' AND NOT granted
+"""
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
@@ -39,16 +43,16 @@ def test_it_gives_up_before_others_wait_and_tries_again(
     (service.migrations_dir / "versions" / "0002_second.py").write_text(SECOND, encoding="utf-8")
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 1)
     monkeypatch.setattr(migrations, "PAUSE_SECONDS", 0.2)
-    gave_up = threading.Event()
-    monkeypatch.setattr(migrations.time, "sleep", lambda _: gave_up.set())
     migrating = threading.Thread(
         target=migrate, args=(url.replace("postgresql:", "postgresql+psycopg:", 1), service.migrations_dir)
     )
     with psycopg.connect(url) as long_running:
         long_running.execute("SELECT * FROM thing")
         migrating.start()
-        assert gave_up.wait(30)
-        with psycopg.connect(url, options="-c lock_timeout=5000") as other:
+        with psycopg.connect(url, autocommit=True, options="-c lock_timeout=5000") as other:
+            while not other.execute(WAITING).fetchone():
+                assert migrating.is_alive()
+            # Queues behind the migration, and gets through once that gives up.
             other.execute("INSERT INTO thing VALUES (1)")
     migrating.join(30)
     with psycopg.connect(url) as connection:

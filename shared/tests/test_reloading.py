@@ -20,8 +20,15 @@ from psycopg import sql
 from pydantic import ValidationError
 from sqlalchemy import text
 
-URLS = {"database_url": "postgresql://x:long-and-random@db/x", "amqp_url": "amqp://x:long-and-random@mq/"}
-PRODUCTION = {"environment": "production", "token_issuer": "https://clinic.example.org", **URLS}
+URLS: dict[str, Any] = {
+    "database_url": "postgresql://x:long-and-random@db/x",
+    "amqp_url": "amqp://x:long-and-random@mq/",
+}
+PRODUCTION: dict[str, Any] = {
+    "environment": "production",
+    "token_issuer": "https://clinic.example.org",
+    **URLS,
+}
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,9 @@ async def test_items_accepted_at_the_same_time_are_committed_together(consumer: 
     assert [answer.duplicate for answer in answers] == [False] * 40
     async with consumer.database.transaction() as tx:
         counts = "SELECT count(*), count(DISTINCT xmin::text) FROM intake"
-        ((stored, transactions),) = await tx.fetch_all(text(counts))
+        row = await tx.fetch_one(text(counts))
+    assert row is not None
+    stored, transactions = tuple(row)
     assert stored == 40
     assert transactions < 20
     assert len(await rows(consumer, "audit_outbox")) == 40

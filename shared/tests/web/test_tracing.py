@@ -1,5 +1,6 @@
 """A request's spans: one trace with its statements and events, and nothing of a patient in any of them."""
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -25,7 +26,7 @@ def parent_of(span: ReadableSpan) -> int:
 async def test_a_request_is_one_trace_with_its_transaction_and_statements(
     probe: ServiceHarness, writer: Principal, spans: Spans
 ) -> None:
-    headers = probe.headers(writer) | {"traceparent": CALLER}
+    extra: dict[str, Any] = {"traceparent": CALLER}
     answer = await probe.http.post("/v1/notes", json={"text": "a note"}, headers=headers)
     assert answer.status_code == 201
     server = spans.one("POST /v1/notes")
@@ -84,7 +85,9 @@ async def test_nothing_of_a_patient_is_in_any_span(
         (f"/v1/notes?q={CANARY}", {"text": CANARY, CANARY: CANARY}),
         (f"/v1/{CANARY}/{patient_id}", {}),
     ):
-        await probe.http.post(path, json=body, headers=headers | {"idempotency-key": str(uuid7())})
+        await probe.http.post(
+            path, json=body, headers={**probe.headers(writer), **extra, "idempotency-key": str(uuid7())}
+        )
     await probe.http.get(f"/v1/notes/{note_id}?q={CANARY}", headers=probe.headers(reader))
     await probe.http.get(f"/v1/patients/{patient_id}", headers=probe.headers(reader))
     await probe.http.request(CANARY, "/v1/me", headers=probe.headers(reader))
