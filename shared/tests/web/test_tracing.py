@@ -1,6 +1,5 @@
 """A request's spans: one trace with its statements and events, and nothing of a patient in any of them."""
 
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -26,7 +25,7 @@ def parent_of(span: ReadableSpan) -> int:
 async def test_a_request_is_one_trace_with_its_transaction_and_statements(
     probe: ServiceHarness, writer: Principal, spans: Spans
 ) -> None:
-    extra: dict[str, Any] = {"traceparent": CALLER}
+    headers = probe.headers(writer) | {"traceparent": CALLER}
     answer = await probe.http.post("/v1/notes", json={"text": "a note"}, headers=headers)
     assert answer.status_code == 201
     server = spans.one("POST /v1/notes")
@@ -73,7 +72,7 @@ async def test_nothing_of_a_patient_is_in_any_span(
     probe: ServiceHarness, writer: Principal, reader: Principal, spans: Spans
 ) -> None:
     patient_id, note_id = uuid4(), uuid4()
-    headers = probe.headers(writer) | {
+    extra: dict[str, Any] = {
         "user-agent": CANARY.encode(),
         "tracestate": "vendor=signalina",
         "baggage": "name=signalina",
