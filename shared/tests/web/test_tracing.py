@@ -1,5 +1,6 @@
 """A request's spans: one trace with its statements and events, and nothing of a patient in any of them."""
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
