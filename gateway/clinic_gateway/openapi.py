@@ -12,15 +12,14 @@ import orjson
 from clinic_shared.errors import DomainError
 
 from clinic_gateway import stream
-from clinic_gateway.event_flow import EventFlowMap
-from clinic_gateway.operations import EVENT_FLOW, is_operations_path
-from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, RouteTable
+from clinic_gateway.operations import is_operations_path
+from clinic_gateway.operations_description import describe_joined_pages, through_gateway
+from clinic_gateway.routes import Credentials, RouteTable
 from clinic_gateway.upstream import Upstreams
 
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
 FETCH_SECONDS = 3
-SERVICE_PARAMETER = {"name": "service", "in": "path", "required": True, "schema": {"type": "string"}}
 BEARER = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
 
 
@@ -82,28 +81,12 @@ def join(parts: Mapping[str, Document], table: RouteTable, url: str) -> Document
         "components": {"schemas": {}, "securitySchemes": BEARER},
     }
     for service, part in parts.items():
-        _add(joined, service, part, table)
-    if EVENT_FLOW in joined["paths"]:
-        _describe_map(joined)
+        _add(joined, service, part, table, sorted(parts))
+    describe_joined_pages(joined)
     return joined
 
 
-def _describe_map(joined: Document) -> None:
-    """Say what the map of all services looks like, where a service says what its own part does."""
-    operation = joined["paths"][EVENT_FLOW]["get"]
-    named = [SERVICE_PARAMETER, *operation.get("parameters", [])]
-    own = operation | {"operationId": f"{operation['operationId']}_of_service", "parameters": named}
-    joined["paths"][f"{EVENT_FLOW}/{{service}}"] = {"get": own}
-    schema = EventFlowMap.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
-    joined["components"]["schemas"] |= schema.pop("$defs") | {EventFlowMap.__name__: schema}
-    answer = {"application/json": {"schema": {"$ref": f"#/components/schemas/{EventFlowMap.__name__}"}}}
-    described = {**operation["responses"]["200"], "content": answer}
-    joined["paths"][EVENT_FLOW] = {
-        "get": operation | {"responses": operation["responses"] | {"200": described}}
-    }
-
-
-def _add(joined: Document, service: str, part: Document, table: RouteTable) -> None:
+def _add(joined: Document, service: str, part: Document, table: RouteTable, services: list[str]) -> None:
     schemas: Document = part.get("components", {}).get("schemas", {})
     taken = joined["components"]["schemas"]
     renamed = {
@@ -113,7 +96,7 @@ def _add(joined: Document, service: str, part: Document, table: RouteTable) -> N
     }
     for name, schema in schemas.items():
         taken[renamed.get(name, name)] = with_new_references(schema, renamed)
-    for path, item in _public_paths(service, part, table):
+    for path, item in _public_paths(service, part, table, services):
         operations = {
             method: _operation(service, path, operation, table) for method, operation in item.items()
         }
@@ -121,25 +104,15 @@ def _add(joined: Document, service: str, part: Document, table: RouteTable) -> N
 
 
 def _public_paths(
-    service: str, part: Document, table: RouteTable
+    service: str, part: Document, table: RouteTable, services: list[str]
 ) -> Iterator[tuple[str, dict[str, Document]]]:
     for path, item in part.get("paths", {}).items():
         route = table.match(path)
-        if (route is not None and route.service == service) or is_operations_path(path):
-            operations = {method: item[method] for method in METHODS if method in item}
-            yield (path, operations) if route else _through_gateway(path, operations)
-
-
-def _through_gateway(path: str, operations: dict[str, Document]) -> tuple[str, dict[str, Document]]:
-    """Describe an operations page as it is called here: with the service, where it isn't shared by all."""
-    page, *rest = path.removeprefix(OPERATIONS_PREFIX).strip("/").split("/")
-    if not rest:
-        return path, operations
-    named = [
-        (method, operation | {"parameters": [SERVICE_PARAMETER, *operation.get("parameters", [])]})
-        for method, operation in operations.items()
-    ]
-    return f"{OPERATIONS_PREFIX}/{page}/{{service}}/{'/'.join(rest)}", dict(named)
+        operations = {method: item[method] for method in METHODS if method in item}
+        if route is not None and route.service == service:
+            yield path, operations
+        elif route is None and is_operations_path(path):
+            yield from through_gateway(path, operations, services)
 
 
 def _operation(service: str, path: str, operation: Document, table: RouteTable) -> Document:

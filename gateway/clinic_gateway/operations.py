@@ -38,7 +38,8 @@ SHARED_PAGES = frozenset(
 EVENT_FLOW = f"{OPERATIONS_PREFIX}/event-flow"
 PAGES = SHARED_PAGES | {"intake"}
 TIME_MEMBERS = ("recorded_at", "first_failed_at", "first_seen_at", "requested_at")
-OK, FORBIDDEN = 200, 403
+OK = 200
+CALLERS_FAULT = {400, 403, 422}
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,22 @@ def one_service(exchange: Exchange, upstreams: Upstreams) -> OneService | None:
 
 async def ask_all(upstreams: Upstreams, target: str, headers: CIMultiDict[str]) -> Response:
     parts = await asyncio.gather(*(_ask(upstreams, service, target, headers) for service in upstreams.urls))
-    refusals = [part for part in parts if part.status == FORBIDDEN]
-    if refusals and len(refusals) == len([part for part in parts if part.status is not None]):
-        return _json(refusals[0].document, FORBIDDEN, "application/problem+json")
+    refusal = _refusal_of_all(parts)
+    if refusal is not None:
+        return refusal
     if target.partition("?")[0] == EVENT_FLOW:
         flow = event_flow.join(*_told(parts), contracts.load())
         return Response(flow.model_dump_json(), OK, media_type="application/json")
     return _json(merge(parts), OK)
+
+
+def _refusal_of_all(parts: Sequence[Part]) -> Response | None:
+    """Return the answer of one, where all who answered say the same: that the caller has to mend something."""
+    answered = {part.status: part.document for part in parts if part.status is not None}
+    if len(answered) != 1:
+        return None
+    [(status, document)] = answered.items()
+    return _json(document, status, "application/problem+json") if status in CALLERS_FAULT else None
 
 
 def _told(parts: Sequence[Part]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -59,12 +59,16 @@ async def test_a_service_that_answers_nonsense_or_an_error_is_named(
     }
 
 
-async def test_who_may_not_is_told_so(three: Clinic, bearer: Bearer, reply: type[Reply]) -> None:
-    problem = {"type": "/problems/forbidden", "status": 403}
-    three["patients"].replies = [reply(403, problem)]
-    three["scheduling"].replies = [reply(403, problem)]
+@pytest.mark.parametrize(
+    ("status", "kind"), [(403, "/problems/forbidden"), (422, "/problems/invalid-request")]
+)
+async def test_what_every_service_refuses_is_refused(
+    three: Clinic, bearer: Bearer, reply: type[Reply], status: int, kind: str
+) -> None:
+    for name in ("patients", "scheduling"):
+        three[name].replies = [reply(status, {"type": kind, "status": status})]
     answer = await three.http.get("/v1/ops/ledger", headers=bearer())
-    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/forbidden")
+    assert (answer.status_code, answer.json()["type"]) == (status, kind)
 
 
 async def test_operations_need_a_token(three: Clinic) -> None:

@@ -72,10 +72,27 @@ def test_operations_are_described_as_the_gateway_offers_them() -> None:
     joined = join({"patients": shared, "scheduling": shared}, RouteTable(), "")
     assert list(joined["paths"]) == [
         "/v1/ops/dead-letters",
+        "/v1/ops/dead-letters/{service}",
         "/v1/ops/dead-letters/{service}/{dead_letter_id}",
     ]
     shown = joined["paths"]["/v1/ops/dead-letters/{service}/{dead_letter_id}"]["get"]
     assert (shown["tags"], shown["parameters"][0]["name"]) == (["operations"], "service")
+    assert shown["parameters"][0]["schema"]["enum"] == ["patients", "scheduling"]
+
+
+def test_a_page_of_all_services_is_described_as_joined_and_a_services_own_as_it_is() -> None:
+    lists = {"items": {"type": "array", "items": {"type": "object"}}, "next_cursor": {"type": "string"}}
+    page = described("/v1/ops/messages", "list", {"type": "object", "properties": lists})
+    joined = join({"patients": page, "scheduling": page}, RouteTable(), "")
+
+    def answer_of(path: str) -> Any:
+        operation = joined["paths"][path]["get"]
+        return operation["responses"]["200"]["content"]["application/json"]["schema"]
+
+    together = answer_of("/v1/ops/messages")["properties"]
+    assert together["items"]["items"]["allOf"][1] == {"$ref": "#/components/schemas/OfService"}
+    assert list(together["services"]["additionalProperties"]["properties"]) == ["next_cursor"]
+    assert answer_of("/v1/ops/messages/{service}") == {"$ref": "#/components/schemas/Item"}
 
 
 async def test_the_description_comes_from_contracts_or_from_the_service(
