@@ -288,10 +288,23 @@ async def deactivate_client(tx: Tx, key: UUID, expected: IfMatch) -> ClientRespo
 # -- what others read about us
 
 
-@router.get("/.well-known/jwks.json", permission=PUBLIC, transactional=False, operation_id="getPublicKeys")
+_CACHED = {"Cache-Control": f"public, max-age={KEYS_CACHED_SECONDS}"}
+
+
+class JwkSetResponse(JSONResponse):
+    media_type = "application/jwk-set+json"
+
+
+@router.get(
+    "/.well-known/jwks.json",
+    permission=PUBLIC,
+    transactional=False,
+    operation_id="getPublicKeys",
+    response_class=JwkSetResponse,
+)
 async def get_public_keys(desk: CurrentDesk) -> Response:
     """Return the keys that access tokens are signed with (RFC 7517)."""
-    return _public_document(desk.keys.public_jwks, media_type="application/jwk-set+json")
+    return JwkSetResponse(desk.keys.public_jwks, headers=_CACHED)
 
 
 @router.get(
@@ -312,12 +325,7 @@ async def get_smart_configuration(desk: CurrentDesk) -> Response:
         "scopes_supported": sorted(_known_scopes(desk)),
         "capabilities": [],
     }
-    return _public_document(document, media_type="application/json")
-
-
-def _public_document(content: dict[str, Any], *, media_type: str) -> Response:
-    caching = {"Cache-Control": f"public, max-age={KEYS_CACHED_SECONDS}"}
-    return JSONResponse(content, media_type=media_type, headers=caching)
+    return JSONResponse(document, headers=_CACHED)
 
 
 def _known_scopes(desk: Desk) -> frozenset[str]:
