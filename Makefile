@@ -22,10 +22,11 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap \
+	release-contracts \
 	bootstrap-checks test-fresh test-modules
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 bootstrap:
 	@$(PYTHON) deploy/local/bootstrap.py
