@@ -1,13 +1,11 @@
 """`clinic up | down | restart | reset | logs | env`: the system on this machine."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +14,7 @@ from rich.console import Console
 
 from clinic_local import progress, state
 from clinic_local.errors import SetupError, last_lines
-from clinic_local.paths import local_data, run_dir, state_path
+from clinic_local.paths import local_data, remove_local_data, run_dir
 from clinic_local.steps import Step
 
 _DOWN_SECONDS = 20.0
@@ -159,21 +157,14 @@ def _process(name: str) -> state.ProcessState:
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="don't ask")] = False) -> None:
     """Stop everything and remove all local data: databases, queues, secrets, logs."""
     root = state.root()
-    folders = local_data(root)
-    print("This removes " + " and ".join(str(folder) for folder in folders))
+    print("This removes " + " and ".join(str(folder) for folder in local_data(root)))
     if not yes and not (sys.stdin and sys.stdin.isatty()):
         raise SetupError("reset", "there is no terminal to ask at", "If you are sure: make reset YES=1")
     if not yes:
         typer.confirm("Remove all local data?", abort=True)
     if state.is_running(root):
         down()
-    for folder in folders:
-        if folder.is_symlink():
-            folder.unlink()
-        else:
-            shutil.rmtree(folder)
-    with suppress(OSError):
-        state_path(root).rmdir()
+    remove_local_data(root)
     print("Removed. The next start begins from nothing.")
 
 

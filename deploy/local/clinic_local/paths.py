@@ -12,6 +12,7 @@ import hashlib
 import os
 import pwd
 import re
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -160,6 +161,16 @@ def local_data(root: Path) -> list[Path]:
     moved = [] if not state.is_dir() else [entry for entry in state.iterdir() if entry.name != "venv"]
     own = root / ".run"
     return [*([own] if own.is_dir() or own.is_symlink() else []), *moved]
+
+
+def remove_local_data(root: Path) -> None:
+    for folder in local_data(root):
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
+    with contextlib.suppress(OSError):
+        state_path(root).rmdir()
 
 
 def server_dir(root: Path, preferred: Path, user: ServerUser | None, *, shell_safe: bool = False) -> Path:

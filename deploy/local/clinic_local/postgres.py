@@ -282,8 +282,17 @@ def _copied_wheel(binaries: Binaries, state: Path) -> Binaries:
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
             shutil.copytree(libraries, draft / libraries.name, symlinks=True)
+        _open_to_all(draft)
         draft.rename(target)
     return Binaries(target / package.name / "pginstall" / "bin", binaries.version, binaries.source)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let everybody read and run what its owner may: an installation under a strict umask is its owner's alone."""
+    for place in (folder, *folder.rglob("*")):
+        if not place.is_symlink():
+            mode = stat.S_IMODE(place.stat().st_mode)
+            place.chmod(mode | (mode & stat.S_IRWXU) >> 3 | (mode & stat.S_IRWXU) >> 6)
 
 
 def _make_enterable(folder: Path, user: ServerUser | None) -> None:

@@ -156,10 +156,7 @@ class Supervisor:
             for child in children:
                 if child.reap() is not None:
                     raise SetupError(
-                        child.name,
-                        "it ended while starting",
-                        "Read the log, then try: make up",
-                        log=child.log,
+                        child.name, _why_it_ended(child), "Read the log, then try: make up", log=child.log
                     )
             if time.monotonic() > deadline:
                 late = next(child for child in children if not child.is_ready)
@@ -286,6 +283,12 @@ def _put_long_logs_aside(folder: Path) -> None:
     for log in folder.glob("*.log"):
         if log.stat().st_size > _LONGEST_LOG_BYTES:
             log.rename(log.with_suffix(".log.1"))
+
+
+def _why_it_ended(child: "Child") -> str:
+    if child.port is not None and not is_free(child.port):
+        return f"it ended while starting; port {child.port} was taken meanwhile by {holder(child.port)}"
+    return "it ended while starting"
 
 
 def _reasons(child: "Child") -> str:

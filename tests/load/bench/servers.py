@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import psycopg
 from aiohttp import web
-from clinic_local.paths import private_dir, run_dir, write_private
+from clinic_local.paths import private_dir, remove_local_data, run_dir, write_private
 from clinic_local.ports import LOOPBACK
 from clinic_local.postgres import PostgresServer
 from clinic_local.servers import Postgres, Rabbit, RabbitServer
@@ -190,3 +190,4 @@ def servers() -> Iterator[tuple[PostgresServer, RabbitServer]]:
         finally:
             rabbitmq.stop()
             postgres.stop()
+            remove_local_data(root)
