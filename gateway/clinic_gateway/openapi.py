@@ -95,7 +95,10 @@ def _add(joined: Document, service: str, part: Document, table: RouteTable, serv
         if taken.get(name, schema) != schema
     }
     for name, schema in schemas.items():
-        taken[renamed.get(name, name)] = with_new_references(schema, renamed)
+        own_name = renamed.get(name, name)
+        # Generators of clients name classes by the title.
+        title = {"title": own_name} if name in renamed else {}
+        taken[own_name] = with_new_references(schema, renamed) | title
     for path, item in _public_paths(service, part, table, services):
         operations = {
             method: _operation(service, path, operation, table) for method, operation in item.items()

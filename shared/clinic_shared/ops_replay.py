@@ -18,7 +18,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.errors import InvalidRequestError, NotFoundError
 from clinic_shared.partition_upkeep import retention_of
 from clinic_shared.rebuild import NoReadModelError, ReadModel
-from clinic_shared.replay import Purpose, Wanted
+from clinic_shared.replay import ReplayPurpose, Wanted
 from clinic_shared.routing import ClinicRouter, CurrentRuntime, Tx
 from clinic_shared.topology import installed
 
@@ -43,7 +43,7 @@ class ReplayRequest(BaseModel):
     """What this service asked of others' event logs."""
 
     replay_id: UUID
-    purpose: Purpose
+    purpose: ReplayPurpose
     state: Literal["running", "complete", "cancelled"]
     from_at: datetime | None
     until_at: datetime | None
@@ -60,7 +60,7 @@ class ReplayJob(BaseModel):
 
     replay_id: UUID
     consumer: str
-    purpose: Purpose
+    purpose: ReplayPurpose
     state: Literal["running", "complete", "cancelled"]
     event_count: int
     total: int | None
@@ -153,7 +153,7 @@ class RebuildDocument(BaseModel):
     parts: list[RebuildPart] = Field(description="While it is being filled")
 
 
-class Rebuilds(BaseModel):
+class RebuildList(BaseModel):
     rebuilds: list[RebuildDocument]
 
 
@@ -169,7 +169,7 @@ class PartitionEntry(BaseModel):
     size_bytes: int
 
 
-class Partitions(BaseModel):
+class PartitionList(BaseModel):
     legal_hold: bool
     partitions: list[PartitionEntry]
 
@@ -208,7 +208,7 @@ async def request_resend(tx: Tx, runtime: CurrentRuntime, body: ResendRequest) -
     if unknown:
         raise InvalidRequestError(detail=f"{runtime.service.name} does not consume {', '.join(unknown)}.")
     wanted = Wanted(
-        purpose=Purpose.COUNT if body.dry_run else Purpose.RESEND,
+        purpose=ReplayPurpose.COUNT if body.dry_run else ReplayPurpose.RESEND,
         event_types=body.event_types or known,
         from_at=body.from_at,
         until_at=body.until_at,
@@ -227,10 +227,10 @@ async def cancel_replay(tx: Tx, replay_id: UUID) -> Asked:
 
 
 @router.get("/rebuilds", permission=READ)
-async def list_rebuilds(tx: Tx, limit: Limit = 5) -> Rebuilds:
+async def list_rebuilds(tx: Tx, limit: Limit = 5) -> RebuildList:
     """Rebuilds of this service's read model, the newest first; empty where there is none."""
     _audit_read(tx, "Rebuild")
-    return Rebuilds(rebuilds=[await _document(tx, row) for row in await rebuild.listed(tx, limit=limit)])
+    return RebuildList(rebuilds=[await _document(tx, row) for row in await rebuild.listed(tx, limit=limit)])
 
 
 @router.post("/rebuilds", permission=REPLAY, status_code=202)
@@ -262,12 +262,12 @@ async def roll_back_rebuild(tx: Tx, runtime: CurrentRuntime, rebuild_id: UUID) -
 
 
 @router.get("/partitions", permission=READ)
-async def list_partitions(tx: Tx, runtime: CurrentRuntime) -> Partitions:
+async def list_partitions(tx: Tx, runtime: CurrentRuntime) -> PartitionList:
     """The months of this service's event log and inbox, their sizes, and when each may go."""
     _audit_read(tx, "Partition")
     found = await tx.connection.run_sync(partitions.listed)
     retention = retention_of(runtime.settings)
-    return Partitions(
+    return PartitionList(
         legal_hold=retention.legal_hold,
         partitions=[
             PartitionEntry(

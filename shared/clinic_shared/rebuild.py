@@ -35,7 +35,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.errors import DomainError, NotFoundError
 from clinic_shared.events import Event, runtime_metadata, wire_instant
 from clinic_shared.ids import uuid7
-from clinic_shared.replay import Purpose, Wanted
+from clinic_shared.replay import ReplayPurpose, Wanted
 
 if TYPE_CHECKING:
     from clinic_shared.comparing import Comparison
@@ -259,7 +259,7 @@ async def begin_filling(tx: Transaction, rebuild_id: UUID, event_types: Sequence
         return
     await _close_gate(tx)
     await _set(tx, rebuild_id, state="filling", begun_at=tx.now)
-    wanted = Wanted(purpose=Purpose.REBUILD, event_types=event_types)
+    wanted = Wanted(purpose=ReplayPurpose.REBUILD, event_types=event_types)
     await replay.request(tx, wanted, replay_id=rebuild_id)
 
 

@@ -97,7 +97,7 @@ part_table = Table(
 )
 
 
-class Purpose(StrEnum):
+class ReplayPurpose(StrEnum):
     REBUILD = "rebuild"
     RESEND = "resend"
     COUNT = "count"
@@ -115,7 +115,7 @@ class ReplayOverError(DomainError):
 class Wanted:
     """Which events, for what. Instants are those of recording, half-open; None is unbounded."""
 
-    purpose: Purpose
+    purpose: ReplayPurpose
     event_types: Sequence[str]
     from_at: datetime | None = None
     until_at: datetime | None = None
@@ -133,7 +133,7 @@ class ReplayRequested(BaseModel):
     consumer: str
     producers: list[str]
     event_types: list[str]
-    purpose: Purpose
+    purpose: ReplayPurpose
     from_at: AwareDatetime | None
     until_at: AwareDatetime | None
     subject_id: UUID | None

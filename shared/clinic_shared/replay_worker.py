@@ -33,7 +33,7 @@ from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import REPLAYED_EVENTS
 from clinic_shared.rebuild_worker import AFTER_ID, PRODUCER, REPLAY_ID
 from clinic_shared.relay_leases import Db, session, try_lock
-from clinic_shared.replay import FIRST_ID, Purpose, job_table
+from clinic_shared.replay import FIRST_ID, ReplayPurpose, job_table
 from clinic_shared.topology import RPC_SECONDS, event_queue, replay_queue
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ BATCH = 500
 POLL_SECONDS = 1.0
 LEADER_LOCK = 0x0C11_7202
 BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
-FULL = {Purpose.REBUILD: 40, Purpose.RESEND: 5_000}
+FULL = {ReplayPurpose.REBUILD: 40, ReplayPurpose.RESEND: 5_000}
 """So many messages in the asker's queue, and the owner waits: the log can keep them better."""
-DEFAULT_RATE = {Purpose.REBUILD: None, Purpose.RESEND: 500, Purpose.COUNT: None}
+DEFAULT_RATE = {ReplayPurpose.REBUILD: None, ReplayPurpose.RESEND: 500, ReplayPurpose.COUNT: None}
 
 _SELECTED = """
     type = ANY(%(types)s) AND event_id >= %(first)s AND event_id <= %(high)s
@@ -112,7 +112,7 @@ class ReplayWorker:
         if job.begun_at is None:
             await self._begin(db, job)
             return True
-        if job.purpose == Purpose.COUNT:
+        if job.purpose == ReplayPurpose.COUNT:
             await self._complete(job, event_count=job.total or 0)
             return True
         begun = time.monotonic()
@@ -124,7 +124,7 @@ class ReplayWorker:
         await self._send(job, rows)
         crash_point("replay.batch.sent")
         await self._advance(db, job, rows)
-        rate = job.events_per_second or DEFAULT_RATE[Purpose(job.purpose)]
+        rate = job.events_per_second or DEFAULT_RATE[ReplayPurpose(job.purpose)]
         if rate is not None:
             await pause(stop, len(rows) / rate - (time.monotonic() - begun))
         return True
@@ -144,11 +144,11 @@ class ReplayWorker:
         log.info("replay_begun", replay_id=job.replay_id, purpose=job.purpose)
 
     async def _wait_for_room(self, job: Any, stop: asyncio.Event) -> None:
-        while await self._depth(self._queue(job)) > FULL[Purpose(job.purpose)] and not stop.is_set():
+        while await self._depth(self._queue(job)) > FULL[ReplayPurpose(job.purpose)] and not stop.is_set():
             await pause(stop, 0.1)
 
     def _queue(self, job: Any) -> str:
-        if job.purpose == Purpose.REBUILD:
+        if job.purpose == ReplayPurpose.REBUILD:
             return replay_queue(job.consumer)
         return event_queue(job.consumer, self._service)
 
@@ -162,7 +162,9 @@ class ReplayWorker:
             self._connection.discard(channel)
 
     async def _send(self, job: Any, rows: Sequence[Any]) -> None:
-        messages = [self._batch(job, rows)] if job.purpose == Purpose.REBUILD else self._singles(job, rows)
+        messages = (
+            [self._batch(job, rows)] if job.purpose == ReplayPurpose.REBUILD else self._singles(job, rows)
+        )
         outcomes = await asyncio.gather(*(self._publisher.publish(message) for message in messages))
         if any(outcome is Outcome.UNKNOWN for outcome in outcomes):
             raise BrokerUnavailableError

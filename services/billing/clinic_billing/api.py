@@ -18,9 +18,9 @@ from clinic_shared.routing import (
 from clinic_billing import invoicing, notification_store, notifications, payments, pricing, store
 from clinic_billing.domain import InvoiceStatus
 from clinic_billing.models import (
-    DiscardRequest,
     DispositionName,
     InvoiceResponse,
+    NotificationDiscardRequest,
     NotificationResponse,
     PaymentRequest,
     PaymentResponse,
@@ -161,7 +161,7 @@ async def redrive_notification(tx: Tx, notification_id: UUID) -> None:
     status_code=204,
     operation_id="discardPaymentNotification",
 )
-async def discard_notification(tx: Tx, notification_id: UUID, body: DiscardRequest) -> None:
+async def discard_notification(tx: Tx, notification_id: UUID, body: NotificationDiscardRequest) -> None:
     """Let a parked notification be, for a reason. It stays in the list."""
     await notifications.discard(tx, notification_id, reason=body.reason)
 

@@ -205,7 +205,7 @@ class NotificationResponse(BaseModel):
         return cls(**row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
 
 
-class DiscardRequest(Request):
+class NotificationDiscardRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Test payment of the provider"}]})
 
     reason: Annotated[str, Field(min_length=3, max_length=500)]

@@ -31,12 +31,12 @@ from clinic_lab_integration.domain import ParkReason
 from clinic_lab_integration.inspection import READ
 from clinic_lab_integration.message_models import (
     AttachRequest,
-    DiscardRequest,
     IncidentResponse,
     MatchResponse,
     MessageDetail,
     MessageResponse,
     SettleRequest,
+    UnitDiscardRequest,
     UnitResponse,
     ValidatedMessage,
     Validation,
@@ -199,7 +199,7 @@ async def attach(tx: Tx, caller: Caller, unit_id: UnitId, body: AttachRequest) -
 
 
 @router.post("/unmatched/{unit_id}/discard", permission=WORK, operation_id="discardUnmatchedResults")
-async def discard(tx: Tx, caller: Caller, unit_id: UnitId, body: DiscardRequest) -> UnitResponse:
+async def discard(tx: Tx, caller: Caller, unit_id: UnitId, body: UnitDiscardRequest) -> UnitResponse:
     """Decide that these results have no effect. They stay visible, with the reason."""
     return UnitResponse.of(await worklist.discard(tx, _read_unit_id(unit_id), body.reason, caller=caller))
 

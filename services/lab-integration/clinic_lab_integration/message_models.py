@@ -185,7 +185,7 @@ class AttachRequest(Request):
     patient_id: UUID
 
 
-class DiscardRequest(Request):
+class UnitDiscardRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Test message of the laboratory"}]})
 
     reason: str = Field(min_length=3, max_length=500)
