@@ -20,6 +20,7 @@ from clinic_gateway.upstream import Upstreams
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
 FETCH_SECONDS = 3
+SCHEMAS = "#/components/schemas/"
 BEARER = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
 
 
@@ -89,11 +90,7 @@ def join(parts: Mapping[str, Document], table: RouteTable, url: str) -> Document
 def _add(joined: Document, service: str, part: Document, table: RouteTable, services: list[str]) -> None:
     schemas: Document = part.get("components", {}).get("schemas", {})
     taken = joined["components"]["schemas"]
-    renamed = {
-        name: f"{service.title().replace('-', '')}{name}"
-        for name, schema in schemas.items()
-        if taken.get(name, schema) != schema
-    }
+    renamed = _renamed(service, schemas, taken)
     for name, schema in schemas.items():
         own_name = renamed.get(name, name)
         # Generators of clients name classes by the title.
@@ -104,6 +101,24 @@ def _add(joined: Document, service: str, part: Document, table: RouteTable, serv
             method: _operation(service, path, operation, table) for method, operation in item.items()
         }
         joined["paths"].setdefault(path, with_new_references(operations, renamed))
+
+
+def _renamed(service: str, schemas: Document, taken: Document) -> dict[str, str]:
+    """Name anew what another service's schema of the same name isn't, and whatever refers to that."""
+    other = {name for name, schema in schemas.items() if taken.get(name, schema) != schema}
+    shared = schemas.keys() & taken.keys()
+    while more := {name for name in shared - other if other & set(_references(schemas[name]))}:
+        other |= more
+    prefix = service.title().replace("-", "")
+    return {name: f"{prefix}{name}" for name in other}
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, str) and node.startswith(SCHEMAS):
+        yield node.removeprefix(SCHEMAS)
+    elif isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _references(child)
 
 
 def _public_paths(
@@ -134,8 +149,7 @@ def with_new_references(node: Any, renamed: Mapping[str, str]) -> Any:
         return {name: with_new_references(value, renamed) for name, value in node.items()}
     if isinstance(node, list):
         return [with_new_references(value, renamed) for value in node]
-    prefix = "#/components/schemas/"
-    if isinstance(node, str) and node.startswith(prefix):
-        name = node.removeprefix(prefix)
-        return prefix + renamed.get(name, name)
+    if isinstance(node, str) and node.startswith(SCHEMAS):
+        name = node.removeprefix(SCHEMAS)
+        return SCHEMAS + renamed.get(name, name)
     return node

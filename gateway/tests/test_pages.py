@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -43,7 +44,8 @@ def test_descriptions_are_joined_without_collisions() -> None:
     schemas = joined["components"]["schemas"]
     slots = joined["paths"]["/v1/slots"]["get"]
     reference = slots["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
-    assert schemas[reference.rpartition("/")[2]] == {"type": "string"}
+    name = reference.rpartition("/")[2]
+    assert schemas[name] == {"type": "string", "title": name}
     assert schemas["Item"] == {"type": "object"}
     assert slots["tags"] == ["scheduling"]
 
@@ -52,6 +54,18 @@ def test_the_same_schema_of_two_services_stays_one() -> None:
     other = described("/v1/slots", "list_slots", {"type": "object"})
     joined = join({"patients": PATIENTS, "scheduling": other}, RouteTable(), "")
     assert list(joined["components"]["schemas"]) == ["Item"]
+
+
+def test_what_refers_to_another_services_namesake_is_kept_apart_too() -> None:
+    page = {"type": "array", "items": {"$ref": "#/components/schemas/Item"}}
+    parts = {"patients": copy.deepcopy(PATIENTS), "scheduling": copy.deepcopy(SLOTS)}
+    for part, path in zip(parts.values(), ("/v1/patients/{patient_id}", "/v1/slots"), strict=True):
+        part["components"]["schemas"]["Page"] = page
+        content = part["paths"][path]["get"]["responses"]["200"]["content"]
+        content["application/json"]["schema"] = {"$ref": "#/components/schemas/Page"}
+    schemas = join(parts, RouteTable(), "")["components"]["schemas"]
+    assert schemas["Page"]["items"] == {"$ref": "#/components/schemas/Item"}
+    assert schemas["SchedulingPage"]["items"] == {"$ref": "#/components/schemas/SchedulingItem"}
 
 
 def test_a_service_cant_describe_anothers_paths() -> None:
