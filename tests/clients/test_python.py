@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -35,7 +36,7 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def generate(document: dict, folder: Path) -> str:
+def generate(document: dict[str, Any], folder: Path) -> str:
     """Write the package into the folder; return what the generator says."""
     (folder / "api.json").write_text(json.dumps(document), encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps({"post_hooks": []}), encoding="utf-8")

