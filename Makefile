@@ -22,8 +22,7 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap \
-	release-contracts \
-	bootstrap-checks test-fresh test-modules
+	release-contracts bootstrap-checks test-fresh test-modules
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
