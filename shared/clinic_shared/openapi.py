@@ -16,6 +16,16 @@ from clinic_shared.routing import PUBLIC, ClinicRoute
 
 _PROBLEM_CONTENT = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
+_OUTCOME_CONTENT = _PROBLEM_CONTENT | {
+    "application/fhir+json": {
+        "schema": {
+            "type": "object",
+            "required": ["resourceType", "issue"],
+            "properties": {"resourceType": {"const": "OperationOutcome"}},
+        }
+    }
+}
+
 
 def describe(app: FastAPI, *, package: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document. `x-problems` lists what the package's own errors mean."""
@@ -45,7 +55,8 @@ def _complete(operation: dict[str, Any], route: ClinicRoute) -> None:
         operation.setdefault("parameters", []).append(_idempotency_parameter(route.idempotency_mode))
     responses = operation["responses"]
     responses.pop("422", None)
-    responses["default"] = {"description": "A problem (RFC 9457)", "content": _PROBLEM_CONTENT}
+    told = _OUTCOME_CONTENT if route.path_format.startswith("/fhir/") else _PROBLEM_CONTENT
+    responses["default"] = {"description": "A problem (RFC 9457)", "content": told}
 
 
 def _idempotency_parameter(mode: Idempotency) -> dict[str, Any]:

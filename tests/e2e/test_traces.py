@@ -232,7 +232,7 @@ def _do_everything_wrong(
     )
     registrar.post("/v1/patients/search", {"name": FAMILY, "phone": booking.phone})
     headers = {
-        **registrar._authorization(),
+        **registrar.authorization(),
         "user-agent": "SLEDOPYT",
         "tracestate": "sledopytova=SLEDOPYT",
         "baggage": "name=SLEDOPYT",

@@ -71,7 +71,7 @@ class Caller:
 
         Raises ApiError for any other refusal.
         """
-        sent = {**self._authorization(), **(headers or {})}
+        sent = {**self.authorization(), **(headers or {})}
         if method == "POST":
             sent.setdefault("Idempotency-Key", str(uuid.uuid4()))
         deadline = time.monotonic() + 30
@@ -88,7 +88,8 @@ class Caller:
             raise ApiError(answer)
         return answer
 
-    def _authorization(self) -> dict[str, str]:
+    def authorization(self) -> dict[str, str]:
+        """Return the header of a caller who is signed in, renewed in time."""
         login, password = self._credentials
         if login is None:
             return {}

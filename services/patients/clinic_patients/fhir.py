@@ -7,6 +7,7 @@ from uuid import UUID
 from clinic_shared.etags import etag
 from clinic_shared.routing import Caller, ClinicRouter, Tx
 from fastapi import Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -19,7 +20,7 @@ MEDIA_TYPE = "application/fhir+json"
 IDENTIFIER_TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
 
-class FhirResponse(Response):
+class FhirResponse(JSONResponse):
     media_type = MEDIA_TYPE
 
 
@@ -108,7 +109,7 @@ class FhirPatient(Element):
 async def read_patient(tx: Tx, caller: Caller, patient_id: UUID) -> Response:
     """Read one patient as a FHIR R4 resource."""
     patient = await registry.read_patient(tx, patient_id, caller=caller)
-    content = FhirPatient.of(patient).model_dump_json(by_alias=True, exclude_none=True)
+    content = FhirPatient.of(patient).model_dump(mode="json", by_alias=True, exclude_none=True)
     return FhirResponse(content, headers={"ETag": f"W/{etag(patient.version)}"})
 
 
