@@ -22,7 +22,7 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap \
-	release-contracts bootstrap-checks test-fresh test-modules
+	release-contracts bootstrap-checks test-extended test-fresh test-modules
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,8 +75,11 @@ test: bootstrap-checks
 else
 test: bootstrap-checks lint types contracts
 	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not chaos" $(filter-out tests/contract,$(PARALLEL))
-	@$(PYTEST) $(SERIAL)
+	@$(PYTEST) -m "not extended" $(SERIAL)
 endif
+
+test-extended: bootstrap-checks ## minutes on whole systems: requests made from the API's description, two releases at once
+	@$(PYTEST) -m extended tests/e2e tests/upgrade
 
 test-modules: bootstrap-checks ## a whole system without each service that can be left out; takes minutes
 	@$(PYTEST) tests/modules/each_left_out.py

@@ -11,7 +11,7 @@ from clinic_local.demo_network import Network
 from clinic_local.environment import ADMIN_LOGIN, ADMIN_PASSWORD, Secrets
 from clinic_local.testing import System
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 CORPUS = os.environ.get("CLINIC_CORPUS", "")
 FOLDER = Path(CORPUS) / "hl7v2"

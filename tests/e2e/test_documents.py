@@ -10,7 +10,7 @@ from clinic_local.demo_network import Network
 from clinic_local.paths import CHECKOUT
 from clinic_local.testing import System
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

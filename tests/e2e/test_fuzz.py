@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.extended, pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 SEED = int(os.environ.get("CLINIC_FUZZ_SEED") or 20260302)
 CHECKS = [

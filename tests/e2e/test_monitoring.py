@@ -20,7 +20,7 @@ from clinic_local.monitoring import Monitoring
 from clinic_local.paths import CHECKOUT
 from clinic_local.testing import System
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 OBSERVABILITY = CHECKOUT / "deploy" / "observability"
 BROKER_METRICS = CHECKOUT / "tests" / "observability" / "broker_metrics.json"

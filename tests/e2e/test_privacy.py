@@ -11,7 +11,7 @@ from clinic_local.demo_network import Network
 from clinic_local.paths import run_dir
 from clinic_local.testing import System
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 FAMILY = "Канарейкина"
 GIVEN = "Сигналина"

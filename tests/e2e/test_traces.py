@@ -22,7 +22,7 @@ from clinic_shared.trace_scrubbing import ALLOWED
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.trace import SpanKind
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 FAMILY, GIVEN, NOTE = "Следопытова", "Трассина", "Запись о следопыте"
 BOOKED, QUEUED = "scheduling.appointment-booked.v1", "notifications.message-queued.v1"

@@ -86,6 +86,7 @@ def runs_the_other_release(system: System, process: str) -> bool:
     return b"-m\0clinic_scheduling" in command
 
 
+@pytest.mark.extended
 @pytest.mark.chaos
 @pytest.mark.servers
 @pytest.mark.timeout(300)
