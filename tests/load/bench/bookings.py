@@ -98,11 +98,7 @@ async def fill_calendar(runtime: Runtime) -> Calendar:
     return made
 
 
-@needs_servers
-async def bookings(bench: Bench) -> list[Figure]:
-    bench.prepare(scheduling)
-    async with bench.runtime(scheduling) as runtime:
-        calendar = await fill_calendar(runtime)
+def registrars_token(bench: Bench) -> str:
     caller = Principal(
         subject=uuid7(),
         kind="staff",
@@ -110,7 +106,15 @@ async def bookings(bench: Bench) -> list[Figure]:
         scopes=frozenset({"appointments.book"}),
         network=True,
     )
-    token = bench.signer.sign(claims_of(caller, issued_at=datetime.now(UTC), lifetime_seconds=300))
+    return bench.signer.sign(claims_of(caller, issued_at=datetime.now(UTC), lifetime_seconds=300))
+
+
+@needs_servers
+async def bookings(bench: Bench) -> list[Figure]:
+    bench.prepare(scheduling)
+    async with bench.runtime(scheduling) as runtime:
+        calendar = await fill_calendar(runtime)
+    token = registrars_token(bench)
     async with bench.api(scheduling) as url:
 
         async def book(http: aiohttp.ClientSession, number: int) -> None:

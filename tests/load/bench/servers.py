@@ -72,19 +72,23 @@ class Bench:
     @asynccontextmanager
     async def api(self, service: Service) -> AsyncIterator[str]:
         """Run one API process of a service, as it is deployed; yields its address."""
-        port = free_port()
-        process = subprocess.Popen(  # noqa: ASYNC220  # one, before anything is measured
-            [sys.executable, "-m", service.package_dir.name, "api"],
-            env={**os.environ, **self.environment(service), "CLINIC_HTTP_PORT": str(port)},
-            stdout=subprocess.DEVNULL,
-        )
-        url = f"http://{LOOPBACK}:{port}"
-        try:
-            await until_ready(f"{url}/readyz", process)
+        async with process_of(service.package_dir.name, "api", **self.environment(service)) as url:
             yield url
-        finally:
-            process.terminate()
-            process.wait()
+
+    @asynccontextmanager
+    async def gateway(self, upstreams: str, **settings: str) -> AsyncIterator[str]:
+        """Run one gateway before these services, by default without rate limits; yields its address."""
+        environment = {
+            "CLINIC_UPSTREAMS": upstreams,
+            "CLINIC_JWKS_URL": self.jwks_url,
+            "CLINIC_TOKEN_ISSUER": ISSUER,
+            "CLINIC_LOG_LEVEL": "ERROR",
+            "CLINIC_RATE_ADDRESS_PER_SECOND": "0",
+            "CLINIC_RATE_SUBJECT_PER_SECOND": "0",
+            "CLINIC_RATE_LIMITS_FILE": os.devnull,
+        }
+        async with process_of("clinic_gateway", **(environment | settings)) as url:
+            yield url
 
     def pgbench(self, service: Service, script: str) -> float:
         """Return transactions per second of a pgbench script with as many clients as ours."""
@@ -101,6 +105,24 @@ class Bench:
         found = re.search(r"tps = ([\d.]+)", run.stdout)
         assert found, run.stderr
         return float(found[1])
+
+
+@asynccontextmanager
+async def process_of(module: str, *arguments: str, **environment: str) -> AsyncIterator[str]:
+    """Run a process of ours that serves HTTP; yields its address once it is ready."""
+    port = free_port()
+    process = subprocess.Popen(  # noqa: ASYNC220  # one, before anything is measured
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **environment, "CLINIC_HTTP_PORT": str(port)},
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"http://{LOOPBACK}:{port}"
+    try:
+        await until_ready(f"{url}/readyz", process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def database_of(service: Service) -> str:
