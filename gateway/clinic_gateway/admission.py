@@ -54,9 +54,11 @@ class Admission:
     async def enter(self, kind: Kind, *, intake: bool, seconds_left: float) -> "Place":
         """Wait for a place. Raises OverloadedError."""
         loop = asyncio.get_running_loop()
-        self._count_arrival(loop.time())
+        now = loop.time()
+        if self._overload is not None:
+            self._count_arrival(self._overload, now)
         if self.limit.has_room and not self._intake and (intake or not self._others):
-            return Place(self, kind, loop.time(), alone=self.limit.enter())
+            return Place(self, kind, now, alone=self.limit.enter())
         if intake:
             alone = await self._wait(self._intake, min(INTAKE_SECONDS, seconds_left))
         else:
@@ -105,7 +107,8 @@ class Admission:
             if self._overload is not None:
                 self._overload.answers += 1
                 self._overload.seconds += seconds
-        self._let_in()
+        if self._intake or self._others:
+            self._let_in()
 
     def _let_in(self) -> None:
         while self.limit.has_room and (self._intake or self._others):
@@ -124,12 +127,10 @@ class Admission:
                 place.set_exception(OverloadedError())
         self._others.clear()
 
-    def _count_arrival(self, now: float) -> None:
-        if self._overload is None:
-            return
-        self._overload.arrivals += 1
-        if now - self._overload.began_at > RECOVERY_SECONDS:
-            self._overload = None if self._has_recovered(self._overload, now) else _Interval(now)
+    def _count_arrival(self, overload: _Interval, now: float) -> None:
+        overload.arrivals += 1
+        if now - overload.began_at > RECOVERY_SECONDS:
+            self._overload = None if self._has_recovered(overload, now) else _Interval(now)
 
     def _has_recovered(self, interval: _Interval, now: float) -> bool:
         """By Little's law: so many at once, each for so long, is what could be answered per second.

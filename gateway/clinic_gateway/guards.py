@@ -72,10 +72,11 @@ class Guard:
         RETRIES.labels(self.upstream, cause, "sent" if granted else "forbidden").inc()
         return granted
 
-    def attempt(self, is_sent: Callable[[], bool]) -> "Attempt":
+    def attempt(self, is_sent: Callable[[], bool] | None = None) -> "Attempt":
         """Begin to send once. Raises CircuitOpenError.
 
-        What fails before `is_sent` may be the caller's fault, who is still sending: it says nothing.
+        What fails before `is_sent` may be the caller's fault, who is still sending: it says nothing. None
+        means that everything is sent at once.
         """
         ticket = self.breaker.admit(time.monotonic())
         self.tell()
@@ -106,7 +107,9 @@ class Guard:
 class Attempt:
     """One request under way; the breaker learns how it went, once."""
 
-    def __init__(self, guard: Guard, ticket: int, is_sent: Callable[[], bool]) -> None:
+    __slots__ = ("_guard", "_is_sent", "_judged", "_place", "_ticket")
+
+    def __init__(self, guard: Guard, ticket: int, is_sent: Callable[[], bool] | None) -> None:
         self._guard = guard
         self._ticket = ticket
         self._is_sent = is_sent
@@ -136,7 +139,8 @@ class Attempt:
         self._leave(answered=False)
         breaker = self._guard.breaker
         unreachable = isinstance(error, ServiceDownError)
-        broken = isinstance(error, ServiceTimeoutError | BadGatewayError) and self._is_sent()
+        is_sent = self._is_sent is None or self._is_sent()
+        broken = isinstance(error, ServiceTimeoutError | BadGatewayError) and is_sent
         if unreachable or broken:
             breaker.failed(self._ticket, time.monotonic())
         else:

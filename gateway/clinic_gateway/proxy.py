@@ -7,7 +7,6 @@ service, or met a reference that the service doesn't know *yet* (design rule 8).
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -30,7 +29,7 @@ from clinic_gateway.guards import Guard, Guards
 from clinic_gateway.retries import RETRIES, is_repeatable, pause_seconds
 from clinic_gateway.routes import Body, Route
 from clinic_gateway.settings import GatewaySettings
-from clinic_gateway.upstream import Upstreams
+from clinic_gateway.upstream import Upstreams, failures_of
 
 BUFFERED_BODY_BYTES = 256 * 1024
 BUFFERED_ANSWER_BYTES = 1024 * 1024
@@ -185,11 +184,14 @@ class Proxy:
         return length is not None and length <= BUFFERED_BODY_BYTES
 
     async def _send_stream(self, exchange: Exchange, request: Outgoing, body: RequestBody) -> None:
+        """Send a body as it comes. It takes no place: it would hold it for as long as its sender likes."""
         if exchange.content_length is not None:
             request.headers["Content-Length"] = str(exchange.content_length)
         try:
-            async with self._ask(exchange, request, body) as answer:
-                await pass_back(exchange, answer)
+            with request.guard.attempt(lambda: body.complete) as attempt, failures_of(request.service):
+                async with await self._send(exchange, request, aiter(body)) as answer:
+                    attempt.answered(answer)
+                    await pass_back(exchange, answer)
         except ServiceTimeoutError:
             if body.complete:
                 raise
@@ -197,51 +199,54 @@ class Proxy:
 
     async def _send_buffered(self, exchange: Exchange, request: Outgoing, data: bytes | None) -> None:
         """Send, and send again what failed without effect or waits for an event that is under way."""
-        guard, retry, wait = request.guard, 0, RETRY_STEP_SECONDS
+        retry, wait = 0, RETRY_STEP_SECONDS
         patient_until = time.monotonic() + self._settings.reference_retry_seconds
         while True:
             try:
-                async with self._ask(exchange, request, data) as answer:
-                    patience = time.monotonic() + wait < patient_until
-                    if not (patience and await says_not_yet_known(answer)) or not guard.may_repeat(
-                        guard.waits, "reference"
-                    ):
-                        await pass_back(exchange, answer)
-                        return
+                if await self._sent(exchange, request, data, patient=time.monotonic() + wait < patient_until):
+                    return
                 pause, wait = wait, min(wait * 1.5, RETRY_STEP_CAP_SECONDS)
             except DomainError as error:
                 if exchange.status or retry == RETRIES or not is_repeatable(exchange, error):
                     raise
-                if not guard.may_repeat(guard.retries, "failure"):
+                if not request.guard.may_repeat(request.guard.retries, "failure"):
                     raise
                 pause = pause_seconds(retry)
                 retry += 1
             await asyncio.sleep(pause)
 
-    @asynccontextmanager
-    async def _ask(
-        self, exchange: Exchange, request: Outgoing, data: bytes | RequestBody | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send once, if the circuit is closed, within what is left of the request's time.
-
-        A streamed body takes no place: it would hold it for as long as its sender likes.
-        """
-        streamed = data if isinstance(data, RequestBody) else None
-        with request.guard.attempt(lambda: streamed is None or streamed.complete) as attempt:
-            if streamed is None:
-                await attempt.take_place(request.kind, exchange.seconds_left)
-            left = exchange.seconds_left
-            request.headers[DEADLINE_HEADER] = str(int(left * 1000))
-            async with self._upstreams.request(
-                request.service,
-                exchange.method,
-                request.target,
-                headers=request.headers,
-                data=aiter(data) if isinstance(data, RequestBody) else data,
-                answer_within_seconds=left,
-            ) as answer:
+    async def _sent(
+        self, exchange: Exchange, request: Outgoing, data: bytes | None, *, patient: bool
+    ) -> bool:
+        """Send once and pass the answer back; False when it is worth the wait to send again."""
+        guard = request.guard
+        with guard.attempt() as attempt, failures_of(request.service):
+            await attempt.take_place(request.kind, exchange.seconds_left)
+            async with await self._send(exchange, request, data) as answer:
                 attempt.answered(answer)
-                yield answer
+                if (
+                    patient
+                    and answer.status == CONFLICT
+                    and await says_not_yet_known(answer)
+                    and guard.may_repeat(guard.waits, "reference")
+                ):
+                    return False
+                await pass_back(exchange, answer)
+                return True
+
+    async def _send(
+        self, exchange: Exchange, request: Outgoing, data: bytes | AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
+        """Return the answer once it begins, within what is left of the request's time.
+
+        Only once it begins: a large answer may go on for as long as it moves.
+        """
+        left = exchange.seconds_left
+        request.headers[DEADLINE_HEADER] = str(int(left * 1000))
+        async with asyncio.timeout(left):
+            return await self._upstreams.send(
+                request.service, exchange.method, request.target, headers=request.headers, data=data
+            )
 
 
 def request_headers(exchange: Exchange, address: str) -> CIMultiDict[str]:
@@ -268,8 +273,8 @@ def media_type_of(content_type: str) -> str:
 
 
 async def says_not_yet_known(answer: aiohttp.ClientResponse) -> bool:
-    """Tell whether this is the 409 for a reference whose event hasn't arrived (design rule 8)."""
-    if answer.status != CONFLICT or not answer.content_length or answer.content_length > BUFFERED_BODY_BYTES:
+    """Tell whether this 409 is for a reference whose event hasn't arrived (design rule 8)."""
+    if not answer.content_length or answer.content_length > BUFFERED_BODY_BYTES:
         return False
     try:
         problem = orjson.loads(await answer.read())

@@ -1,8 +1,9 @@
 """Requests to the services: one pool of connections per service, and what a failure means to the caller."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any
 
 import aiohttp
 from clinic_shared import tracing
@@ -15,6 +16,7 @@ from clinic_gateway.settings import GatewaySettings
 # Below the 5 s after which the services' server closes idle connections: a request must not
 # meet a connection that is being closed.
 IDLE_CONNECTION_SECONDS = 4
+DEFAULT = aiohttp.helpers.sentinel
 
 
 class Upstreams:
@@ -62,41 +64,64 @@ class Upstreams:
         target: str,
         *,
         headers: CIMultiDict[str] | None = None,
-        data: bytes | AsyncIterator[bytes] | None = None,
         timeout_seconds: float | None = None,
-        answer_within_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask a service; `target` is path and query, already percent-encoded.
+        """Ask a service for what the gateway itself wants to know; as `send`, within `timeout_seconds` in all."""
+        with failures_of(service):
+            timeout = aiohttp.ClientTimeout(total=timeout_seconds) if timeout_seconds else DEFAULT
+            async with await self.send(service, method, target, headers=headers, timeout=timeout) as answer:
+                yield answer
 
-        The answer must begin within `answer_within_seconds` and be over within `timeout_seconds`.
+    async def send(
+        self,
+        service: str,
+        method: str,
+        target: str,
+        *,
+        headers: CIMultiDict[str] | None = None,
+        data: bytes | AsyncIterator[bytes] | None = None,
+        timeout: aiohttp.ClientTimeout | Any = DEFAULT,  # noqa: ASYNC109  # the client's own settings
+    ) -> aiohttp.ClientResponse:
+        """Send a request and return the answer once it begins; `target` is path and query, percent-encoded.
 
-        Raises NotInstalledError, ServiceDownError (it wasn't reached), ServiceTimeoutError and
-        BadGatewayError (it may have done it), never an error that carries the URL.
+        To be used within `failures_of`, which says what is raised. Raises NotInstalledError.
         """
         if service not in self.urls:
             raise NotInstalledError(service=service)
         url = URL(self.urls[service] + target, encoded=True)
-        timeout = (
-            aiohttp.ClientTimeout(total=timeout_seconds) if timeout_seconds else aiohttp.helpers.sentinel
-        )
         with tracing.calling(service) as span:
             if span.traceparent:
                 # A copy: the same headers may go to several services at once.
                 headers = CIMultiDict(headers or ())
                 headers["Traceparent"] = span.traceparent
-            sending = self._sessions[service].request(
+            answer = await self._sessions[service].request(
                 method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout
             )
-            try:
-                # Not the whole exchange: a large answer may go on for as long as it moves.
-                async with asyncio.timeout(answer_within_seconds):
-                    answer = await sending
-                span.answered(method, None, answer.status)
-                async with answer:
-                    yield answer
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-                raise ServiceDownError(service=service) from error
-            except (TimeoutError, aiohttp.ServerTimeoutError) as error:
-                raise ServiceTimeoutError(service=service) from error
-            except aiohttp.ClientError as error:
-                raise BadGatewayError(service=service) from error
+            span.answered(method, None, answer.status)
+            return answer
+
+
+class failures_of:  # noqa: N801  # used like a function
+    """Raises ServiceDownError (it wasn't reached), ServiceTimeoutError and BadGatewayError (it may have
+    done it) for what the HTTP client raises, whose own errors carry the URL.
+
+    A class, since a generator would cost as much again as what it stands around.
+    """
+
+    __slots__ = ("_service",)
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            raise ServiceDownError(service=self._service) from error
+        if isinstance(error, TimeoutError):
+            raise ServiceTimeoutError(service=self._service) from error
+        if isinstance(error, aiohttp.ClientError):
+            raise BadGatewayError(service=self._service) from error
