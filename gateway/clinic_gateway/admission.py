@@ -1,22 +1,25 @@
 """Who is let through to a service now, who waits, and who is told to come back later.
 
-Intake goes first. Others wait for half a second or some answers' time, so that a page that asks for ten
-things at once gets them, and thirty busy clients just take turns. When somebody has waited for that
+Intake goes first. Others wait for a second or some answers' time, so that a page that asks for ten
+things at once gets them, and thirty busy clients just take turns. When several have waited for that
 long in vain, it is too much: from then on nobody waits for longer than a part of what the answer
 takes, and the rest is refused at once.
 """
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
 from clinic_gateway.concurrency import ConcurrencyLimit, Kind
 from clinic_gateway.errors import OverloadedError
 
-BURST_SECONDS: Final = 0.5
+BURST_SECONDS: Final = 1.0
 BURST_ANSWERS: Final = 4
 """Where an answer takes long, a burst may last for the time of so many."""
 INTAKE_SECONDS: Final = 5.0
+IN_VAIN: Final = 5
+"""So many must have waited for nothing within a burst's time: one that did may have met a hiccup."""
 OVERLOADED_SHARE: Final = 0.5
 """Of its undisturbed latency, that a request may wait while the service is overloaded."""
 MOST_WAITING: Final = 500
@@ -46,6 +49,7 @@ class Admission:
         self._intake: Queue = {}
         self._others: Queue = {}
         self._overload: _Interval | None = None
+        self._in_vain: deque[float] = deque(maxlen=IN_VAIN)
 
     @property
     def overloaded(self) -> bool:
@@ -73,7 +77,7 @@ class Admission:
         try:
             return await self._wait(self._others, min(patience, seconds_left))
         except OverloadedError:
-            self._begin_overload()
+            self._waited_in_vain(patience)
             raise
 
     async def _wait(self, queue: Queue, patience: float) -> bool:
@@ -94,7 +98,7 @@ class Admission:
     def _withdraw(self, queue: Queue, place: "asyncio.Future[bool]") -> None:
         """Take somebody out of the queue who went away, perhaps in the instant when the turn came."""
         queue.pop(place, None)
-        if place.done() and not place.cancelled():
+        if place.done() and not place.cancelled() and place.exception() is None:
             self.limit.leave()
             self._let_in()
 
@@ -118,10 +122,13 @@ class Admission:
             if not place.done():  # else its request went away and hasn't noticed yet
                 place.set_result(self.limit.enter())
 
-    def _begin_overload(self) -> None:
-        if self._overload is not None:
+    def _waited_in_vain(self, patience: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._in_vain.append(now)
+        if self._overload is not None or len(self._in_vain) < IN_VAIN or now - self._in_vain[0] > patience:
             return
-        self._overload = _Interval(asyncio.get_running_loop().time())
+        self._overload = _Interval(now)
+        self._in_vain.clear()
         for place in self._others:
             if not place.done():
                 place.set_exception(OverloadedError())

@@ -21,7 +21,8 @@ class LimitPolicy:
     largest_cut: float = 0.5
 
 
-LEARNING = 0.05
+LEARNING, LEARNING_AT_THE_FLOOR = 0.05, 0.25
+"""With a limit below two, requests are slow for another reason than each other, and that is quickly learned."""
 ENOUGH_SAMPLES = 10
 """Of undisturbed requests, before others are compared with them."""
 LARGEST_SLOWDOWN = 5.0
@@ -35,9 +36,9 @@ class _Undisturbed:
     seconds: float = 0.0
     samples: int = 0
 
-    def learn(self, seconds: float) -> None:
+    def learn(self, seconds: float, *, weight: float) -> None:
         self.samples += 1
-        self.seconds += (seconds - self.seconds) * max(LEARNING, 1 / self.samples)
+        self.seconds += (seconds - self.seconds) * max(weight, 1 / self.samples)
 
 
 class ConcurrencyLimit:
@@ -79,7 +80,7 @@ class ConcurrencyLimit:
         """Take in how long a request took that was answered."""
         known = self._undisturbed.setdefault(kind, _Undisturbed())
         if alone:
-            known.learn(seconds)
+            known.learn(seconds, weight=LEARNING_AT_THE_FLOOR if self.limit < 2 else LEARNING)  # noqa: PLR2004
         if known.samples >= ENOUGH_SAMPLES:
             self._slowdowns.append(min(seconds / max(known.seconds, 1e-6), LARGEST_SLOWDOWN))
         self._answers += 1

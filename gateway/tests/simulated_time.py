@@ -20,9 +20,12 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         selector = _Selector()
         selector.loop = self
         self.now = 0.0
+        self.tick = 0.0
+        """How long a look at the clock takes: with it, timers fall due while others are being handled."""
         super().__init__(selector)
 
     def time(self) -> float:
+        self.now += self.tick
         return self.now
 
 
