@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from uuid import UUID
 
 import structlog
@@ -17,6 +17,7 @@ from clinic_shared.http_server import Listening, serve_http, stop_on_signals
 from clinic_shared.metrics import HTTP_REQUEST_SECONDS, HTTP_REQUESTS
 from clinic_shared.principal import Principal
 from clinic_shared.problems import domain_problem, unexpected_problem
+from clinic_shared.reloading import follow_secrets
 from clinic_shared.telemetry import configure_logging
 from prometheus_client import Counter, Histogram
 from starlette.applications import Starlette
@@ -55,8 +56,16 @@ class Gateway:
     from an account, too large or of the wrong type. What passes goes to its service.
     """
 
-    def __init__(self, settings: GatewaySettings, verifier: Verifier, revocations: Revocations) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        verifier: Verifier,
+        revocations: Revocations,
+        *,
+        reread: Callable[[], GatewaySettings],
+    ) -> None:
         self._settings = settings
+        self._reread = reread
         self._table = RouteTable()
         self._tokens = TokenCheck(verifier, revocations)
         self._revocations = revocations
@@ -104,7 +113,15 @@ class Gateway:
             revocation_feed(amqp_url, self._revocations, self.health),
             self._stream.feed(amqp_url, self.health),
         )
-        listening = [asyncio.create_task(feed.run(stop)) for feed in feeds]
+
+        def take() -> None:
+            told = self._reread().amqp_url
+            if told is not None:
+                for feed in feeds:
+                    feed.use(told.get_secret_value())
+
+        following = follow_secrets(self._settings.secrets_dir, take, self.health, stop)
+        listening = [asyncio.create_task(work) for work in (following, *(feed.run(stop) for feed in feeds))]
         yield
         stop.set()
         await asyncio.gather(*listening)
@@ -258,10 +275,18 @@ def _label(exchange: Exchange, route: Route | None) -> str:
 
 
 def create_app(
-    settings: GatewaySettings, *, verifier: Verifier | None = None, revocations: Revocations | None = None
+    settings: GatewaySettings,
+    *,
+    verifier: Verifier | None = None,
+    revocations: Revocations | None = None,
+    reread: Callable[[], GatewaySettings] | None = None,
 ) -> Gateway:
-    verifier = _verifier(settings) if verifier is None else verifier
-    return Gateway(settings, verifier, Revocations() if revocations is None else revocations)
+    return Gateway(
+        settings,
+        _verifier(settings) if verifier is None else verifier,
+        Revocations() if revocations is None else revocations,
+        reread=reread or (lambda: settings),
+    )
 
 
 def _verifier(settings: GatewaySettings) -> Verifier:
@@ -275,11 +300,11 @@ def main(environ: Mapping[str, str]) -> None:
     configure_logging(SERVICE, settings.log_level)
     log.info("service_starting", settings=settings.model_dump(mode="json"))
     with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, partial(GatewaySettings.from_environ, dict(environ))))
 
 
-async def _serve(settings: GatewaySettings) -> None:
-    gateway = create_app(settings)
+async def _serve(settings: GatewaySettings, reread: Callable[[], GatewaySettings]) -> None:
+    gateway = create_app(settings, reread=reread)
     listening = Listening(
         host=settings.http_host,
         port=settings.http_port,

@@ -18,6 +18,9 @@ class GatewaySettings(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     environment: Literal["development", "test", "production"] = "development"
+    secrets_dir: Path | None = Field(
+        default=None, description="folder of secrets, one file each; read again when a file changes"
+    )
     http_host: str = "127.0.0.1"
     http_port: int = 8080
     drain_seconds: float = Field(

@@ -158,7 +158,11 @@ def dead_url() -> str:
 
 @asynccontextmanager
 async def running_clinic(
-    *names: str, down: tuple[str, ...] = (), verifier: object = "test", **settings: Any
+    *names: str,
+    down: tuple[str, ...] = (),
+    verifier: object = "test",
+    reread: Callable[[], GatewaySettings] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Clinic]:
     async with AsyncExitStack() as stack:
         services = {name: Service(name) for name in names}
@@ -177,6 +181,7 @@ async def running_clinic(
             GatewaySettings.model_validate(given | settings),
             verifier=verifier,  # type: ignore[arg-type]
             revocations=revocations,
+            reread=reread,
         )
         url = await stack.enter_async_context(serving(app))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ import aio_pika
 import httpx
 import orjson
 import pytest
+from clinic_gateway.settings import GatewaySettings
 from clinic_gateway.stream import Listener
 from clinic_shared.envelope import Envelope
 from clinic_shared.ids import uuid7
@@ -231,6 +233,38 @@ async def close_connections(vhost: Servers, name: str) -> None:
             return bool(ours)
 
         await eventually(closed, within_seconds=20, every=0.2)
+
+
+async def test_a_changed_password_at_the_broker_is_taken_from_its_file(
+    start: Start, producers: Producers, vhost: Servers, tmp_path: Path
+) -> None:
+    name, file = f"gateway-{uuid4().hex}", tmp_path / "clinic_amqp_url"
+    host = vhost.amqp_url.rpartition("@")[2]
+    async with httpx.AsyncClient(base_url=vhost.management_url, trust_env=False, timeout=20) as management:
+
+        async def set_password(password: str) -> None:
+            user = {"password": password, "tags": ""}
+            (await management.put(f"/api/users/{name}", json=user)).raise_for_status()
+            file.write_text(f"amqp://{name}:{password}@{host}", encoding="utf-8")
+
+        await set_password("first")
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        path = f"/api/permissions/{host.rpartition('/')[2]}/{name}"
+        (await management.put(path, json=everything)).raise_for_status()
+        try:
+            environ = {"CLINIC_SECRETS_DIR": str(tmp_path)}
+            given = {"amqp_url": f"amqp://{name}:first@{host}", "secrets_dir": tmp_path}
+            async with (
+                start(reread=lambda: GatewaySettings.from_environ(environ), **given) as clinic,
+                following(clinic) as follower,
+            ):
+                await set_password("second")
+                await close_connections(vhost, "clinic-gateway stream")
+                assert (await follower.next())["event"] == "reset"
+                again = await producers.publish()
+                assert (await follower.next())["id"] == str(again)
+        finally:
+            await management.delete(f"/api/users/{name}")
 
 
 async def test_silence_is_filled_with_heartbeats(start: Start) -> None:

@@ -109,15 +109,11 @@ async def read_event_flow(runtime: CurrentRuntime, context: CurrentContext) -> E
 
 async def _depths(runtime: "Runtime") -> dict[str, int]:
     """Return the depths of the queues; nothing when the broker doesn't tell them at once."""
-    settings = runtime.settings
-    if settings.amqp_management_url is None:
+    management = Management.from_settings(runtime.settings)
+    if management is None:
         return {}
-    url = settings.amqp_management_url.get_secret_value()
     try:
-        async with (
-            asyncio.timeout(BROKER_SECONDS),
-            Management(url, settings.amqp_url.get_secret_value()) as broker,
-        ):
+        async with asyncio.timeout(BROKER_SECONDS), management as broker:
             return await broker.depths()
     except (httpx.HTTPError, ValueError, TimeoutError):
         return {}

@@ -82,7 +82,9 @@ async def _serve(service: Service, settings: ServiceSettings, role: Role) -> Non
     stop = stop_on_signals()
     async with running(service, settings) as runtime, asyncio.TaskGroup() as group:
         group.create_task(watch_process(runtime, stop), name="event loop")
-        group.create_task(follow_secrets(runtime, stop), name="secrets")
+        group.create_task(
+            follow_secrets(settings.secrets_dir, runtime.reload, Health.of(runtime), stop), name="secrets"
+        )
         if role in {"api", "all"}:
             group.create_task(_serve_http(runtime, create_app(runtime.service, runtime), stop), name="http")
         elif settings.http_port:

@@ -1,10 +1,14 @@
 """RabbitMQ's management API: the only way to set policies and to read back what is in effect."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
+
+if TYPE_CHECKING:
+    from clinic_shared.service import Runtime
+    from clinic_shared.settings import ServiceSettings
 
 TIMEOUT_SECONDS = 10
 
@@ -31,6 +35,25 @@ class Management:
             # Loading the certificate store takes longer than the request; plain HTTP needs none.
             verify=management_url.startswith("https:"),
         )
+
+    @classmethod
+    def from_settings(cls, settings: "ServiceSettings") -> Self | None:
+        """Return the API that the settings name, or None where it isn't open to us."""
+        url = settings.amqp_management_url
+        return cls(url.get_secret_value(), settings.amqp_url.get_secret_value()) if url else None
+
+    @classmethod
+    def of(cls, runtime: "Runtime") -> Self | None:
+        """Return the API for as long as the runtime lives: it follows changed settings."""
+        management = cls.from_settings(runtime.settings)
+        if management is not None:
+            runtime.on_reload(management.use)
+        return management
+
+    def use(self, settings: "ServiceSettings") -> None:
+        """Ask where other settings say from now on (a changed password)."""
+        if settings.amqp_management_url is not None:
+            self._client.base_url = httpx.URL(settings.amqp_management_url.get_secret_value().rstrip("/"))
 
     async def put_policies(self, policies: Iterable[NamedDocument]) -> None:
         for policy in policies:

@@ -129,11 +129,7 @@ class Measuring:
         self.waiting: dict[str, Waiting] = {}
         self._depths: dict[str, int] = {}
         self._depths_asked_at = 0.0
-        settings = runtime.settings
-        url = settings.amqp_management_url
-        self._management = (
-            Management(url.get_secret_value(), settings.amqp_url.get_secret_value()) if url else None
-        )
+        self._management = Management.of(runtime)
         self.turns = [
             Turn("workers", OFTEN_SECONDS, _tell_of_this_worker),
             Turn("backlog", OFTEN_SECONDS, _measure_backlog),

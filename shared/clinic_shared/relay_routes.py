@@ -30,7 +30,6 @@ class Routes:
     """Are the queues and bindings there that must get what this service publishes?"""
 
     def __init__(self, runtime: "Runtime") -> None:
-        settings = runtime.settings
         self._topology = Topology.of(installed(runtime))
         self._awaited = {binding for queue in self._topology.queues for binding in queue.bindings}
         self._exchanges = (
@@ -39,10 +38,7 @@ class Routes:
             AUDIT_EXCHANGE,
         )
         self._probe = QueueProbe(Broker.of(runtime).publishing)
-        url = settings.amqp_management_url
-        self._management = (
-            Management(url.get_secret_value(), settings.amqp_url.get_secret_value()) if url else None
-        )
+        self._management = Management.of(runtime)
         self._verified_at = 0.0
 
     def awaits(self, exchange: str, event_type: str) -> bool:

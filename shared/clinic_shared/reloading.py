@@ -7,7 +7,6 @@ named; the process goes on with what it has, and tries again with the next chang
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
@@ -16,9 +15,6 @@ from clinic_shared.health import Health
 from clinic_shared.loops import pause
 from clinic_shared.metrics import SECRET_RELOADS
 from clinic_shared.settings import ServiceSettings
-
-if TYPE_CHECKING:
-    from clinic_shared.service import Runtime
 
 log = structlog.get_logger()
 
@@ -58,9 +54,10 @@ def _stamp(file: Path) -> tuple[str, int, int, int] | None:
     return file.name, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-async def follow_secrets(runtime: "Runtime", stop: asyncio.Event) -> None:
-    """Reload whenever a file in the folder of secrets has changed."""
-    folder = runtime.settings.secrets_dir
+async def follow_secrets(
+    folder: Path | None, take: Callable[[], None], health: Health, stop: asyncio.Event
+) -> None:
+    """Call `take` whenever a file in the folder of secrets has changed, until what is there can be used."""
     if folder is None:
         return
     files, due = SecretFiles(folder), False
@@ -68,15 +65,13 @@ async def follow_secrets(runtime: "Runtime", stop: asyncio.Event) -> None:
         await pause(stop, POLL_SECONDS)
         due = files.have_changed() or due
         if due:
-            due = not reload(runtime)
+            due = not reload(take, health)
 
 
-def reload(runtime: "Runtime") -> bool:
-    """Read the settings again and hand them on. Returns False when something in them can't be used."""
-    health = Health.of(runtime)
+def reload(take: Callable[[], None], health: Health) -> bool:
+    """Take what the files say now. Returns False when something in them can't be used."""
     try:
-        settings = runtime.service.settings.load()
-        runtime.take(settings)
+        take()
     except (ValidationError, ValueError, RuntimeError, OSError) as error:
         SECRET_RELOADS.labels(outcome="refused").inc()
         health.report(NAME, f"changed, but can't be used: {type(error).__name__}")

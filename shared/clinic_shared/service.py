@@ -37,6 +37,10 @@ class Runtime:
         """Have `listener` called with new settings. It raises when it can't use them, and then keeps the old."""
         self._listeners.append(listener)
 
+    def reload(self) -> None:
+        """Read the settings again and go on with them. Raises what makes them unusable."""
+        self.take(self.service.settings.load())
+
     def take(self, settings: ServiceSettings) -> None:
         """Go on with other settings: new connections, signatures and calls use them."""
         for listener in self._listeners:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import psycopg
 import pytest
 from clinic_shared.consumer import Handlers
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
+from clinic_shared.management import Management
 from clinic_shared.production import DEVELOPMENT_MARK
 from clinic_shared.reloading import SecretFiles, follow_secrets, reload
 from clinic_shared.service import Runtime, Service, running
@@ -120,7 +122,9 @@ async def connects(runtime: Runtime) -> str:
 async def test_a_changed_password_is_used_without_a_restart(runtime: Runtime, role: Role) -> None:
     assert await connects(runtime) == role.name
     stop = asyncio.Event()
-    following = asyncio.create_task(follow_secrets(runtime, stop))
+    following = asyncio.create_task(
+        follow_secrets(runtime.settings.secrets_dir, runtime.reload, Health.of(runtime), stop)
+    )
     await asyncio.sleep(0)
     role.set_password("second")
     role.write("second")
@@ -138,12 +142,12 @@ async def test_what_cannot_be_used_is_refused_and_told(
     runtime: Runtime, role: Role, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "clinic_database_pool_size").write_text("canary-4711", encoding="utf-8")
-    assert not reload(runtime)
+    assert not reload(runtime.reload, Health.of(runtime))
     assert "secrets" in Health.of(runtime).reasons
     assert "4711" not in capsys.readouterr().out
     assert await connects(runtime) == role.name
     (tmp_path / "clinic_database_pool_size").unlink()
-    assert reload(runtime)
+    assert reload(runtime.reload, Health.of(runtime))
     assert "secrets" not in Health.of(runtime).reasons
 
 
@@ -154,7 +158,7 @@ async def test_a_listener_that_refuses_keeps_everything_as_it_was(runtime: Runti
     before = runtime.settings
     runtime.on_reload(refuse)
     role.write("second")
-    assert not reload(runtime)
+    assert not reload(runtime.reload, Health.of(runtime))
     assert runtime.settings is before
 
 
@@ -171,3 +175,21 @@ def test_a_folder_that_is_exchanged_as_a_whole_has_changed(tmp_path: Path) -> No
     (tmp_path / "..swap").rename(tmp_path / "..data")
     assert files.have_changed()
     assert not files.have_changed()
+
+
+async def test_the_management_api_is_asked_with_the_changed_password(
+    runtime: Runtime, servers: Servers, tmp_path: Path
+) -> None:
+    file = tmp_path / "clinic_amqp_management_url"
+    right = urlsplit(servers.management_url)
+    wrong = right._replace(netloc=f"nobody:wrong@{right.hostname}:{right.port}")
+    file.write_text(wrong.geturl(), encoding="utf-8")
+    runtime.reload()
+    management = Management.of(runtime)
+    assert management is not None
+    async with management:
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            await management.depths()
+        file.write_text(servers.management_url, encoding="utf-8")
+        runtime.reload()
+        assert isinstance(await management.depths(), dict)

@@ -19,6 +19,7 @@ from clinic_identity.keys import SigningKeyMissingError
 from clinic_shared.app import create_app
 from clinic_shared.auth import RemoteKeys, TokenVerifier, claims_of
 from clinic_shared.errors import UnauthenticatedError
+from clinic_shared.health import Health
 from clinic_shared.reloading import SecretFiles, reload
 from clinic_shared.testing import ISSUER, FixedClock, ServiceHarness
 
@@ -80,7 +81,7 @@ class Rotation:
             step = rotate(self._folder, now=self._clock.now()).step
             self.steps += [] if step is Step.WAITING else [step]
         if self._files.have_changed():
-            assert reload(self._identity.runtime)
+            assert reload(self._identity.runtime.reload, Health.of(self._identity.runtime))
         now = self._clock.now()
         self._tokens = [(until, token) for until, token in self._tokens if until > now]
         self._tokens.append((now + timedelta(seconds=300), self._issue()))
