@@ -46,6 +46,7 @@ LANES = 8
 TOGETHER = 16
 TRIES = 3
 TRY_AGAIN_SECONDS = (0.02, 0.2)
+CONSUME_SECONDS = 5
 DRAIN_SECONDS = 15
 WATCH_SECONDS = 0.5
 
@@ -97,7 +98,8 @@ class Subscriber:
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
             underlay.consumers = _LateDeliveries(session.receive)
             with broker_errors():
-                consuming = await underlay.basic_consume(self.queue, session.receive)
+                # A queue that is just being deleted may take the broker half a minute to refuse.
+                consuming = await underlay.basic_consume(self.queue, session.receive, timeout=CONSUME_SECONDS)
             self._health.report(self._name, None)
             tag = cast("str", consuming.consumer_tag)
             await self._watch(stop, underlay, tag, session)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -33,6 +34,7 @@ async def keep_running(
     """
     failures = 0
     while not stop.is_set():
+        started_at = time.monotonic()
         try:
             await work()
             failures = 0
@@ -40,7 +42,8 @@ async def keep_running(
             health.report(name, "the broker is unavailable")
             await pause(stop, error.retry_after_seconds)
         except Exception as error:  # a loop that ends is a loss nobody notices
-            failures += 1
+            lasted = time.monotonic() - started_at > LONGEST_BACK_OFF_SECONDS
+            failures = 1 if lasted else failures + 1
             LOOP_FAILURES.labels(loop=name).inc()
             log.warning("loop_failed", loop=name, exc_info=error)
             health.report(name, f"failed with {type(error).__name__}")

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+import aiormq
 import httpx
 import pytest
 from clinic_shared import contracts, metrics
@@ -463,6 +464,28 @@ async def test_a_consumer_that_the_broker_cancelled_comes_back(
         await declare_all(broker_urls.amqp_url, broker_urls.management_url, INSTALLED.split(","))
         await put(queues, uuid7())
         await effects_reach(journal, consumer, 2)
+
+
+async def test_a_consumer_whose_question_the_broker_never_answers_asks_again(
+    consumer: Runtime,
+    journal: Journal,
+    queues: Queues,
+    looping: Looping,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consume, asked = aiormq.Channel.basic_consume, list[str]()
+
+    async def unanswered_once(channel: aiormq.Channel, queue: str, *args: Any, **options: Any) -> Any:
+        asked.append(queue)
+        if len(asked) == 1:
+            return await asyncio.wait_for(asyncio.Event().wait(), options.get("timeout"))
+        return await consume(channel, queue, *args, **options)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_consume", unanswered_once)
+    async with looping(Consumer(consumer, QUEUE).run):
+        await put(queues, uuid7())
+        await effects_reach(journal, consumer, 1)
+    assert len(asked) == 2
 
 
 async def test_of_two_consumers_one_is_active_and_the_other_takes_over(
