@@ -31,6 +31,10 @@ GUARDS = {
     "test_the_original_can_no_longer_take_effect_beside_its_copy",
     "commit-after-response": "shared/tests/web/test_routing.py::test_what_is_answered_is_committed_already",
 }
+SHOWN_BESIDE_THEIR_SAFEGUARD = {
+    "relay-fence-off": f"{MESSAGING}/test_relays.py",
+    "relay-lease-off": f"{MESSAGING}/test_relays.py",
+}
 EXCLUSION = (
     "services/scheduling/tests/test_booking.py::"
     "test_the_constraint_refuses_an_overlap_even_when_the_check_is_blind"
@@ -89,7 +93,9 @@ def test_with_a_safeguard_off_the_test_that_stands_for_it_fails(
 def test_every_mutation_that_the_code_knows_has_its_test() -> None:
     known = {
         name
-        for file in Path(CHECKOUT, "shared", "clinic_shared").glob("*.py")
+        for file in Path(CHECKOUT, "shared", "clinic_shared").rglob("*.py")
         for name in re.findall(r'mutated\("([a-z-]+)"\)', file.read_text(encoding="utf-8"))
     }
-    assert known == GUARDS.keys()
+    assert known == GUARDS.keys() | SHOWN_BESIDE_THEIR_SAFEGUARD.keys()
+    for mutation, tests in SHOWN_BESIDE_THEIR_SAFEGUARD.items():
+        assert f'"{mutation}"' in Path(CHECKOUT, tests).read_text(encoding="utf-8")
