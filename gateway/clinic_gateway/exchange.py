@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import orjson
 from clinic_shared import tracing
 from clinic_shared.deadlines import DeadlineExceededError
 from clinic_shared.errors import DomainError
@@ -29,16 +28,6 @@ ANSWER_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
-PROBLEM_HEADERS = ("retry-after", "www-authenticate")
-FHIR_ISSUE_CODES = {
-    401: "login",
-    404: "not-found",
-    413: "too-long",
-    429: "throttled",
-    408: "timeout",
-    503: "transient",
-    504: "timeout",
-}
 
 
 @dataclass(slots=True)
@@ -143,10 +132,6 @@ class Exchange:
     async def refuse(self, error: DomainError) -> None:
         """Answer with a problem document (RFC 9457), or with an OperationOutcome under `/fhir`."""
         answer = domain_problem(self.scope, error)
-        if self.path.startswith("/fhir/"):
-            kept = {name: answer.headers[name] for name in PROBLEM_HEADERS if name in answer.headers}
-            outcome = orjson.dumps(operation_outcome(error))
-            answer = Response(outcome, error.status, kept, "application/fhir+json")
         if isinstance(error, RequestTimeoutError):
             # The rest of the body may still come, and would be taken for the next request.
             answer.headers["connection"] = "close"
@@ -162,14 +147,3 @@ class Exchange:
         for name, value in ANSWER_HEADERS:
             answer.headers[name.decode()] = value.decode()
         await answer(self.scope, self.receive, self.send)
-
-
-def operation_outcome(error: DomainError) -> dict[str, object]:
-    """Say the same in FHIR R4's terms (http://hl7.org/fhir/R4/operationoutcome.html)."""
-    issue = {
-        "severity": "error",
-        "code": FHIR_ISSUE_CODES.get(error.status, "processing"),
-        "details": {"text": error.title},
-        "diagnostics": error.detail,
-    }
-    return {"resourceType": "OperationOutcome", "issue": [issue]}

@@ -34,6 +34,8 @@ class Route:
     """Guessable secrets go in here: the strict rate limit holds."""
     intake: bool = False
     """What machines outside hand over and would have to keep otherwise: it goes before everything else."""
+    exact: bool = False
+    """Nothing below the prefix belongs to it."""
 
 
 def _all(service: str, *names: str) -> list[Route]:
@@ -78,6 +80,9 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/webhooks/payments", "billing", Credentials.PUBLIC, Body.ANY, intake=True),
     *_all("audit", "audit"),
     *_all("reporting", "reports"),
+    Route(
+        "/fhir/R4", "lab-integration", Credentials.TOKEN_OR_BASIC, Body.LAB_MESSAGE, intake=True, exact=True
+    ),
     *(Route(f"/fhir/R4/{name}", service) for service, names in FHIR_RESOURCES.items() for name in names),
 )
 
@@ -98,6 +103,8 @@ class RouteTable:
         node: _Node | None = self._root
         found = None
         for segment in path.strip("/").split("/"):
+            if found is not None and found.exact:
+                found = None
             node = node.children.get(segment) or node.children.get("*") if node else None
             if node is None:
                 break

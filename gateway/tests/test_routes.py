@@ -40,6 +40,7 @@ OWN = ("/healthz", "/readyz", "/metrics", "/version", "/docs", "/openapi.json", 
         ("/fhir/R4/Patient/1", "patients"),
         ("/fhir/R4/Appointment", "scheduling"),
         ("/fhir/R4/ServiceRequest", "referrals"),
+        ("/fhir/R4", "lab-integration"),
     ],
 )
 def test_public_paths_go_to_the_service_that_owns_them(path: str, service: str) -> None:
@@ -49,7 +50,8 @@ def test_public_paths_go_to_the_service_that_owns_them(path: str, service: str) 
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/patientsx", "/v2/patients", "/fhir/R4", "/internal", "/v1/ops/x"]
+    "path",
+    ["/", "/v1", "/v1/patientsx", "/v2/patients", "/fhir", "/fhir/R4/Unknown", "/internal", "/v1/ops/x"],
 )
 def test_other_paths_go_nowhere(path: str) -> None:
     assert TABLE.match(path) is None
@@ -59,6 +61,12 @@ def test_the_longest_prefix_decides() -> None:
     table = RouteTable((Route("/a", "one"), Route("/a/*/c", "two"), Route("/a/b/c", "three")))
     matched = [table.match(path) for path in ("/a/x", "/a/x/c/d", "/a/b/c")]
     assert [route and route.service for route in matched] == ["one", "two", "three"]
+
+
+def test_an_exact_route_has_nothing_below_it() -> None:
+    table = RouteTable((Route("/a", "one"), Route("/a/b", "two", exact=True)))
+    matched = [table.match(path) for path in ("/a/x", "/a/b", "/a/b/c")]
+    assert [route and route.service for route in matched] == ["one", "two", None]
 
 
 def test_a_prefix_cant_be_given_twice() -> None:
@@ -80,12 +88,13 @@ def test_only_these_paths_need_no_token() -> None:
         "/v1/webhooks/messaging",
         "/v1/webhooks/payments",
         "/v1/lab/messages",
+        "/fhir/R4",
     }
 
 
 def test_documents_and_lab_messages_may_be_larger() -> None:
     larger = {route.prefix for route in ROUTES if route.body in (Body.DOCUMENT, Body.LAB_MESSAGE)}
-    assert larger == {"/v1/patients/*/documents", "/v1/lab/messages"}
+    assert larger == {"/v1/patients/*/documents", "/v1/lab/messages", "/fhir/R4"}
 
 
 @pytest.mark.parametrize("file", sorted(CONTRACTS.glob("*.json")), ids=lambda file: file.stem)

@@ -87,6 +87,8 @@ async def _serve(service: Service, settings: ServiceSettings, role: Role) -> Non
         )
         if role in {"api", "all"}:
             group.create_task(_serve_http(runtime, create_app(runtime.service, runtime), stop), name="http")
+            for listen in service.listeners:
+                group.create_task(listen(runtime, stop), name=f"{listen.__module__}.{listen.__name__}")
         elif settings.http_port:
             group.create_task(_serve_http(runtime, worker_app(runtime), stop), name="http")
         if role in {"worker", "all"}:

@@ -1,4 +1,5 @@
-"""Errors as the caller sees them: RFC 9457 `application/problem+json`, mapped here and nowhere else.
+"""Errors as the caller sees them: RFC 9457 `application/problem+json`, mapped here and nowhere else; below
+`/fhir/` the same as an OperationOutcome.
 
 A problem never repeats what the caller sent, since that may be about a patient: validation errors name
 the place and the rule; unexpected errors say nothing at all.
@@ -49,6 +50,17 @@ PROBLEM = "clinic.problem"
 """Where the ASGI scope holds the slug of the problem that it was answered with."""
 
 MEDIA_TYPE = "application/problem+json"
+FHIR_PREFIX, FHIR_MEDIA_TYPE = "/fhir/", "application/fhir+json"
+_FHIR_ISSUE_CODES = {
+    401: "login",
+    403: "forbidden",
+    404: "not-found",
+    408: "timeout",
+    413: "too-long",
+    429: "throttled",
+    503: "transient",
+    504: "timeout",
+}
 OUTAGE_RETRY_SECONDS = 2
 OUTAGE_HEADER = "X-Clinic-Unavailable"
 """Tells the gateway that this 503 is about the whole service and not about one operation."""
@@ -82,6 +94,9 @@ def problem_response(
     page = PROBLEMS.get(slug)
     title = title or (page.title if page else slug)
     status = status or (page.status if page else http.HTTPStatus.INTERNAL_SERVER_ERROR)
+    if scope.get("path", "").startswith(FHIR_PREFIX):
+        outcome = to_json(operation_outcome(status, title, detail or title))
+        return Response(outcome, status_code=status, media_type=FHIR_MEDIA_TYPE, headers=dict(headers or {}))
     request_id = str(scope.get(REQUEST_ID, ""))
     members = {
         **(extensions or {}),
@@ -93,6 +108,17 @@ def problem_response(
         "request_id": request_id,
     }
     return Response(to_json(members), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def operation_outcome(status: int, title: str, detail: str) -> dict[str, object]:
+    """Say the same in FHIR R4's terms (http://hl7.org/fhir/R4/operationoutcome.html)."""
+    issue = {
+        "severity": "error",
+        "code": _FHIR_ISSUE_CODES.get(status, "processing"),
+        "details": {"text": title},
+        "diagnostics": detail,
+    }
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
 
 
 def install(app: FastAPI) -> None:

@@ -78,6 +78,8 @@ class Service:
     read_model: ReadModel | None = None
     workers: tuple[Worker, ...] = ()
     """Endless loops of the worker role beside relay, consumers and timers."""
+    listeners: tuple[Worker, ...] = ()
+    """Endless loops of the API role beside HTTP: doors that speak another protocol."""
     measurements: tuple[Measurement, ...] = ()
     """What the service sets its own gauges with, from its database, now and then (`measuring.py`)."""
 

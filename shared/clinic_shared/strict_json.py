@@ -7,6 +7,7 @@ anything but UTF-8.
 
 import json
 import math
+from decimal import Decimal
 from typing import Any, NoReturn
 
 MAX_DEPTH = 32
@@ -41,12 +42,13 @@ def _number(text: str) -> float:
 # The standard decoder's C scanner calls the hook once per object: the cheapest way to see duplicates,
 # which neither orjson nor pydantic report.
 _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+_exact_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=Decimal)
 
 
-def loads(body: bytes) -> Any:
-    """Parse a JSON text. Raises StrictJSONError."""
+def loads(body: bytes, *, exact: bool = False) -> Any:
+    """Parse a JSON text; `exact` keeps the digits of fractions, as Decimal. Raises StrictJSONError."""
     try:
-        value = _decoder.decode(body.decode("utf-8"))
+        value = (_exact_decoder if exact else _decoder).decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise StrictJSONError("the text is not UTF-8") from None
     except RecursionError:

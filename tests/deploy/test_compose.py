@@ -96,13 +96,16 @@ def test_everything_that_stays_is_checked_for_health():
     assert unchecked == []
 
 
-def test_only_the_gateway_is_published():
+def test_only_the_gateway_and_mllp_are_published():
     assert [
         name for name, one in CONTAINERS.items() if "ports" in one or one.get("network_mode") == "host"
-    ] == ["gateway"]
+    ] == ["gateway", "lab-integration-api"]
+    [mllp] = CONTAINERS["lab-integration-api"]["ports"]
+    assert mllp.endswith(":" + CONTAINERS["lab-integration-api"]["environment"]["CLINIC_MLLP_PORT"])
     open_networks = {name for name, one in COMPOSE["networks"].items() if not (one or {}).get("internal")}
     assert {name for name in CONTAINERS if networks(name) & open_networks} == {
         "gateway",
+        "lab-integration-api",
         "billing-worker",
         "notifications-worker",
     }

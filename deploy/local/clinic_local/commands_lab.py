@@ -1,4 +1,4 @@
-"""`clinic lab send FILE`: post an HL7 file as the demo laboratory, and show where it ends.
+"""`clinic lab send FILE`: send an HL7 file as the demo laboratory, over HTTP or MLLP, and show where it ends.
 
 The samples' placeholders (`PATIENT-NUMBER`, `ORDER-NUMBER`) become numbers of a fictitious patient and an
 order of theirs. Both are found again next time, so that the same file twice is the same message twice.
@@ -16,8 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from clinic_local.api_client import PROBLEM, ApiError, Caller
-from clinic_local.demo_network import LAB_NAME, Network
+from clinic_local.demo_network import LAB_NAME, Network, open_mllp
+from clinic_local.environment import ADMIN_LOGIN, ADMIN_PASSWORD, Secrets
 from clinic_local.errors import SetupError
+from clinic_local.mllp import MllpError, acknowledged, mllp_address, send_over_mllp
 from clinic_local.state import clinic_url, root
 
 app = typer.Typer(help="What a laboratory does.", no_args_is_help=True)
@@ -52,8 +54,9 @@ def send(
     file: Annotated[Path, typer.Argument(help="an HL7 v2 file")],
     patient: Annotated[str | None, typer.Option(help="number to put in the place of PATIENT-NUMBER")] = None,
     order: Annotated[str | None, typer.Option(help="number to put in the place of ORDER-NUMBER")] = None,
+    mllp: Annotated[bool, typer.Option("--mllp", help="send over MLLP, not HTTP")] = False,
 ) -> None:
-    """Post FILE; print its acknowledgement, its disposition and what stands in the chart."""
+    """Send FILE; print its acknowledgement, its disposition and what stands in the chart."""
     network = Network.read(root())
     if network is None:
         raise SetupError("lab", "there is no demo network", "Make it with: make seed")
@@ -65,9 +68,11 @@ def send(
     try:
         with Desk(url, network) as desk:
             prepared = _replace(message, {"PATIENT-NUMBER": patient, "ORDER-NUMBER": order})
-            desk.post(file, desk.with_demo_people(prepared))
+            desk.post(file, desk.with_demo_people(prepared), over_mllp=mllp)
     except ApiError as error:
         raise SetupError("lab", str(error)) from error
+    except MllpError as error:
+        raise SetupError("lab", str(error), "Look at: make status") from error
     except httpx.TransportError as error:
         raise SetupError("lab", f"{url} can't be reached", "Look at: make status") from error
 
@@ -142,7 +147,10 @@ class Desk:
 
     # -- the message
 
-    def post(self, file: Path, message: bytes) -> None:
+    def post(self, file: Path, message: bytes, *, over_mllp: bool = False) -> None:
+        if over_mllp:
+            self._post_over_mllp(file, message)
+            return
         answer, seconds = self._send(message)
         who = self._network.lab_client_id
         self._console.print(
@@ -154,6 +162,24 @@ class Desk:
             raise typer.Exit(1)
         for message_id in _message_ids(answer):
             self._follow(message_id)
+
+    def _post_over_mllp(self, file: Path, message: bytes) -> None:
+        with Caller(self._url, ADMIN_LOGIN, Secrets(root()).get(ADMIN_PASSWORD)) as admin:
+            open_mllp(admin, self._network.lab_partner_id)
+        address = mllp_address()
+        self._console.print(f"[bold]MLLP {address}[/]  {file.name}, {len(message)} bytes ({LAB_NAME})")
+        started_at = time.monotonic()
+        answers = send_over_mllp(address, message)
+        self._console.print(f"  {len(answers)} answers in {(time.monotonic() - started_at) * 1000:.0f} ms")
+        for answer in answers:
+            self._print_segments(answer.decode("utf-8", "replace"))
+        for control_id in acknowledged(answers):
+            self._follow(self._message_of(control_id))
+
+    def _message_of(self, control_id: str) -> str:
+        """Over MLLP nothing tells the message's id: it is the newest of this control id."""
+        newest = self._doctor.get(MESSAGES)["items"]
+        return str(next(m["message_id"] for m in newest if m["control_id"] == control_id))
 
     def _send(self, message: bytes) -> tuple[httpx.Response, float]:
         credentials = httpx.BasicAuth(self._network.lab_client_id, self._network.lab_client_secret)
@@ -174,7 +200,10 @@ class Desk:
             return
         if not answer.content:
             self._console.print("  no acknowledgement: the message wants none")
-        for segment in answer.text.split("\r"):
+        self._print_segments(answer.text)
+
+    def _print_segments(self, answer: str) -> None:
+        for segment in answer.split("\r"):
             if segment:
                 self._console.print(f"  {segment}", markup=False)
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 from clinic_local.api_client import ApiError, Caller
 from clinic_local.environment import ADMIN_LOGIN, ADMIN_PASSWORD, Secrets
 from clinic_local.paths import private_dir, run_dir, write_private
+from clinic_local.ports import LOOPBACK
 
 MAIL_DOMAIN = "demo.example.org"
 
@@ -32,6 +33,19 @@ STAFF: dict[str, dict[str, Any]] = {
     "data-steward": {"name": ("Исправникова", "Ольга"), "roles": ["data-steward"]},
 }
 LAB_NAME = "Demo Laboratory"
+_CONFIGURED = (
+    "enabled",
+    "time_zone",
+    "default_charset",
+    "identifier_authorities",
+    "default_department_id",
+    "critical_acknowledge_seconds",
+    "protocols",
+    "ack_mode",
+    "messages_per_second",
+    "test_mode",
+    "callback_url",
+)
 
 
 @dataclass
@@ -61,6 +75,16 @@ class Network:
 
     def write(self, root: Path) -> None:
         write_private(_file(root), json.dumps(asdict(self), indent=1))
+
+
+def open_mllp(admin: Caller, partner_id: str) -> None:
+    """Let the demo laboratory connect over MLLP from this machine, and leave the rest as it is configured."""
+    path = f"/v1/lab/partners/{partner_id}"
+    # Configured at all only once the lab's registration has arrived; a PUT waits for that.
+    known = next((p for p in admin.items("/v1/lab/partners") if p["partner_id"] == partner_id), {})
+    if not known.get("mllp_peers"):
+        kept = {name: known[name] for name in _CONFIGURED if name in known}
+        admin.put(path, {**kept, "mllp_peers": [LOOPBACK]})
 
 
 def _file(root: Path) -> Path:
@@ -198,6 +222,8 @@ class Builder:
         self.network.lab_client_id = client["client_id"]
         self.network.lab_client_secret = client["client_secret"]
         self.network.lab_partner_id = client.get("partner_id") or client["client_id"]
+        with _unless_left_out():
+            open_mllp(self._admin, self.network.lab_partner_id)
 
     def _made(self, path: str, body: dict[str, Any], id_field: str, code_field: str) -> str:
         """Create, or find what an interrupted run created under the same code."""

@@ -15,6 +15,7 @@ from clinic_local.postgres import PostgresServer
 from clinic_local.rabbitmq import RabbitServer
 
 GATEWAY_PORT = 8080
+MLLP_PORT = 2575
 ADMIN_LOGIN = "admin@demo.example.org"
 ADMIN_PASSWORD = "demo-admin-password"  # noqa: S105  # a file's name below `.run/secrets/`
 # What belongs to this machine's servers and not to a service.
@@ -79,6 +80,7 @@ class Environments:
         split = os.environ.get("CLINIC_ROLES") == "split"
         self.worker_ports = {name: ports.take(f"http.{name}-worker") for name in services if split}
         self.gateway_port = ports.take("http.gateway", preferred=GATEWAY_PORT)
+        self.mllp_port = ports.take("mllp", preferred=MLLP_PORT)
         self._services = services
 
     @property
@@ -115,6 +117,8 @@ class Environments:
         if name == "audit":
             key = private_dir(self._secrets.folder / name) / "checkpoint-key.pem"
             return {"CLINIC_AUDIT_SIGNING_KEY_FILE": str(key)}
+        if name == "lab-integration":
+            return {"CLINIC_MLLP_PORT": str(self.mllp_port)}
         if name == "notifications":
             return {"CLINIC_FAKES_URL": self.base_url("fakes")}
         return {}
@@ -146,6 +150,7 @@ class Environments:
         return {
             "CLINIC_URL": self.url,
             "CLINIC_FAKES_URL": self.base_url("fakes"),
+            "CLINIC_LAB_MLLP": f"{LOOPBACK}:{self.mllp_port}",
             # Not as CLINIC_AMQP_URL and CLINIC_POSTGRES_URL: those tell the next start to use given servers.
             "CLINIC_PRIVATE_AMQP_URL": self._rabbitmq.amqp_url,
             "CLINIC_PRIVATE_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,

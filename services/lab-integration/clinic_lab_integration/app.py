@@ -11,23 +11,24 @@ from clinic_shared.intake_worker import IntakeWorker, Process
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
 
-from clinic_lab_integration import api, consumers, filing, message_api
+from clinic_lab_integration import api, consumers, fhir_api, filing, message_api, mllp
 from clinic_lab_integration.ledger import count_dispositions
 from clinic_lab_integration.measurements import measure_filing
-from clinic_lab_integration.messages import INTERFACE
+from clinic_lab_integration.messages import INTERFACES
 from clinic_lab_integration.partners import keep_directory
 from clinic_lab_integration.settings import LabSettings
 
 
 @asynccontextmanager
 async def _open_ledger(runtime: Runtime) -> AsyncIterator[None]:
-    Ledger.of(runtime).interfaces[INTERFACE] = count_dispositions
+    for interface in INTERFACES:
+        Ledger.of(runtime).interfaces[interface] = partial(count_dispositions, interface=interface)
     yield
 
 
 async def process_messages(runtime: Runtime, stop: asyncio.Event) -> None:
     """Work off what laboratories have sent."""
-    await IntakeWorker(runtime, {INTERFACE: processing(runtime)}).run(stop)
+    await IntakeWorker(runtime, dict.fromkeys(INTERFACES, processing(runtime))).run(stop)
 
 
 def processing(runtime: Runtime) -> Process:
@@ -38,10 +39,11 @@ def processing(runtime: Runtime) -> Process:
 service = Service(
     name="lab-integration",
     package_dir=Path(__file__).parent,
-    routers=(api.router, message_api.router),
+    routers=(api.router, message_api.router, fhir_api.router),
     handlers=consumers.handlers,
     settings=LabSettings,
     startup=(_open_ledger, keep_directory),
     workers=(process_messages,),
+    listeners=(mllp.listen,),
     measurements=(measure_filing,),
 )

@@ -77,6 +77,15 @@ class PartnerDisabledError(DomainError):
     fix = "Ask the clinic; send the message again once it takes results from you."
 
 
+class ProtocolNotAgreedError(DomainError):
+    """The laboratory's configuration names other ways in."""
+
+    slug = "protocol-not-agreed"
+    title = "This laboratory sends another way"
+    status = 403
+    fix = "Send as agreed with the clinic, or ask it to open this way (`protocols` of the partner)."
+
+
 # -- observations and their merging
 
 

@@ -16,7 +16,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.intake import Item
 from prometheus_client import Counter
 
-from clinic_lab_integration import matching, messages, result_store, store, unit_store
+from clinic_lab_integration import matching, messages, result_store, store, stored, unit_store
 from clinic_lab_integration.domain import (
     Disposition,
     MessageId,
@@ -59,8 +59,8 @@ async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> 
         await unit_store.add_unit(tx, unit, Outcome(Disposition.REJECTED, _refusal(note)))
         return
     partner = await store.find_partner(tx, UUID(note.partner_id))
-    message = messages.read_again(item.body, note)
-    groups = matching.read_groups(message, partner, message_id=item.id)
+    content = stored.read(item.interface, item.body, note, partner)
+    groups = matching.groups_of(content, partner, message_id=item.id)
     matched = [Match(ParkReason.NOT_FOR_PRODUCTION)] * len(groups)
     if not (note.is_test and parks_test_messages):
         matched = await matching.match_groups(tx, UUID(note.partner_id), groups)
@@ -115,6 +115,7 @@ def _new_unit(item: Item, note: MessageNote, index: int, disposition: Dispositio
         reason=None,
         patient_id=None,
         received_at=item.received_at,
+        interface=item.interface,
     )
 
 

@@ -14,11 +14,12 @@ from clinic_shared.intake import intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, Select, select
 
-from clinic_lab_integration import matching, messages, unit_store, worklist
+from clinic_lab_integration import matching, stored, unit_store, worklist
 from clinic_lab_integration.domain import Disposition, MessageId, ParkReason
-from clinic_lab_integration.hl7 import AssessedMessage, PatientResult, read_report
-from clinic_lab_integration.messages import INTERFACE, MessageNote
+from clinic_lab_integration.hl7 import PatientResult
+from clinic_lab_integration.messages import INTERFACES, MessageNote
 from clinic_lab_integration.partners import SEND
+from clinic_lab_integration.reports import Content
 from clinic_lab_integration.store import Partner
 from clinic_lab_integration.unit_store import Unit, UnitReport
 
@@ -84,7 +85,7 @@ async def read_message(tx: Transaction, message_id: UUID, *, caller: Principal) 
 def _select(*, with_raw: bool) -> Select[Any]:
     unwanted = set() if with_raw else {"body"}
     columns = [c for c in intake_table.columns if c.name not in unwanted]
-    return select(*columns).where(intake_table.c.interface == INTERFACE)
+    return select(*columns).where(intake_table.c.interface.in_(INTERFACES))
 
 
 async def _with_units(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Message]:
@@ -133,18 +134,13 @@ async def list_waiting(tx: Transaction, *, after: tuple[UUID, int] | None, limit
     for unit in await unit_store.list_parked(tx, after=after, limit=limit):
         row = await worklist.message_row(tx, unit.message_id)
         note = MessageNote.read(row.attributes)
-        message = messages.read_again(row.body, note)
-        if message.message is None:
-            raise NotFoundError
-        patient = read_report(message.message).patients[unit.group_index]
+        patient = stored.read(unit.interface, row.body, note, None).report.patients[unit.group_index]
         found.append(Waiting(unit=unit, control_id=note.control_id, patient=patient))
     tx.audit(AuditEntry(action=Action.READ, resource_type="LabMessage", details={"list": "unmatched"}))
     return found
 
 
-async def would_match(tx: Transaction, partner: Partner, message: AssessedMessage) -> list[UUID | ParkReason]:
+async def would_match(tx: Transaction, partner: Partner, content: Content) -> list[UUID | ParkReason]:
     """Whose results these are, without keeping anything."""
-    if message.message is None or message.disposition != "accepted":
-        return []
-    groups = matching.read_groups(message, partner, message_id=UUID(int=0))
+    groups = matching.groups_of(content, partner, message_id=UUID(int=0))
     return [(await matching.match_group(tx, partner.partner_id, group)).whose for group in groups]

@@ -10,8 +10,8 @@ from clinic_lab_integration.messages import INTERFACE
 from clinic_lab_integration.tables import lab_unit
 
 
-async def count_dispositions(tx: Transaction) -> Dispositions:
-    """Count groups. Those of a message that isn't processed yet are known from its own note."""
+async def count_dispositions(tx: Transaction, interface: str = INTERFACE) -> Dispositions:
+    """Count an interface's groups. Those of a message that isn't processed yet are known from its own note."""
     groups = intake_table.c.attributes["groups"].as_integer()
     waits = intake_table.c.state
     [taken] = await tx.fetch_all(
@@ -20,10 +20,12 @@ async def count_dispositions(tx: Transaction) -> Dispositions:
             _sum(groups * intake_table.c.duplicates).label("copies"),
             _sum(case((waits == "parked", groups))).label("parked"),
             _sum(case((waits == "received", groups))).label("received"),
-        ).where(intake_table.c.interface == INTERFACE)
+        ).where(intake_table.c.interface == interface)
     )
     counted = await tx.fetch_all(
-        select(lab_unit.c.disposition, func.count().label("units")).group_by(lab_unit.c.disposition)
+        select(lab_unit.c.disposition, func.count().label("units"))
+        .where(lab_unit.c.interface == interface)
+        .group_by(lab_unit.c.disposition)
     )
     units = {Disposition(row.disposition): row.units for row in counted}
     return Dispositions(

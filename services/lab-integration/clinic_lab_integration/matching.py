@@ -11,8 +11,7 @@ from clinic_shared.database import Transaction
 
 from clinic_lab_integration import reports, store
 from clinic_lab_integration.domain import Identifier, ParkReason, SentReport, match
-from clinic_lab_integration.hl7 import AssessedMessage
-from clinic_lab_integration.partners import zone_of
+from clinic_lab_integration.reports import Content
 from clinic_lab_integration.store import LabOrder, Partner
 
 _ORDER_NUMBER = "placer-order-number"
@@ -40,22 +39,17 @@ def order_key(placer_order_number: str) -> Identifier:
     return Identifier(_ORDER_NUMBER, placer_order_number)
 
 
-def read_groups(message: AssessedMessage, partner: Partner | None, *, message_id: UUID) -> list[Group]:
-    zone = zone_of(partner)
+def groups_of(content: Content, partner: Partner | None, *, message_id: UUID) -> list[Group]:
     authorities = partner.identifier_authorities if partner else {}
-    report = reports.read(message, zone)
     return [
         Group(
             index=index,
             identifiers=reports.identifiers(patient, authorities),
             reports=reports.sent_reports(
-                patient,
-                authorities,
-                sent_at=reports.sent_at(message, zone),
-                fallback_key=f"{message_id}:{index}",
+                patient, authorities, sent_at=content.sent_at, fallback_key=f"{message_id}:{index}"
             ),
         )
-        for index, patient in enumerate(report.patients)
+        for index, patient in enumerate(content.report.patients)
     ]
 
 

@@ -26,7 +26,7 @@ from clinic_shared.routing import (
 )
 from fastapi import Depends, Path, Request, Response
 
-from clinic_lab_integration import inspection, partners, receiving, unit_store, worklist
+from clinic_lab_integration import inspection, partners, receiving, reports, unit_store, worklist
 from clinic_lab_integration.domain import ParkReason
 from clinic_lab_integration.inspection import READ
 from clinic_lab_integration.message_models import (
@@ -43,6 +43,7 @@ from clinic_lab_integration.message_models import (
     WaitingResponse,
 )
 from clinic_lab_integration.messages import ANSWER_TYPE, MAX_BODY_BYTES
+from clinic_lab_integration.partners import zone_of
 
 router = ClinicRouter(prefix="/v1/lab", tags=["lab-messages"])
 
@@ -145,7 +146,9 @@ async def validate_message(
     validated = []
     async with runtime.database.transaction(replace(context, principal=caller)) as tx:
         for message in assessment.messages:
-            whose = await inspection.would_match(tx, partner, message)
+            whose = []
+            if message.disposition == "accepted":
+                whose = await inspection.would_match(tx, partner, reports.read(message, zone_of(partner)))
             groups = [_match(n, found, caller) for n, found in enumerate(whose)]
             validated.append(ValidatedMessage.of(message, message.answer(at=tx.now), groups))
     return Validation(messages=validated)

@@ -17,11 +17,12 @@ from clinic_shared.intake import Item, intake_table
 from sqlalchemy import select
 
 from clinic_lab_integration import reports
-from clinic_lab_integration.hl7 import AssessedMessage, CharsetSource, Outcome, assess
-from clinic_lab_integration.hl7.acknowledgement import answer_code
+from clinic_lab_integration.hl7 import AssessedMessage, CharsetSource, Outcome, Terms, assess
 from clinic_lab_integration.hl7.charset import UTF8_MARK
 
 INTERFACE = "hl7"
+FHIR = "fhir"
+INTERFACES = (INTERFACE, FHIR)
 ANSWER_TYPE = "application/hl7-v2"
 MAX_BODY_BYTES = 10 * 1024 * 1024
 _SHOWN_LENGTH = 200
@@ -77,7 +78,7 @@ class MessageNote:
             marked=message.charset.source is CharsetSource.BYTE_ORDER_MARK,
             default_charset=default_charset,
             outcome=None if is_acknowledgement else message.outcome.value,
-            answer_code=None if is_acknowledgement else answer_code(header, message.outcome),
+            answer_code=message.answer_code,
             groups=_group_count(message),
             findings=tuple(
                 FindingNote(severity=f.severity, code=f.code, location=f.location.path(), text=f.text)
@@ -152,7 +153,7 @@ def read_again(body: bytes, note: MessageNote) -> AssessedMessage:
     """Assess a stored message as it was assessed when it came."""
     marked = UTF8_MARK + body if note.marked else body
     messages = assess(
-        marked, max_bytes=MAX_BODY_BYTES + len(UTF8_MARK), default_charset=note.default_charset
+        marked, max_bytes=MAX_BODY_BYTES + len(UTF8_MARK), terms=Terms(default_charset=note.default_charset)
     ).messages
     return messages[0]
 
@@ -162,7 +163,7 @@ async def find_earlier(tx: Transaction, item: Item) -> UUID | None:
     row = await tx.fetch_one(
         select(intake_table.c.id)
         .where(
-            intake_table.c.interface == INTERFACE,
+            intake_table.c.interface == item.interface,
             intake_table.c.sender == item.sender,
             intake_table.c.digest != item.digest,
             intake_table.c.id < item.id,

@@ -1,14 +1,18 @@
 """What clients of lab-integration send and get. Requests refuse fields they don't know."""
 
 from datetime import datetime
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
+from clinic_lab_integration.connection import Connection, Protocol
 from clinic_lab_integration.domain import OrderedTest
+from clinic_lab_integration.hl7 import AckMode
 from clinic_lab_integration.hl7.charset import is_known
 from clinic_lab_integration.orders import PlaceOrder
 from clinic_lab_integration.partners import ConfigurePartner
@@ -32,6 +36,20 @@ def _charset(name: str) -> str:
     if not is_known(name):
         raise ValueError("not a character set of HL7 table 0211")
     return name
+
+
+def _network(text: str) -> str:
+    return str(ip_network(text))
+
+
+def _callback(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError("not an http(s) address")
+    return url
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class AuthorityName(Request):
@@ -67,6 +85,42 @@ class PartnerRequest(Request):
         default=None, description="looks after results that nobody here has ordered"
     )
     critical_acknowledge_seconds: int = Field(default=CRITICAL_ACKNOWLEDGE_SECONDS, ge=60, le=7 * 86400)
+    protocols: list[Protocol] = Field(default=list(Protocol), description="the ways in that are open to it")
+    ack_mode: AckMode = Field(
+        default=AckMode.BY_MESSAGE,
+        description="by-message: as MSH-15 and MSH-16 ask; original: always AA, AE, AR; enhanced: always CA, CE, CR",
+    )
+    messages_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="for each process; beyond it MLLP waits and HTTP gets 503 with Retry-After",
+    )
+    test_mode: bool | None = Field(
+        default=None,
+        description="true: MSH-11 T and D are taken, for sandbox patients; false: P is; anything else is AR."
+        " Null, undecided: all are taken, T and D are filed or parked (CLINIC_TAKE_TEST_MESSAGES)",
+    )
+    mllp_peers: list[Network] = Field(
+        default=[], max_length=50, description="addresses or networks that may connect over MLLP"
+    )
+    mllp_certificate_names: list[Name] = Field(
+        default=[], max_length=20, description="a client certificate with one of these names is demanded"
+    )
+    callback_url: Annotated[str, Field(max_length=500), AfterValidator(_callback)] | None = Field(
+        default=None, description="is told of what is rejected after its acknowledgement"
+    )
+
+    def connection(self) -> Connection:
+        return Connection(
+            protocols=frozenset(self.protocols),
+            ack_mode=self.ack_mode,
+            messages_per_second=self.messages_per_second,
+            test_mode=self.test_mode,
+            mllp_peers=tuple(self.mllp_peers),
+            mllp_certificate_names=tuple(self.mllp_certificate_names),
+            callback_url=self.callback_url,
+        )
 
     def command(self) -> ConfigurePartner:
         return ConfigurePartner(
@@ -76,6 +130,7 @@ class PartnerRequest(Request):
             identifier_authorities={a.sent: a.known_as for a in self.identifier_authorities},
             default_department_id=self.default_department_id,
             critical_acknowledge_seconds=self.critical_acknowledge_seconds,
+            connection=self.connection(),
         )
 
 
@@ -93,6 +148,13 @@ class PartnerResponse(BaseModel):
     identifier_authorities: list[AuthorityName]
     default_department_id: UUID | None
     critical_acknowledge_seconds: int
+    protocols: list[Protocol]
+    ack_mode: AckMode
+    messages_per_second: float | None
+    test_mode: bool | None
+    mllp_peers: list[str]
+    mllp_certificate_names: list[str]
+    callback_url: str | None
 
     @classmethod
     def of(cls, partner: Partner, **more: Any) -> "PartnerResponse":
@@ -100,7 +162,8 @@ class PartnerResponse(BaseModel):
         authorities = [
             AuthorityName(sent=sent, known_as=known) for sent, known in partner.identifier_authorities.items()
         ]
-        return cls(**{**named, "identifier_authorities": authorities, **more})
+        connection = partner.connection.document()
+        return cls(**{**named, **connection, "identifier_authorities": authorities, **more})
 
 
 class PartnerDetail(PartnerResponse):

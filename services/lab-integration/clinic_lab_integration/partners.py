@@ -34,7 +34,9 @@ from clinic_shared.principal import Principal
 from clinic_shared.service import Runtime
 
 from clinic_lab_integration import store
-from clinic_lab_integration.domain import PartnerDisabledError
+from clinic_lab_integration.connection import Address, Connection, Protocol
+from clinic_lab_integration.domain import PartnerDisabledError, ProtocolNotAgreedError
+from clinic_lab_integration.pace import Pace
 from clinic_lab_integration.settings import LabSettings
 from clinic_lab_integration.store import Partner
 
@@ -83,6 +85,25 @@ class PartnerDirectory:
         found = self._by_id.get(partner_id)
         return found if found is not None and found.active else None
 
+    async def by_peer(self, peer: Address, certificate_names: frozenset[str]) -> Partner | None:
+        """Whom a peer over MLLP speaks for: the one partner whose configuration means it most exactly."""
+        found = self._nearest(peer, certificate_names)
+        if found is None:
+            await self._look_again()
+            found = self._nearest(peer, certificate_names)
+        return found
+
+    def _nearest(self, peer: Address, certificate_names: frozenset[str]) -> Partner | None:
+        meant = [
+            (nearness, partner)
+            for partner in self._by_id.values()
+            if partner.active
+            and (nearness := partner.connection.nearness(peer, certificate_names)) is not None
+        ]
+        best = max((nearness for nearness, _ in meant), default=None)
+        nearest = [partner for nearness, partner in meant if nearness == best]
+        return nearest[0] if len(nearest) == 1 else None
+
     def _check(self, client_id: str, secret: str) -> Partner | None:
         given = "sha256:" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
         found = self._by_client_id.get(client_id)
@@ -105,6 +126,7 @@ async def keep_directory(runtime: Runtime) -> AsyncIterator[None]:
     """Keep the partners in memory while the process runs."""
     directory = PartnerDirectory(runtime)
     runtime.provide(directory)
+    runtime.provide(Pace())
     stop = asyncio.Event()
     health = Health.of(runtime)
     seconds = cast("LabSettings", runtime.settings).partner_refresh_seconds
@@ -158,8 +180,8 @@ def _credentials(encoded: str) -> tuple[str, str]:
     return client_id, secret
 
 
-async def sender(runtime: Runtime, caller: Principal) -> Partner:
-    """The laboratory that the caller is. Raises ForbiddenError, PartnerDisabledError."""
+async def sender(runtime: Runtime, caller: Principal, protocol: Protocol = Protocol.HTTP) -> Partner:
+    """The laboratory that the caller is. Raises ForbiddenError, PartnerDisabledError, ProtocolNotAgreedError."""
     if not caller.may(SEND):
         raise ForbiddenError("Your roles don't include this action.", permission=SEND)
     partner = await runtime.get(PartnerDirectory).by_id(caller.subject)
@@ -167,6 +189,8 @@ async def sender(runtime: Runtime, caller: Principal) -> Partner:
         raise ForbiddenError("The caller is no laboratory of this network.")
     if not partner.enabled:
         raise PartnerDisabledError
+    if protocol not in partner.connection.protocols:
+        raise ProtocolNotAgreedError(protocol=protocol.value)
     return partner
 
 
@@ -178,6 +202,7 @@ class ConfigurePartner:
     identifier_authorities: dict[str, str]
     default_department_id: UUID | None
     critical_acknowledge_seconds: int
+    connection: Connection
 
 
 async def configure(

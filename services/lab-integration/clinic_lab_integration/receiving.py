@@ -1,12 +1,14 @@
-"""Taking a request with lab messages in: judged, durable, answered, in that order.
+"""Taking lab messages in, whichever way they come: judged, durable, answered, in that order.
 
-Every message of a request is kept by itself, refused ones too; each has the answer that it got the first
+Every message of a payload is kept by itself, refused ones too; each has the answer that it got the first
 time. Nothing is matched or filed here: that is the worker's (`filing.py`).
 """
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -23,13 +25,18 @@ from clinic_lab_integration.hl7 import (
     AssessedMessage,
     Assessment,
     PayloadTooLargeError,
+    Terms,
     UnreadablePayloadError,
     assess,
 )
 from clinic_lab_integration.messages import ANSWER_TYPE, INTERFACE, MAX_BODY_BYTES, MessageNote
+from clinic_lab_integration.pace import Pace
 from clinic_lab_integration.store import Partner
 
+READING_SECONDS = 10.0
 _IN_A_THREAD_BYTES = 64 * 1024
+# Two: what is large must not take all processors from what is small.
+_readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="hl7")
 
 
 class UnreadableMessageError(DomainError):
@@ -42,48 +49,127 @@ class UnreadableMessageError(DomainError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Received:
-    """`answer` is the response's body, None for an empty one. `complete`: every message is durable."""
+class Judged:
+    """A payload that was read; `at` is when."""
 
-    answer: bytes | None
+    assessment: Assessment
+    items: tuple[tuple[Item, MessageNote], ...]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """`answers` are the messages', None where none may be given. `complete`: every message is durable."""
+
+    assessment: Assessment
+    answers: tuple[bytes | None, ...]
     message_ids: tuple[UUID, ...]
     complete: bool
+    at: datetime
+
+    @property
+    def answer(self) -> bytes | None:
+        """All answers as one body, in an envelope where the messages came in one; None for an empty body."""
+        return self.assessment.wrap(self.answers, at=self.at)
+
+    @property
+    def bodies(self) -> Sequence[bytes]:
+        """The answers as bodies of their own, but for those of an envelope."""
+        if self.assessment.envelope is not None:
+            return [self.answer] if self.answer is not None else []
+        return [answer for answer in self.answers if answer is not None]
 
 
-async def read(payload: bytes, partner: Partner) -> Assessment:
-    """Judge a request. Raises UnreadableMessageError, BodyTooLargeError."""
-    judge = partial(assess, payload, max_bytes=MAX_BODY_BYTES, default_charset=partner.default_charset or "")
+async def read(payload: bytes, partner: Partner, *, whole: bool = True) -> Assessment:
+    """Judge a payload. Raises UnreadableMessageError, BodyTooLargeError, TemporarilyUnavailableError."""
+    judge = partial(assess, payload, max_bytes=MAX_BODY_BYTES, terms=_terms_of(partner, whole=whole))
     try:
         # What is large would keep others waiting; what is small costs less than the thread.
-        return judge() if len(payload) < _IN_A_THREAD_BYTES else await asyncio.to_thread(judge)
+        if len(payload) < _IN_A_THREAD_BYTES:
+            return judge()
+        reading = asyncio.get_running_loop().run_in_executor(_readers, judge)
+        return await asyncio.wait_for(reading, READING_SECONDS)
     except UnreadablePayloadError:
         raise UnreadableMessageError from None
     except PayloadTooLargeError:
         raise BodyTooLargeError(max_bytes=MAX_BODY_BYTES) from None
+    except TimeoutError:
+        raise TemporarilyUnavailableError from None
+
+
+def _terms_of(partner: Partner, *, whole: bool) -> Terms:
+    return Terms(
+        default_charset=partner.default_charset or "",
+        ack_mode=partner.connection.ack_mode,
+        processing_ids=partner.connection.processing_ids,
+        whole=whole,
+    )
 
 
 async def receive(
     runtime: Runtime, payload: bytes, content_type: str, *, partner: Partner, context: Context
 ) -> Received:
     """Keep every message of a request, and answer what was answered to it first."""
-    assessment = await read(payload, partner)
+    judged = await judge(runtime, payload, content_type, partner=partner, context=context)
+    if runtime.get(Pace).seconds_to_wait(partner):
+        return refuse_for_now(judged)
+    return await keep(runtime, judged, partner=partner, context=context)
+
+
+async def judge(
+    runtime: Runtime,
+    payload: bytes,
+    content_type: str,
+    *,
+    partner: Partner,
+    context: Context,
+    whole: bool = True,
+) -> Judged:
+    """Read a payload and name its messages, in their order, which is that of their effects."""
+    assessment = await read(payload, partner, whole=whole)
+    now = runtime.clock.now()
     notes = _notes(assessment, payload, partner)
+    items = tuple(
+        (_item(message, note, content_type, partner=partner, context=context, now=now), note)
+        for message, note in zip(assessment.messages, notes, strict=True)
+    )
+    return Judged(assessment=assessment, items=items, at=now)
+
+
+async def keep(runtime: Runtime, judged: Judged, *, partner: Partner, context: Context) -> Received:
+    """Make every message durable, several in one commit, and give the answers that are owed."""
+    runtime.get(Pace).count(partner, len(judged.items))
+    intake = Intake.of(runtime)
+    kept = await asyncio.gather(
+        *(intake.accept(item, audit=_audit(item, note), context=context) for item, note in judged.items),
+        return_exceptions=True,
+    )
     answers: list[bytes | None] = []
     message_ids: list[UUID] = []
-    complete = True
-    for message, note in zip(assessment.messages, notes, strict=True):
-        item = _item(runtime, message, note, content_type, partner=partner, context=context)
-        try:
-            accepted = await Intake.of(runtime).accept(item, audit=_audit(item, note), context=context)
-        except TemporarilyUnavailableError:
-            complete = False
-            answers.append(message.temporary_refusal(at=item.received_at))
+    for message, accepted in zip(judged.assessment.messages, kept, strict=True):
+        if isinstance(accepted, TemporarilyUnavailableError):
+            answers.append(message.temporary_refusal(at=judged.at))
+        elif isinstance(accepted, BaseException):
+            raise accepted
         else:
             answers.append(accepted.answer)
             message_ids.append(accepted.id)
-    # The envelope of an answered batch bears the time of the first answer: duplicates get the same bytes.
-    at = uuid7_time(message_ids[0]) if message_ids else runtime.clock.now()
-    return Received(answer=assessment.wrap(answers, at=at), message_ids=tuple(message_ids), complete=complete)
+    return Received(
+        assessment=judged.assessment,
+        answers=tuple(answers),
+        message_ids=tuple(message_ids),
+        complete=len(message_ids) == len(judged.items),
+        # The envelope of an answered batch bears the time of the first answer: duplicates get the same bytes.
+        at=uuid7_time(message_ids[0]) if message_ids else judged.at,
+    )
+
+
+def refuse_for_now(judged: Judged) -> Received:
+    """Nothing is kept, and the sender is to try again."""
+    answers = tuple(message.temporary_refusal(at=judged.at) for message in judged.assessment.messages)
+    return Received(
+        assessment=judged.assessment, answers=answers, message_ids=(), complete=False, at=judged.at
+    )
 
 
 def _notes(assessment: Assessment, payload: bytes, partner: Partner) -> Sequence[MessageNote]:
@@ -95,15 +181,14 @@ def _notes(assessment: Assessment, payload: bytes, partner: Partner) -> Sequence
 
 
 def _item(
-    runtime: Runtime,
     message: AssessedMessage,
     note: MessageNote,
     content_type: str,
     *,
     partner: Partner,
     context: Context,
+    now: datetime,
 ) -> Item:
-    now = runtime.clock.now()
     answer = message.answer(at=now)
     return Item(
         interface=INTERFACE,

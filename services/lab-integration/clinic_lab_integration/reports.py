@@ -6,6 +6,7 @@ order make a report of their own.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 from clinic_shared.events import wire_instant
@@ -42,6 +43,14 @@ _LONGEST_NAME = 200  # what contracts allow an identifier, and an index a key
 _RELEASED_CODES = frozenset("FUVCABWD")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a message says, whatever format it came in; `sent_at` by the sender's clock."""
+
+    report: Report
+    sent_at: datetime | None
+
+
 def group_count(message: Message) -> int:
     """How many patient groups a message has, without reading it: each PID opens one, and so do results before any."""
     count = 0
@@ -51,16 +60,12 @@ def group_count(message: Message) -> int:
     return max(count, 1)
 
 
-def read(message: AssessedMessage, zone: tzinfo | None) -> Report:
+def read(message: AssessedMessage, zone: tzinfo | None) -> Content:
     if message.message is None:
-        return Report((), ())
-    return read_report(message.message, zone=zone)
-
-
-def sent_at(message: AssessedMessage, zone: tzinfo | None) -> datetime | None:
-    """MSH-7."""
+        return Content(report=Report((), ()), sent_at=None)
     header = message.header
-    return read_timestamp(header.segment.text(7, 1), header.default_zone or zone).at
+    sent_at = read_timestamp(header.segment.text(7, 1), header.default_zone or zone).at
+    return Content(report=read_report(message.message, zone=zone), sent_at=sent_at)
 
 
 def identifiers(group: PatientResult, authorities: dict[str, str]) -> tuple[Identifier, ...]:

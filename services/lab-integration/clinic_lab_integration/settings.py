@@ -1,5 +1,7 @@
 """What lab-integration reads from its environment beside what every service reads."""
 
+from pathlib import Path
+
 from clinic_shared.settings import ServiceSettings
 from pydantic import Field
 
@@ -7,8 +9,22 @@ from pydantic import Field
 class LabSettings(ServiceSettings):
     take_test_messages: bool | None = Field(
         default=None,
-        description="whether messages for training and debugging (MSH-11 T, D) are filed like real ones;"
-        " unset: everywhere but in production",
+        description="whether messages for training and debugging (MSH-11 T, D) are filed like real ones, of"
+        " laboratories without a `test_mode`; unset: everywhere but in production",
+    )
+    mllp_host: str | None = Field(
+        default=None, description="where MLLP is listened to; unset: CLINIC_HTTP_HOST"
+    )
+    mllp_port: int = Field(default=0, ge=0, le=65535, description="of HL7 over MLLP, usually 2575; 0: none")
+    mllp_tls_port: int = Field(default=0, ge=0, le=65535, description="the same over TLS; 0: none")
+    mllp_certificate_file: Path | None = Field(default=None, description="PEM, ours, with its chain")
+    mllp_key_file: Path | None = Field(default=None, description="PEM, of that certificate")
+    mllp_client_ca_file: Path | None = Field(
+        default=None, description="PEM; laboratories' certificates are asked for and checked against it"
+    )
+    mllp_connections: int = Field(default=200, ge=1, description="at most so many at once")
+    mllp_idle_seconds: float = Field(
+        default=86_400, gt=0, description="a connection on which nothing comes for so long is closed"
     )
     partner_refresh_seconds: float = Field(
         default=5.0, gt=0, description="how often partners are read again into memory"

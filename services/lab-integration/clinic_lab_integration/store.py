@@ -10,6 +10,7 @@ from clinic_shared.database import Transaction
 from sqlalchemy import Row, Select, delete, func, insert, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from clinic_lab_integration.connection import Connection
 from clinic_lab_integration.domain import (
     Identifier,
     KnownOrder,
@@ -74,6 +75,7 @@ class Partner:
     identifier_authorities: dict[str, str]
     default_department_id: UUID | None
     critical_acknowledge_seconds: int
+    connection: Connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,7 @@ def _partners() -> Select[Any]:
         func.coalesce(configured.critical_acknowledge_seconds, CRITICAL_ACKNOWLEDGE_SECONDS).label(
             "critical_acknowledge_seconds"
         ),
+        configured.connection,
     ).outerjoin(partner_configuration, configured.partner_id == partner.c.partner_id)
 
 
@@ -132,6 +135,7 @@ async def save_configuration(tx: Transaction, configured: Partner) -> None:
         "identifier_authorities": configured.identifier_authorities,
         "default_department_id": configured.default_department_id,
         "critical_acknowledge_seconds": configured.critical_acknowledge_seconds,
+        "connection": configured.connection.document(),
         "changed_at": tx.now,
     }
     await tx.execute(
@@ -280,6 +284,7 @@ def _partner(row: Row[Any]) -> Partner:
     values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
     values["secret_digests"] = tuple(row.secret_digests)
     values["identifier_authorities"] = row.identifier_authorities or {}
+    values["connection"] = Connection.read(row.connection)
     return Partner(**values)
 
 

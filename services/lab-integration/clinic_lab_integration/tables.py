@@ -86,6 +86,7 @@ partner_configuration = Table(
     Column("identifier_authorities", JSONB, nullable=False),
     Column("default_department_id", Uuid),
     Column("critical_acknowledge_seconds", Integer, nullable=False),
+    Column("connection", JSONB, nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
 )
 lab_order = Table(
@@ -114,6 +115,7 @@ lab_unit = Table(
     Column("message_id", Uuid, primary_key=True),
     Column("group_index", Integer, primary_key=True),
     Column("partner_id", Uuid, nullable=False),
+    Column("interface", Text, nullable=False),
     Column("disposition", Text, nullable=False),
     Column("reason", Text),
     Column("patient_id", Uuid),

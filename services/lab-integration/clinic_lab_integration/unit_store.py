@@ -26,6 +26,7 @@ class Unit:
     reason: str | None
     patient_id: UUID | None
     received_at: datetime
+    interface: str = "hl7"
     decided_by: UUID | None = None
     decision_reason: str | None = None
 
@@ -60,6 +61,7 @@ async def add_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
             group_index=unit.group_index,
             partner_id=unit.partner_id,
             received_at=unit.received_at,
+            interface=unit.interface,
             **_outcome_values(tx, outcome),
         )
     )
@@ -259,6 +261,7 @@ def _unit(row: Row[Any]) -> Unit:
         message_id=MessageId(row.message_id),
         group_index=row.group_index,
         partner_id=row.partner_id,
+        interface=row.interface,
         disposition=Disposition(row.disposition),
         reason=row.reason,
         patient_id=row.patient_id,

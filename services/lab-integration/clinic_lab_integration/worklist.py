@@ -11,7 +11,7 @@ from clinic_shared.intake import intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
-from clinic_lab_integration import filing, matching, messages, store, unit_store
+from clinic_lab_integration import filing, matching, store, stored, unit_store
 from clinic_lab_integration.domain import (
     Disposition,
     Identifier,
@@ -70,11 +70,8 @@ async def read_group(tx: Transaction, unit: Unit) -> Group:
     row = await message_row(tx, unit.message_id)
     note = MessageNote.read(row.attributes)
     partner = await store.find_partner(tx, unit.partner_id)
-    groups = matching.read_groups(
-        messages.read_again(row.body, note),
-        partner,
-        message_id=unit.message_id,
-    )
+    content = stored.read(unit.interface, row.body, note, partner)
+    groups = matching.groups_of(content, partner, message_id=unit.message_id)
     return groups[unit.group_index]
 
 

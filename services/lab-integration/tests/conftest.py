@@ -14,6 +14,7 @@ import pytest
 from clinic_lab_integration import hl7
 from clinic_lab_integration.app import processing, service
 from clinic_lab_integration.hl7 import AssessedMessage, PatientResult, Report, read_report
+from clinic_lab_integration.messages import INTERFACES
 from clinic_lab_integration.partners import PartnerDirectory
 from clinic_shared.ids import uuid7
 from clinic_shared.intake_worker import IntakeWorker
@@ -26,6 +27,7 @@ SAMPLES = Path(__file__).resolve().parents[3] / "contracts" / "hl7"
 MESSAGES = "/v1/lab/messages"
 
 Compose = Callable[..., bytes]
+FhirBundle = Callable[..., dict[str, Any]]
 
 
 def assess(raw: bytes, **options: Any) -> Any:
@@ -111,7 +113,8 @@ class Laboratory:
 
     async def process(self) -> int:
         """Process every message that is due; returns how many."""
-        worker, processed = IntakeWorker(self.lab.runtime, {"hl7": processing(self.lab.runtime)}), 0
+        interfaces = dict.fromkeys(INTERFACES, processing(self.lab.runtime))
+        worker, processed = IntakeWorker(self.lab.runtime, interfaces), 0
         while await worker.process_next():
             processed += 1
         return processed
@@ -157,10 +160,10 @@ class Laboratory:
             for event in events
         ]
 
-    async def dispositions(self) -> dict[str, int]:
-        """Return the ledger, zeros left out; asserts that the sum is right."""
+    async def dispositions(self, interface: str = "hl7") -> dict[str, int]:
+        """Return an interface's ledger, zeros left out; asserts that the sum is right."""
         async with self.lab.runtime.database.transaction() as tx:
-            counted = await Ledger.of(self.lab.runtime).interfaces["hl7"](tx)
+            counted = await Ledger.of(self.lab.runtime).interfaces[interface](tx)
         assert counted.balanced, counted
         return {name: count for name, count in vars(counted).items() if count}
 
@@ -241,6 +244,56 @@ def compose() -> Compose:
             "OBX|1|NM|2345-7||5.10|mmol/L",
         )
         return "".join(line + end for line in (header, *body)).encode(codec)
+
+    return build
+
+
+@pytest.fixture
+def fhir_bundle() -> FhirBundle:
+    """A Bundle of a report with one observation and its patient; `changes` replace its elements."""
+
+    def build(kind: str = "transaction", **changes: Any) -> dict[str, Any]:
+        patient = {
+            "resourceType": "Patient",
+            "identifier": [{"value": "MRN-1", "assigner": {"display": "POLYCLINIC"}}],
+            "name": [{"family": "Testova", "given": ["Anna"]}],
+            "gender": "female",
+            "birthDate": "1990-01-02",
+        }
+        bounds = {"low": {"value": 3.9}, "high": {"value": 6.1}}
+        observation = {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "2345-7"}]},
+            "subject": {"reference": "urn:uuid:patient"},
+            "valueQuantity": {"value": 5.1, "unit": "mmol/L", "code": "mmol/L"},
+            "referenceRange": [bounds],
+        }
+        report = {
+            "resourceType": "DiagnosticReport",
+            "identifier": [{"system": "https://lab.example.org/reports", "value": "FILLER-1"}],
+            "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "2345-7"}], "text": "Glucose"},
+            "subject": {"reference": "urn:uuid:patient"},
+            "issued": "2026-01-15T10:30:00+03:00",
+            "result": [{"reference": "urn:uuid:glucose"}],
+        }
+        named = {"report": report, "glucose": observation, "patient": patient}
+        entries = [
+            {
+                "fullUrl": f"urn:uuid:{name}",
+                "resource": resource,
+                "request": {"method": "POST", "url": str(resource["resourceType"])},
+            }
+            for name, resource in named.items()
+        ]
+        identifier = {"value": "B-1"}
+        return {
+            "resourceType": "Bundle",
+            "type": kind,
+            "identifier": identifier,
+            "entry": entries,
+        } | changes
 
     return build
 

@@ -3,6 +3,7 @@
 Pure functions of values. `assess` judges what arrived, `read_report` reads an ORU^R01.
 """
 
+from clinic_lab_integration.hl7.acknowledgement import AckMode
 from clinic_lab_integration.hl7.assessment import (
     MAX_MESSAGES,
     MAX_PAYLOAD_BYTES,
@@ -10,6 +11,7 @@ from clinic_lab_integration.hl7.assessment import (
     Assessment,
     Disposition,
     PayloadTooLargeError,
+    Terms,
     UnreadablePayloadError,
     assess,
 )
@@ -26,12 +28,16 @@ from clinic_lab_integration.hl7.results import (
     Specimen,
     read_report,
 )
-from clinic_lab_integration.hl7.rules import MAX_SEGMENTS
+from clinic_lab_integration.hl7.rules import MAX_SEGMENTS, PROCESSING_IDS, PRODUCTION, TESTS
 
 __all__ = [
     "MAX_MESSAGES",
     "MAX_PAYLOAD_BYTES",
     "MAX_SEGMENTS",
+    "PROCESSING_IDS",
+    "PRODUCTION",
+    "TESTS",
+    "AckMode",
     "AssessedMessage",
     "Assessment",
     "Charset",
@@ -53,6 +59,7 @@ __all__ = [
     "Segment",
     "Severity",
     "Specimen",
+    "Terms",
     "UnreadablePayloadError",
     "assess",
     "read_report",

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from clinic_lab_integration.hl7.findings import Finding, Location, Outcome
 from clinic_lab_integration.hl7.header import Header
@@ -21,7 +22,15 @@ _SPOKEN_VERSION = "2.5.1"
 _CONTROL_ID_LENGTH = 20  # MSH-10 up to v2.6
 
 
-def answer_code(header: Header, outcome: Outcome) -> str | None:
+class AckMode(StrEnum):
+    """Whose word holds about the answer: the message's (MSH-15, MSH-16), or what was agreed with the sender."""
+
+    BY_MESSAGE = "by-message"
+    ORIGINAL = "original"
+    ENHANCED = "enhanced"
+
+
+def answer_code(header: Header, outcome: Outcome, mode: AckMode = AckMode.BY_MESSAGE) -> str | None:
     """MSA-1, or None where MSH-15 and MSH-16 want no answer.
 
     One request has one answer: the accept acknowledgement where MSH-15 asks for it, else the
@@ -30,6 +39,8 @@ def answer_code(header: Header, outcome: Outcome) -> str | None:
     """
     accept, application = header.accept_acknowledgment, header.application_acknowledgment
     suffix = _SUFFIX[outcome]
+    if mode is not AckMode.BY_MESSAGE:
+        return ("A" if mode is AckMode.ORIGINAL else "C") + suffix
     if not accept and not application:
         return "A" + suffix
     if accept and _is_wanted(accept, outcome):
@@ -60,12 +71,13 @@ def acknowledge(
     digest: str,
     at: datetime,
     answers_to: str | None = None,
+    mode: AckMode = AckMode.BY_MESSAGE,
 ) -> str | None:
     """The answer as text, segments ended by CR; None where no answer may be given.
 
     `answers_to` is MSA-2 when the header stands in for a message that has none of its own.
     """
-    code = answer_code(header, outcome)
+    code = answer_code(header, outcome, mode)
     if code is None:
         return None
     errors = [finding for finding in findings if finding.outcome is not Outcome.ACCEPT]

@@ -10,9 +10,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from clinic_lab_integration.hl7.acknowledgement import Envelope, EnvelopedBatch, acknowledge, wrap
+from clinic_lab_integration.hl7.acknowledgement import (
+    AckMode,
+    Envelope,
+    EnvelopedBatch,
+    acknowledge,
+    answer_code,
+    wrap,
+)
 from clinic_lab_integration.hl7.charset import Charset, CharsetSource, decode, is_utf16, read_utf16
-from clinic_lab_integration.hl7.envelope import Batch, Chunk, Payload, split
+from clinic_lab_integration.hl7.envelope import (
+    Batch,
+    Chunk,
+    Payload,
+    TooManyLinesError,
+    split,
+)
 from clinic_lab_integration.hl7.findings import ErrorCode, Finding, Location, Outcome, warning
 from clinic_lab_integration.hl7.header import Header
 from clinic_lab_integration.hl7.model import (
@@ -26,7 +39,7 @@ from clinic_lab_integration.hl7.model import (
     read_message,
     read_segment,
 )
-from clinic_lab_integration.hl7.rules import MAX_SEGMENTS, is_acknowledgement, judge
+from clinic_lab_integration.hl7.rules import MAX_SEGMENTS, PROCESSING_IDS, is_acknowledgement, judge
 
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_MESSAGES = 1000
@@ -40,7 +53,24 @@ class UnreadablePayloadError(ValueError):
 
 
 class PayloadTooLargeError(ValueError):
-    """The payload has more bytes or messages than one request may carry; none of it was taken."""
+    """The payload has more bytes, lines or messages than one request may carry; none of it was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds between a laboratory and us beside the standard.
+
+    `default_charset` (a name of HL7 table 0211) holds for messages whose MSH-18 is empty, where it can.
+    `whole` is False for the beginning of a message that was too large to be taken.
+    """
+
+    default_charset: str = ""
+    ack_mode: AckMode = AckMode.BY_MESSAGE
+    processing_ids: frozenset[str] = PROCESSING_IDS
+    whole: bool = True
+
+
+_NO_TERMS = Terms()
 
 
 class Disposition(StrEnum):
@@ -66,6 +96,7 @@ class AssessedMessage:
     message: Message | None
     findings: tuple[Finding, ...]
     disposition: Disposition
+    ack_mode: AckMode = AckMode.BY_MESSAGE
 
     @property
     def outcome(self) -> Outcome:
@@ -73,6 +104,13 @@ class AssessedMessage:
         if Outcome.REJECT in outcomes:
             return Outcome.REJECT
         return Outcome.ERROR if Outcome.ERROR in outcomes else Outcome.ACCEPT
+
+    @property
+    def answer_code(self) -> str | None:
+        """MSA-1; None where no answer may be given."""
+        if self.disposition is Disposition.ACKNOWLEDGEMENT:
+            return None
+        return answer_code(self.header, self.outcome, self.ack_mode)
 
     def answer(self, *, at: datetime) -> bytes | None:
         """The acknowledgement; None where none may be given. Send it only when `raw` is durable."""
@@ -88,7 +126,15 @@ class AssessedMessage:
         if self.disposition is Disposition.ACKNOWLEDGEMENT:
             return None
         answers_to = "" if self.message is None else None
-        text = acknowledge(self.header, outcome, findings, digest=self.digest, at=at, answers_to=answers_to)
+        text = acknowledge(
+            self.header,
+            outcome,
+            findings,
+            digest=self.digest,
+            at=at,
+            answers_to=answers_to,
+            mode=self.ack_mode,
+        )
         return None if text is None else text.encode(self.charset.codec, errors="replace")
 
 
@@ -114,10 +160,8 @@ class Assessment:
         return wrap(self.envelope, answers, digest=self.digest, at=at)
 
 
-def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES, default_charset: str = "") -> Assessment:
+def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES, terms: Terms = _NO_TERMS) -> Assessment:
     """Judge a payload of any kind, in time linear in its size.
-
-    `default_charset` (a name of HL7 table 0211) holds for messages whose MSH-18 is empty, where it can.
 
     Raises:
         UnreadablePayloadError: it has no readable MSH, BHS or FHS.
@@ -126,16 +170,19 @@ def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES, default_charset: s
     if len(raw) > max_bytes:
         raise PayloadTooLargeError
     wide = is_utf16(raw)
-    payload = split(read_utf16(raw).encode(errors="replace") if wide else raw)
+    try:
+        payload = split(read_utf16(raw).encode(errors="replace") if wide else raw)
+    except TooManyLinesError:
+        raise PayloadTooLargeError from None
     if len(payload.batches) + sum(len(batch.chunks) for batch in payload.batches) > MAX_MESSAGES:
         raise PayloadTooLargeError
     stand_in = next(payload.headers, None)
     if stand_in is None:
         raise UnreadablePayloadError
     messages = [
-        _stray(payload, chunk, batch.header or stand_in)
+        _stray(payload, chunk, batch.header or stand_in, terms)
         if chunk.is_stray
-        else _message(payload, chunk, default_charset, wide=wide)
+        else _message(payload, chunk, terms, wide=wide)
         for batch in payload.batches
         for chunk in batch.chunks
     ]
@@ -144,9 +191,9 @@ def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES, default_charset: s
     return Assessment(digest, tuple(messages), _envelope(payload), findings)
 
 
-def _message(payload: Payload, chunk: Chunk, default_charset: str, *, wide: bool) -> AssessedMessage:
+def _message(payload: Payload, chunk: Chunk, terms: Terms, *, wide: bool) -> AssessedMessage:
     declared = _declared_charset(chunk.lines[0])
-    text, charset = decode(payload.content[chunk.start : chunk.end], declared or default_charset)
+    text, charset = decode(payload.content[chunk.start : chunk.end], declared or terms.default_charset)
     if not declared:
         charset = replace(charset, contradicted=False)  # the sender has said nothing that could be wrong
     if wide:
@@ -160,14 +207,17 @@ def _message(payload: Payload, chunk: Chunk, default_charset: str, *, wide: bool
     header = Header(message.segments[0])
     disposition = Disposition.ACKNOWLEDGEMENT
     if not is_acknowledgement(header, message):
-        findings += [*judge(header, message), *_size_findings(len(segments))]
+        findings += judge(header, message, terms.processing_ids)
+        findings += _size_findings(len(segments), whole=terms.whole)
         refused = any(finding.outcome is not Outcome.ACCEPT for finding in findings)
         disposition = Disposition.REFUSED if refused else Disposition.ACCEPTED
     raw = _own_bytes(payload, chunk)
-    return AssessedMessage(raw, _digest(raw), charset, header, message, tuple(findings), disposition)
+    return AssessedMessage(
+        raw, _digest(raw), charset, header, message, tuple(findings), disposition, terms.ack_mode
+    )
 
 
-def _stray(payload: Payload, chunk: Chunk, header_line: bytes) -> AssessedMessage:
+def _stray(payload: Payload, chunk: Chunk, header_line: bytes, terms: Terms) -> AssessedMessage:
     """Segments between an envelope's header and its first message: refused to whoever sent the envelope."""
     header, charset = _envelope_header(header_line)
     raw = _own_bytes(payload, chunk)
@@ -176,7 +226,9 @@ def _stray(payload: Payload, chunk: Chunk, header_line: bytes) -> AssessedMessag
         Location("MSH"),
         "Segments stand outside of a message: MSH is missing",
     )
-    return AssessedMessage(raw, _digest(raw), charset, header, None, (finding,), Disposition.REFUSED)
+    return AssessedMessage(
+        raw, _digest(raw), charset, header, None, (finding,), Disposition.REFUSED, terms.ack_mode
+    )
 
 
 def _own_bytes(payload: Payload, chunk: Chunk) -> bytes:
@@ -226,10 +278,11 @@ def _text_findings(charset: Charset, *, controls: bool, joined: bool) -> list[Fi
     return findings
 
 
-def _size_findings(segment_count: int) -> list[Finding]:
-    if segment_count <= MAX_SEGMENTS:
+def _size_findings(segment_count: int, *, whole: bool) -> list[Finding]:
+    if whole and segment_count <= MAX_SEGMENTS:
         return []
-    text = f"The message has more than {MAX_SEGMENTS} segments"
+    limit = f"more than {MAX_SEGMENTS} segments" if whole else "more bytes than are taken"
+    text = f"The message has {limit}"
     return [Finding(ErrorCode.APPLICATION_INTERNAL_ERROR, Location("MSH"), text)]
 
 

@@ -15,7 +15,12 @@ from clinic_lab_integration.hl7.charset import UTF8_MARK
 _LINE = re.compile(rb"[^\r\n\x0b\x1c]+")
 _HEADER = re.compile(rb"[ \t]*(MSH|BHS|FHS)(?=[!-/:-@\[-`{-~])")
 _TRAILER = re.compile(rb"[ \t]*(BTS|FTS)(?:[!-/:-@\[-`{-~]|[ \t]*$)")
+MAX_LINES = 200_000
 _PADDING = b" \t\r\n\x00\x0b\x1c\x1a"
+
+
+class TooManyLinesError(ValueError):
+    """Each line costs far more than its bytes: what has millions of them is no laboratory's message."""
 
 
 @dataclass(slots=True)
@@ -63,7 +68,9 @@ class Payload:
 
 def split(raw: bytes) -> Payload:
     payload = Payload(raw.strip(_PADDING), batches=[Batch()])
-    for match in _LINE.finditer(payload.content):
+    for number, match in enumerate(_LINE.finditer(payload.content)):
+        if number == MAX_LINES:
+            raise TooManyLinesError
         line = match[0].removeprefix(UTF8_MARK)
         if line.strip(b" \t\x00"):
             _place(payload, line, match.end() - len(match[0]), match.end())

@@ -15,7 +15,8 @@ MAX_SEGMENTS = 2000
 
 _ACKNOWLEDGEMENTS = frozenset({"ACK", "MCF"})
 _SUPPORTED_EVENTS = {"ORU": frozenset({"R01"})}
-_PROCESSING_IDS = frozenset({"P", "T", "D"})  # HL7 table 0103
+PRODUCTION, TESTS = frozenset({"P"}), frozenset({"T", "D"})
+PROCESSING_IDS = PRODUCTION | TESTS  # HL7 table 0103
 
 
 def is_acknowledgement(header: Header, message: Message) -> bool:
@@ -29,14 +30,20 @@ def is_acknowledgement(header: Header, message: Message) -> bool:
     return header.message_code != "ORU" and bool(message.all("MSA"))
 
 
-def judge(header: Header, message: Message) -> Iterator[Finding]:
-    """What is wrong with a message that is no acknowledgement; nothing, if it is to be taken."""
+def judge(
+    header: Header, message: Message, processing_ids: frozenset[str] = PROCESSING_IDS
+) -> Iterator[Finding]:
+    """What is wrong with a message that is no acknowledgement; nothing, if it is to be taken.
+
+    `processing_ids` are those agreed with the sender: a laboratory that is tried out must not reach
+    charts by a forgotten P, nor a test message of one at work.
+    """
     yield from _judge_type(header)
     if not header.control_id:
         yield Finding(
             ErrorCode.REQUIRED_FIELD_MISSING, Location("MSH", 1, 10), "MSH-10 (message control id) is empty"
         )
-    yield from _judge_processing_id(header)
+    yield from _judge_processing_id(header, processing_ids)
     yield from _judge_version(header)
     if header.message_code == "ORU":
         yield from _judge_structure(message)
@@ -62,13 +69,18 @@ def _event(header: Header) -> str:
     return "R01"
 
 
-def _judge_processing_id(header: Header) -> Iterator[Finding]:
+def _judge_processing_id(header: Header, taken: frozenset[str]) -> Iterator[Finding]:
     if not header.processing_id:
         yield _rejection(ErrorCode.REQUIRED_FIELD_MISSING, 11, "MSH-11 (processing id) is empty")
-    elif header.processing_id not in _PROCESSING_IDS:
-        yield _rejection(
-            ErrorCode.UNSUPPORTED_PROCESSING_ID, 11, "MSH-11 (processing id) is none of P, T and D"
-        )
+    elif header.processing_id not in PROCESSING_IDS:
+        text = "MSH-11 (processing id) is none of P, T and D"
+        yield _rejection(ErrorCode.UNSUPPORTED_PROCESSING_ID, 11, text)
+    elif header.processing_id in TESTS - taken:
+        text = "MSH-11 (processing id) marks a test, and this sender is in production: P is taken"
+        yield _rejection(ErrorCode.UNSUPPORTED_PROCESSING_ID, 11, text)
+    elif header.processing_id in PRODUCTION - taken:
+        text = "MSH-11 (processing id) is P, and this sender is in test mode: T and D are taken"
+        yield _rejection(ErrorCode.UNSUPPORTED_PROCESSING_ID, 11, text)
 
 
 def _judge_version(header: Header) -> Iterator[Finding]:

@@ -1,0 +1,210 @@
+"""Laboratories over MLLP: who is listened to, what is answered, and when."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from clinic_lab_integration.hl7.framing import BlockReader, frame
+from clinic_lab_integration.mllp import Door, MllpServer
+from clinic_lab_integration.partners import PartnerDirectory
+from clinic_shared.intake import intake_table
+from clinic_shared.testing import eventually
+
+from .conftest import Laboratory
+
+WAIT = 20
+
+
+class Wire:
+    """A laboratory's end of a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._blocks = BlockReader(1_000_000)
+        self._read: list[bytes] = []
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def answer(self) -> list[str]:
+        """The next acknowledgement's segments."""
+        async with asyncio.timeout(WAIT):
+            while not self._read:
+                data = await self._reader.read(65536)
+                assert data, "the connection was closed"
+                self._read += [block.payload for block in self._blocks.feed(data)]
+        return self._read.pop(0).decode().rstrip("\r").split("\r")
+
+    async def ask(self, message: bytes) -> list[str]:
+        await self.send(frame(message))
+        return await self.answer()
+
+    async def is_closed(self) -> bool:
+        async with asyncio.timeout(WAIT):
+            with suppress(ConnectionError):
+                return await self._reader.read(1) == b""
+        return True
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@asynccontextmanager
+async def listening(lab: Laboratory, **door: Any) -> AsyncIterator[MllpServer]:
+    server, stop = MllpServer(lab.lab.runtime, [Door(0, **door)]), asyncio.Event()
+    serving = asyncio.create_task(server.serve(stop))
+    await eventually(lambda: server.ports or serving.done())
+    try:
+        yield server
+    finally:
+        stop.set()
+        await serving
+
+
+@asynccontextmanager
+async def connected(server: MllpServer, **options: Any) -> AsyncIterator[Wire]:
+    wire = Wire(*await asyncio.open_connection("127.0.0.1", server.ports[0], **options))
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
+async def configure(lab: Laboratory, **body: Any) -> None:
+    answer = await lab.lab.http.put(
+        f"/v1/lab/partners/{lab.partner_id}", json=body, headers=lab.headers("system-administrator")
+    )
+    assert answer.status_code == 200, answer.text
+    await lab.lab.runtime.get(PartnerDirectory).refresh()
+
+
+@pytest.fixture
+async def server(lab: Laboratory) -> AsyncIterator[MllpServer]:
+    await configure(lab, mllp_peers=["127.0.0.1"])
+    async with listening(lab) as made:
+        yield made
+
+
+async def kept(lab: Laboratory) -> list[dict[str, Any]]:
+    return sorted(await lab.rows(intake_table), key=lambda row: row["id"])
+
+
+async def test_a_message_is_acknowledged_when_it_is_durable(lab: Laboratory, server, compose) -> None:
+    await lab.add_patient()
+    async with connected(server) as wire:
+        answer = await wire.ask(compose())
+        assert answer[1] == "MSA|AA|MSG-1"
+        [row] = await kept(lab)
+        assert row["body"] == compose().rstrip(b"\r")
+    await lab.process()
+    assert await lab.result_events() == [("received", 1, "preliminary")]
+
+
+async def test_the_same_bytes_get_the_same_answer_over_http_and_mllp(
+    lab: Laboratory, server, compose
+) -> None:
+    async with connected(server) as wire:
+        answer = await wire.ask(compose())
+        assert await wire.ask(compose()) == answer
+    assert (await lab.post(compose())).text.rstrip("\r").split("\r") == answer
+    assert len(await kept(lab)) == 1
+
+
+async def test_blocks_may_come_in_pieces_and_together_and_are_answered_in_their_order(
+    lab: Laboratory, server, compose
+) -> None:
+    messages = [compose(msh={10: f"M-{n}"}) for n in range(40)]
+    stream = b"".join(map(frame, messages))
+    async with connected(server) as wire:
+        for piece in (stream[:3], stream[3:1000], stream[1000:-1], stream[-1:]):
+            await wire.send(piece)
+        answers = [await wire.answer() for _ in messages]
+    assert [answer[1] for answer in answers] == [f"MSA|AA|M-{n}" for n in range(40)]
+    assert [row["attributes"]["control_id"] for row in await kept(lab)] == [f"M-{n}" for n in range(40)]
+
+
+async def test_a_block_without_its_last_cr_is_answered_too(lab: Laboratory, server, compose) -> None:
+    async with connected(server) as wire:
+        await wire.send(b"\x0b" + compose() + b"\x1c")
+        assert (await wire.answer())[1] == "MSA|AA|MSG-1"
+
+
+async def test_several_messages_in_one_block_have_an_answer_each(lab: Laboratory, server, sample) -> None:
+    async with connected(server) as wire:
+        await wire.send(frame(sample("two-messages")))
+        assert [(await wire.answer())[1] for _ in range(2)] == ["MSA|AA|FIRST-0001", "MSA|AA|SECOND-0001"]
+
+
+async def test_an_acknowledgement_gets_no_answer_and_the_next_message_does(
+    lab: Laboratory, server, compose
+) -> None:
+    async with connected(server) as wire:
+        await wire.send(frame(compose("MSA|AA|1", msh={9: "ACK", 10: "A-1"})))
+        assert (await wire.ask(compose()))[1] == "MSA|AA|MSG-1"
+
+
+async def test_too_large_a_message_is_refused_and_the_next_is_taken(lab: Laboratory, server, compose) -> None:
+    async with connected(server) as wire:
+        answer = await wire.ask(compose() + b"NTE|1||" + b"x" * (10 * 1024 * 1024))
+        assert answer[1].startswith("MSA|AE|MSG-1|The message has more bytes than are taken")
+        assert (await wire.ask(compose(msh={10: "M-2"})))[1] == "MSA|AA|M-2"
+    await lab.process()
+    assert await lab.dispositions() == {"answered": 2, "rejected": 1, "parked": 1}
+
+
+async def test_what_is_no_message_ends_the_connection_and_no_other(lab: Laboratory, server, compose) -> None:
+    async with connected(server) as wire, connected(server) as other:
+        await wire.send(frame(b"GET / HTTP/1.1"))
+        assert await wire.is_closed()
+        assert (await other.ask(compose()))[1] == "MSA|AA|MSG-1"
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {},
+        {"mllp_peers": ["192.0.2.0/24"]},
+        {"mllp_peers": ["127.0.0.1"], "mllp_certificate_names": ["lab.example.org"]},
+    ],
+)
+async def test_nobody_else_is_listened_to(lab: Laboratory, compose, configuration) -> None:
+    await configure(lab, **configuration)
+    async with listening(lab) as server, connected(server) as wire:
+        assert await wire.is_closed()
+
+
+@pytest.mark.parametrize("configuration", [{"enabled": False}, {"protocols": ["http"]}])
+async def test_who_is_switched_off_meanwhile_is_not_answered(
+    lab: Laboratory, server, compose, configuration
+) -> None:
+    async with connected(server) as wire:
+        assert (await wire.ask(compose()))[1] == "MSA|AA|MSG-1"
+        await configure(lab, mllp_peers=["127.0.0.1"], **configuration)
+        await wire.send(frame(compose(msh={10: "M-2"})))
+        assert await wire.is_closed()
+    assert len(await kept(lab)) == 1
+
+
+async def test_two_laboratories_behind_one_address_are_not_confused(lab: Laboratory, server) -> None:
+    other = Laboratory(lab.lab, client_id="lab-other")
+    await other.register()
+    await configure(other, mllp_peers=["127.0.0.0/8"])
+    async with connected(server) as wire:  # the narrower network decides
+        await wire.send(frame(b"MSH|^~\\&|L|L|||20260115||ORU^R01|M-1|P|2.5\rOBR|1\r"))
+        await wire.answer()
+    assert [row["attributes"]["partner_id"] for row in await kept(lab)] == [str(lab.partner_id)]
+    await configure(other, mllp_peers=["127.0.0.1/32"])
+    async with connected(server) as wire:
+        assert await wire.is_closed()
+
+
+async def test_being_told_to_stop_answers_what_was_read(lab: Laboratory, compose) -> None:
+    await configure(lab, mllp_peers=["127.0.0.1"])
+    async with listening(lab) as server:
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", server.ports[0]))
+        assert (await wire.ask(compose()))[1] == "MSA|AA|MSG-1"
+    assert await wire.is_closed()
+    wire.close()
