@@ -11,7 +11,7 @@ from clinic_shared.intake_worker import IntakeWorker, Process
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
 
-from clinic_lab_integration import api, consumers, fhir_api, filing, message_api, mllp
+from clinic_lab_integration import api, consumers, fhir_api, filing, message_api, mllp, onboarding_api
 from clinic_lab_integration.ledger import count_dispositions
 from clinic_lab_integration.measurements import measure_filing
 from clinic_lab_integration.messages import INTERFACES
@@ -39,7 +39,7 @@ def processing(runtime: Runtime) -> Process:
 service = Service(
     name="lab-integration",
     package_dir=Path(__file__).parent,
-    routers=(api.router, message_api.router, fhir_api.router),
+    routers=(api.router, message_api.router, fhir_api.router, onboarding_api.router),
     handlers=consumers.handlers,
     settings=LabSettings,
     startup=(_open_ledger, keep_directory),

@@ -188,6 +188,7 @@ def _note(bundle: AssessedBundle, partner: Partner) -> MessageNote:
             )
             for issue in bundle.issues
         ),
+        sandbox=bool(partner.connection.test_mode),
     )
 
 

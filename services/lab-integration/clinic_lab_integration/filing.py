@@ -16,7 +16,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.intake import Item
 from prometheus_client import Counter
 
-from clinic_lab_integration import matching, messages, result_store, store, stored, unit_store
+from clinic_lab_integration import matching, messages, onboarding, result_store, store, stored, unit_store
 from clinic_lab_integration.domain import (
     Disposition,
     MessageId,
@@ -57,8 +57,13 @@ async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> 
     if not note.is_accepted:
         unit = _new_unit(item, note, 0, Disposition.REJECTED)
         await unit_store.add_unit(tx, unit, Outcome(Disposition.REJECTED, _refusal(note)))
+        if note.sandbox and note.outcome is not None:
+            await onboarding.note_cases(tx, unit.partner_id, item.id, {onboarding.REFUSAL})
         return
     partner = await store.find_partner(tx, UUID(note.partner_id))
+    if note.sandbox:
+        await onboarding.take(tx, item, note, partner)
+        return
     content = stored.read(item.interface, item.body, note, partner)
     groups = matching.groups_of(content, partner, message_id=item.id)
     matched = [Match(ParkReason.NOT_FOR_PRODUCTION)] * len(groups)

@@ -40,6 +40,7 @@ class FindingNote:
 class MessageNote:
     """What is known of a message without reading it again. `groups` are its patient groups.
 
+    `sandbox`: its sender was only tried out when it came, so that it never reaches a chart.
     `before` and `after` are the bytes around it in the request (Base64): frames, marks, line ends.
     `outcome` is None for an acknowledgement.
     """
@@ -58,11 +59,14 @@ class MessageNote:
     answer_code: str | None
     groups: int
     findings: tuple[FindingNote, ...]
+    sandbox: bool = False
     before: str = ""
     after: str = ""
 
     @classmethod
-    def of(cls, message: AssessedMessage, *, partner_id: UUID, default_charset: str) -> Self:
+    def of(
+        cls, message: AssessedMessage, *, partner_id: UUID, default_charset: str, sandbox: bool = False
+    ) -> Self:
         header = message.header
         kind = (header.message_code, header.trigger_event)
         is_acknowledgement = message.disposition == "acknowledgement"
@@ -84,6 +88,7 @@ class MessageNote:
                 FindingNote(severity=f.severity, code=f.code, location=f.location.path(), text=f.text)
                 for f in message.findings
             ),
+            sandbox=sandbox,
         )
 
     @classmethod

@@ -111,13 +111,14 @@ class MllpServer:
 
     async def _partner_of(self, writer: asyncio.StreamWriter) -> Partner | None:
         if len(self._links) >= self._settings.mllp_connections:
-            return _refused("too-many-connections")
+            REFUSED.labels(reason="too-many-connections").inc()
+            return None
         peer = _address_of(writer)
         directory = self._runtime.get(PartnerDirectory)
         partner = await directory.by_peer(peer, _certificate_names(writer))
         if partner is None:
             log.warning("mllp_stranger", peer=str(peer))
-            return _refused("unknown-peer")
+            REFUSED.labels(reason="unknown-peer").inc()
         return partner
 
     async def _attend(self, link: Link) -> None:
@@ -138,10 +139,6 @@ class MllpServer:
             _, hanging = await asyncio.wait(tasks, timeout=_LAST_ANSWERS_SECONDS)
             for task in hanging:
                 task.cancel()
-
-
-def _refused(reason: str) -> None:
-    REFUSED.labels(reason=reason).inc()
 
 
 def _address_of(writer: asyncio.StreamWriter) -> Address:

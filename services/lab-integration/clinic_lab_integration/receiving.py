@@ -174,7 +174,12 @@ def refuse_for_now(judged: Judged) -> Received:
 
 def _notes(assessment: Assessment, payload: bytes, partner: Partner) -> Sequence[MessageNote]:
     notes = [
-        MessageNote.of(message, partner_id=partner.partner_id, default_charset=partner.default_charset or "")
+        MessageNote.of(
+            message,
+            partner_id=partner.partner_id,
+            default_charset=partner.default_charset or "",
+            sandbox=bool(partner.connection.test_mode),
+        )
         for message in assessment.messages
     ]
     return messages.with_surroundings(notes, payload, assessment.messages) if notes else notes

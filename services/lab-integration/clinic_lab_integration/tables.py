@@ -89,6 +89,14 @@ partner_configuration = Table(
     Column("connection", JSONB, nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
 )
+onboarding_case = Table(
+    "onboarding_case",
+    metadata,
+    Column("partner_id", Uuid, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("message_id", Uuid, nullable=False),
+    Column("passed_at", DateTime(timezone=True), nullable=False),
+)
 lab_order = Table(
     "lab_order",
     metadata,

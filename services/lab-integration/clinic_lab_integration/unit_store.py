@@ -62,6 +62,7 @@ async def add_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
             partner_id=unit.partner_id,
             received_at=unit.received_at,
             interface=unit.interface,
+            decision_reason=unit.decision_reason,
             **_outcome_values(tx, outcome),
         )
     )
