@@ -11,7 +11,19 @@ from clinic_shared.intake_worker import IntakeWorker, Process
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
 
-from clinic_lab_integration import api, consumers, fhir_api, filing, message_api, mllp, onboarding_api
+from clinic_lab_integration import (
+    api,
+    code_map_api,
+    consumers,
+    fhir_api,
+    filing,
+    message_api,
+    mllp,
+    obligation_api,
+    obligations,
+    onboarding_api,
+    worklist_api,
+)
 from clinic_lab_integration.ledger import count_dispositions
 from clinic_lab_integration.measurements import measure_filing
 from clinic_lab_integration.messages import INTERFACES
@@ -39,11 +51,20 @@ def processing(runtime: Runtime) -> Process:
 service = Service(
     name="lab-integration",
     package_dir=Path(__file__).parent,
-    routers=(api.router, message_api.router, fhir_api.router, onboarding_api.router),
+    routers=(
+        api.router,
+        message_api.router,
+        fhir_api.router,
+        onboarding_api.router,
+        worklist_api.router,
+        obligation_api.router,
+        code_map_api.router,
+    ),
     handlers=consumers.handlers,
+    timers=obligations.timers,
     settings=LabSettings,
     startup=(_open_ledger, keep_directory),
     workers=(process_messages,),
     listeners=(mllp.listen,),
-    measurements=(measure_filing,),
+    measurements=(measure_filing, obligations.measure),
 )

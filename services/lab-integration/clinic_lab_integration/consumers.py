@@ -1,5 +1,6 @@
 """Events in: labs, places, people and patients that orders and matching need; and what the chart has filed."""
 
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +10,10 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_lab_integration import filing, store, tables, worklist
+from clinic_lab_integration import candidate_store, filing, obligations, store, tables, worklist
+from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
+from clinic_lab_integration.events import Place
 
 handlers = Handlers("lab-integration")
 
@@ -44,11 +47,25 @@ class PatientIdentifier(BaseModel):
     value: str
 
 
+class PersonName(BaseModel):
+    family: str | None = None
+    given: str | None = None
+    patronymic: str | None = None
+
+
 class Patient(BaseModel):
     patient_id: UUID
     version: int
     status: str
-    identifiers: list[PatientIdentifier] = []
+    name: PersonName | None = None
+    birth_on: date | None = None
+    sex: str | None = None
+    identifiers: list[PatientIdentifier] | None = None
+
+    @property
+    def person(self) -> Person:
+        name = self.name or PersonName()
+        return Person(**name.model_dump(), birth_on=self.birth_on, sex=self.sex)
 
 
 class Appointment(BaseModel):
@@ -65,6 +82,22 @@ class FiledResult(BaseModel):
     group_index: int
     report_index: int
     version: int
+
+
+class Reader(BaseModel):
+    reader_id: UUID
+
+
+class RetractedResultRead(BaseModel):
+    result_id: UUID
+    version: int
+    patient_id: UUID
+    partner_id: UUID
+    lab_order_id: UUID | None
+    practitioner_id: UUID | None
+    centre_id: UUID | None
+    department_id: UUID | None
+    readers: list[Reader]
 
 
 @handlers.on("identity.lab-registered.v1", "identity.lab-changed.v1")
@@ -92,16 +125,15 @@ async def keep_department(tx: Transaction, _: Envelope, department: Department) 
     "identity.staff-member-added.v1", "identity.staff-member-moved.v1", "identity.staff-member-deactivated.v1"
 )
 async def keep_practitioner(tx: Transaction, _: Envelope, staff: StaffMember) -> None:
-    await keep_newer(
-        tx,
-        tables.practitioner,
-        {
-            "practitioner_id": staff.staff_id,
-            "version": staff.version,
-            "department_ids": staff.department_ids,
-            "active": staff.active and staff.practitioner,
-        },
-    )
+    """Results that wait for somebody who has left wait for the next one now."""
+    values: dict[str, Any] = {
+        "practitioner_id": staff.staff_id,
+        "version": staff.version,
+        "department_ids": staff.department_ids,
+        "active": staff.active and staff.practitioner,
+    }
+    if await keep_newer(tx, tables.practitioner, values) and not values["active"]:
+        await obligations.pass_on(tx, staff.staff_id)
 
 
 @handlers.on("patients.patient-registered.v1", "patients.patient-updated.v1")
@@ -111,10 +143,11 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
         "patient_id": patient.patient_id,
         "version": patient.version,
         "active": patient.status != "merged",
+        **candidate_store.columns_of(patient.person),
     }
     if not await keep_newer(tx, tables.patient, values):
         return
-    identifiers = [Identifier(i.authority, i.value) for i in patient.identifiers]
+    identifiers = [Identifier(i.authority, i.value) for i in patient.identifiers or []]
     await store.replace_identifiers(tx, patient.patient_id, identifiers)
     await worklist.match_again(tx, identifiers)
 
@@ -140,3 +173,20 @@ async def close_line(tx: Transaction, _: Envelope, filed: FiledResult) -> None:
         report_index=filed.report_index,
         version=filed.version,
     )
+
+
+@handlers.on("patients.retracted-result-read.v1")
+async def alert_readers(tx: Transaction, _: Envelope, read: RetractedResultRead) -> None:
+    about = obligations.About(
+        result_id=read.result_id,
+        result_version=read.version,
+        patient_id=read.patient_id,
+        partner_id=read.partner_id,
+    )
+    place = Place(
+        lab_order_id=read.lab_order_id,
+        practitioner_id=read.practitioner_id,
+        centre_id=read.centre_id,
+        department_id=read.department_id,
+    )
+    await obligations.alert_readers(tx, about, (r.reader_id for r in read.readers), place=place)

@@ -7,7 +7,7 @@ observation that isn't sent again is not withdrawn (HL7 v2.5.1, table 0085: that
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType
@@ -16,6 +16,7 @@ from uuid import UUID
 from clinic_shared.errors import DomainError
 
 from clinic_lab_integration.hl7 import ResultStatus
+from clinic_lab_integration.meaning import Meaning
 
 PartnerId = NewType("PartnerId", UUID)
 MessageId = NewType("MessageId", UUID)
@@ -50,6 +51,7 @@ class ParkReason(StrEnum):
     AFTER_RETRACTION = "after-retraction"
     NO_RESULTS = "no-results"
     NOT_FOR_PRODUCTION = "not-for-production"
+    UNDONE = "decision-undone"
 
 
 class NotParkedError(DomainError):
@@ -58,6 +60,34 @@ class NotParkedError(DomainError):
     slug = "not-parked"
     title = "This part of the message is not parked"
     fix = "`disposition` says what became of it; read the work-list again."
+
+
+class NotUndoableError(DomainError):
+    """Only a person's own decision can be taken back, while nothing rests on it."""
+
+    slug = "not-undoable"
+    title = "This decision can't be taken back"
+    fix = (
+        "What was matched by its numbers, or told to the laboratory, stays. Where newer messages have changed the"
+        " same report, take their decisions back first."
+    )
+
+
+class PossibleDuplicateError(DomainError):
+    """Somebody who is registered may be meant."""
+
+    slug = "possible-duplicate"
+    title = "This person may be registered already"
+    fix = "Attach the results to one of `candidates`, or send their ids in `not_the_same_as`."
+
+
+class NameMissingError(DomainError):
+    """The laboratory sent no name that somebody could be registered under."""
+
+    slug = "name-missing"
+    title = "The message names nobody"
+    status = 422
+    fix = "Register the patient at the front desk, then attach the results."
 
 
 class OtherPatientError(DomainError):
@@ -105,14 +135,25 @@ class ObservationState:
     observed_at: str | None
     sub_id: str | None
     notes: tuple[str, ...]
+    meaning: Meaning | None = field(default=None, compare=False)
+    """Ours, not the laboratory's: another map makes no other result."""
 
     @property
     def is_critical(self) -> bool:
-        return not _CRITICAL.isdisjoint(self.interpretation) and self.status not in _WITHDRAWN
+        """By the laboratory's flag, or by our panic range of the test."""
+        flagged = not _CRITICAL.isdisjoint(self.interpretation)
+        outside = self.meaning is not None and self.meaning.panic is not None
+        return (flagged or outside) and self.status not in _WITHDRAWN
+
+    def as_written(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "meaning"}
 
     @property
     def is_abnormal(self) -> bool:
-        return not _ABNORMAL.isdisjoint(self.interpretation)
+        return not _ABNORMAL.isdisjoint(self.interpretation) and self.status not in _WITHDRAWN
+
+    def struck(self) -> "ObservationState":
+        return replace(self, value=None, interpretation=(), notes=(), status=_DELETED, meaning=None)
 
     @property
     def tells(self) -> tuple[object, ...]:
@@ -136,18 +177,28 @@ class ReportContent:
     notes: tuple[str, ...] = ()
     conclusion: str | None = None
 
+    def as_written(self) -> dict[str, object]:
+        """Return it as it is stored, without what we make of it."""
+        return {
+            "observations": [o.as_written() for o in self.observations],
+            "notes": list(self.notes),
+            "conclusion": self.conclusion,
+        }
+
     def count(self, *, critical: bool) -> int:
         return sum(o.is_critical if critical else o.is_abnormal for o in self.observations)
 
 
 def merged(known: ReportContent, sent: ReportContent) -> ReportContent:
-    """What holds after `sent`: what it repeats is replaced, what it deletes is gone, the rest stands."""
+    """What holds after `sent`: what it repeats is replaced, the rest stands.
+
+    What it deletes stays as a line that says so, without its value: a reader of the version before must
+    see that something is missing, and what.
+    """
     by_key = dict(_keyed(known.observations))
     for key, observation in _keyed(sent.observations):
-        if observation.status == _DELETED:
-            by_key.pop(key, None)
-        else:
-            by_key[key] = observation
+        is_deleted = observation.status == _DELETED
+        by_key[key] = by_key.get(key, observation).struck() if is_deleted else observation
     return ReportContent(
         observations=tuple(by_key.values()),
         notes=sent.notes or known.notes,
@@ -204,7 +255,11 @@ class ReportVersion:
     @property
     def digest(self) -> str:
         """Equal when nothing that a reader sees differs."""
-        seen = {"status": self.status.value, "reason": self.retraction_reason_code, **asdict(self.content)}
+        seen = {
+            "status": self.status.value,
+            "reason": self.retraction_reason_code,
+            **self.content.as_written(),
+        }
         return hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode()).hexdigest()
 
 

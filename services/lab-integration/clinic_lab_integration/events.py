@@ -7,9 +7,20 @@ from uuid import UUID
 
 from clinic_shared.events import Event, wire_id, wire_instant
 
-from clinic_lab_integration.domain import RETRACTED, ObservationState, ReportVersion, SentReport
+from clinic_lab_integration.candidates import SEXES, Person
+from clinic_lab_integration.domain import (
+    OWN_AUTHORITY,
+    RETRACTED,
+    Identifier,
+    ObservationState,
+    ReportVersion,
+    SentReport,
+)
+from clinic_lab_integration.escalation import ObligationStatus
 from clinic_lab_integration.hl7 import ResultStatus
+from clinic_lab_integration.obligation_store import Obligation
 from clinic_lab_integration.store import LabOrder
+from clinic_lab_integration.unit_store import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +57,41 @@ def order_placed(order: LabOrder) -> Event:
             "placed_at": wire_instant(order.placed_at),
         },
         private={"clinical_note": order.clinical_note},
+    )
+
+
+def patient_requested(
+    patient_id: UUID,
+    person: Person,
+    identifiers: Sequence[Identifier],
+    *,
+    unit: Unit,
+    centre_id: UUID | None,
+    requested_by: UUID,
+    requested_at: datetime,
+) -> Event:
+    """Somebody whom a laboratory names is to be registered under this id."""
+    return Event(
+        type="lab-integration.patient-requested.v1",
+        subject=patient_id,
+        aggregate_version=1,
+        patient_id=patient_id,
+        data={
+            "patient_id": str(patient_id),
+            "version": 1,
+            "partner_id": str(unit.partner_id),
+            "message_id": str(unit.message_id),
+            "group_index": unit.group_index,
+            "centre_id": wire_id(centre_id),
+            "requested_by": str(requested_by),
+            "requested_at": wire_instant(requested_at),
+        },
+        private={
+            "name": {"family": person.family, "given": person.given, "patronymic": person.patronymic},
+            "birth_on": person.birth_on.isoformat() if person.birth_on else None,
+            "sex": SEXES.get(person.sex or "", "unknown"),
+            "identifiers": [asdict(i) for i in identifiers if i.authority != OWN_AUTHORITY],
+        },
     )
 
 
@@ -108,43 +154,50 @@ def _name_for(status: ResultStatus) -> str:
     return "lab-result-received"
 
 
-def critical_raised(
-    obligation_id: UUID,
-    observations: Sequence[ObservationState],
-    *,
-    result_id: UUID,
-    result_version: int,
-    patient_id: UUID,
-    partner_id: UUID,
-    place: Place,
-    raised_at: datetime,
-    acknowledge_by_at: datetime,
-) -> Event:
+def critical_event(obligation: Obligation, observations: Sequence[ObservationState]) -> Event:
+    """CriticalResultRaised, CriticalResultEscalated or CriticalResultAcknowledged, by the status."""
+    o = obligation
     return Event(
-        type="lab-integration.critical-result-raised.v1",
-        subject=obligation_id,
-        aggregate_version=1,
-        patient_id=patient_id,
+        type=f"lab-integration.{_NAME_OF_STEP[o.status]}.v1",
+        subject=o.obligation_id,
+        aggregate_version=o.version,
+        patient_id=o.patient_id,
         data={
-            "obligation_id": str(obligation_id),
-            "version": 1,
-            "status": "open",
-            "result_id": str(result_id),
-            "result_version": result_version,
-            "patient_id": str(patient_id),
-            "partner_id": str(partner_id),
-            "lab_order_id": wire_id(place.lab_order_id),
-            "practitioner_id": wire_id(place.practitioner_id),
-            "centre_id": wire_id(place.centre_id),
-            "department_id": wire_id(place.department_id),
-            "raised_at": wire_instant(raised_at),
-            "acknowledge_by_at": wire_instant(acknowledge_by_at),
+            "obligation_id": str(o.obligation_id),
+            "version": o.version,
+            "status": o.status.value,
+            "result_id": str(o.result_id),
+            "result_version": o.result_version,
+            "patient_id": str(o.patient_id),
+            "partner_id": str(o.partner_id),
+            "lab_order_id": wire_id(o.lab_order_id),
+            "practitioner_id": wire_id(o.practitioner_id),
+            "centre_id": wire_id(o.centre_id),
+            "department_id": wire_id(o.department_id),
+            "raised_at": wire_instant(o.raised_at),
+            "acknowledge_by_at": wire_instant(o.acknowledge_by_at),
+            "owner_role": o.owner_role.value,
+            "owner_id": wire_id(o.owner_id),
+            "due_at": wire_instant(o.due_at),
+            "escalations": o.escalations,
+            "acknowledged_by": wire_id(o.acknowledged_by),
+            "acknowledged_at": wire_instant(o.acknowledged_at),
         },
-        private={"observations": _wire(observations)},
+        private={"observations": _wire(observations), "comment": o.comment},
     )
+
+
+_NAME_OF_STEP = {
+    ObligationStatus.OPEN: "critical-result-raised",
+    ObligationStatus.ESCALATED: "critical-result-escalated",
+    ObligationStatus.ACKNOWLEDGED: "critical-result-acknowledged",
+}
 
 
 def _wire(observations: Sequence[ObservationState]) -> list[dict[str, object]]:
     return [
-        asdict(o) | {"interpretation": list(o.interpretation), "notes": list(o.notes)} for o in observations
+        o.as_written()
+        | {"interpretation": list(o.interpretation), "notes": list(o.notes)}
+        | ({"meaning": asdict(o.meaning)} if o.meaning else {})
+        for o in observations
     ]

@@ -5,7 +5,6 @@ A group is applied only when the chart says so (LabResultFiled); what can't be d
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -16,7 +15,17 @@ from clinic_shared.database import Transaction
 from clinic_shared.intake import Item
 from prometheus_client import Counter
 
-from clinic_lab_integration import matching, messages, onboarding, result_store, store, stored, unit_store
+from clinic_lab_integration import (
+    code_maps,
+    matching,
+    messages,
+    obligations,
+    onboarding,
+    result_store,
+    store,
+    stored,
+    unit_store,
+)
 from clinic_lab_integration.domain import (
     Disposition,
     MessageId,
@@ -26,16 +35,15 @@ from clinic_lab_integration.domain import (
     ResultId,
     SentReport,
     Superseded,
-    new_criticals,
     next_version,
     order_status,
     settled,
 )
-from clinic_lab_integration.events import Place, critical_raised, result_event
+from clinic_lab_integration.events import Place, result_event
 from clinic_lab_integration.matching import Group, Match
 from clinic_lab_integration.measurements import FILING_SECONDS
 from clinic_lab_integration.messages import MessageNote
-from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, LabOrder, Partner
+from clinic_lab_integration.store import LabOrder, Partner
 from clinic_lab_integration.unit_store import Outcome, Unit, UnitReport
 
 log = structlog.get_logger()
@@ -146,7 +154,9 @@ async def file_reports(
     if not group.reports:
         return Outcome(Disposition.PARKED, ParkReason.NO_RESULTS, filing.patient_id)
     reports = {r.report_index: r for r in known if r.disposition is not Disposition.PARKED}
-    decided = [await _file(tx, unit, sent, filing) for sent in group.reports if sent.index not in reports]
+    undecided = [sent for sent in group.reports if sent.index not in reports]
+    understood = await code_maps.understood(tx, unit.partner_id, undecided, message_id=unit.message_id)
+    decided = [await _file(tx, unit, sent, filing) for sent in understood]
     reports |= {report.report_index: report for report in decided}
     parked = [ParkReason(r.reason) for r in decided if r.reason]
     disposition = settled(report.disposition for report in reports.values())
@@ -168,7 +178,7 @@ async def _file(tx: Transaction, unit: Unit, sent: SentReport, filing: Filing) -
         case Parked(reason):
             return UnitReport(report_index=sent.index, disposition=Disposition.PARKED, reason=reason.value)
         case new:
-            await _publish(tx, unit, sent, result_id, known, new, filing)
+            await publish(tx, unit, sent, result_id, known, new, filing)
             return UnitReport(
                 report_index=sent.index,
                 disposition=Disposition.IN_FLIGHT,
@@ -177,7 +187,7 @@ async def _file(tx: Transaction, unit: Unit, sent: SentReport, filing: Filing) -
             )
 
 
-async def _publish(
+async def publish(
     tx: Transaction,
     unit: Unit,
     sent: SentReport,
@@ -187,7 +197,7 @@ async def _publish(
     filing: Filing,
 ) -> None:
     order = filing.order_of(sent)
-    place = await _place_of(tx, order, filing.partner)
+    place = await place_of(tx, order, filing.partner)
     await result_store.add_version(
         tx,
         unit,
@@ -210,7 +220,13 @@ async def _publish(
             place=place,
         )
     )
-    await _raise_criticals(tx, unit, result_id, known, new, place, filing)
+    about = obligations.About(
+        result_id=result_id,
+        result_version=new.version,
+        patient_id=filing.patient_id,
+        partner_id=unit.partner_id,
+    )
+    await obligations.watch(tx, about, known, new, place=place, partner=filing.partner)
     if order is not None:
         results = await store.results_of_order(tx, order.lab_order_id)
         await store.save_order_status(tx, order.lab_order_id, order_status(order.tests, results))
@@ -225,7 +241,7 @@ async def _publish(
     )
 
 
-async def _place_of(tx: Transaction, order: LabOrder | None, partner: Partner | None) -> Place:
+async def place_of(tx: Transaction, order: LabOrder | None, partner: Partner | None) -> Place:
     """Who ordered; of what nobody here ordered, the department that looks after this laboratory."""
     if order is not None:
         return Place(
@@ -239,42 +255,6 @@ async def _place_of(tx: Transaction, order: LabOrder | None, partner: Partner | 
     department = await store.find_department(tx, partner.default_department_id)
     return Place(
         centre_id=department.centre_id if department else None, department_id=partner.default_department_id
-    )
-
-
-async def _raise_criticals(
-    tx: Transaction,
-    unit: Unit,
-    result_id: ResultId,
-    known: ReportVersion,
-    new: ReportVersion,
-    place: Place,
-    filing: Filing,
-) -> None:
-    critical = new_criticals(known, new)
-    if not critical:
-        return
-    seconds = filing.partner.critical_acknowledge_seconds if filing.partner else CRITICAL_ACKNOWLEDGE_SECONDS
-    acknowledge_by_at = tx.now + timedelta(seconds=seconds)
-    obligation_id = await result_store.add_critical(
-        tx,
-        result_id=result_id,
-        result_version=new.version,
-        patient_id=filing.patient_id,
-        acknowledge_by_at=acknowledge_by_at,
-    )
-    tx.emit(
-        critical_raised(
-            obligation_id,
-            critical,
-            result_id=result_id,
-            result_version=new.version,
-            patient_id=filing.patient_id,
-            partner_id=unit.partner_id,
-            place=place,
-            raised_at=tx.now,
-            acknowledge_by_at=acknowledge_by_at,
-        )
     )
 
 

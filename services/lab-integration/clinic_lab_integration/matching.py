@@ -10,7 +10,9 @@ from uuid import UUID
 from clinic_shared.database import Transaction
 
 from clinic_lab_integration import reports, store
+from clinic_lab_integration.candidates import LONGEST_NAME, Person
 from clinic_lab_integration.domain import Identifier, ParkReason, SentReport, match
+from clinic_lab_integration.hl7 import PatientResult
 from clinic_lab_integration.reports import Content
 from clinic_lab_integration.store import LabOrder, Partner
 
@@ -22,6 +24,8 @@ class Group:
     """A patient group, read: `index` counts within the message, from 0."""
 
     index: int
+    person: Person
+    numbers: frozenset[str]
     identifiers: tuple[Identifier, ...]
     reports: tuple[SentReport, ...]
 
@@ -44,6 +48,8 @@ def groups_of(content: Content, partner: Partner | None, *, message_id: UUID) ->
     return [
         Group(
             index=index,
+            person=_person(patient),
+            numbers=frozenset(i.value for i in patient.identifiers),
             identifiers=reports.identifiers(patient, authorities),
             reports=reports.sent_reports(
                 patient, authorities, sent_at=content.sent_at, fallback_key=f"{message_id}:{index}"
@@ -51,6 +57,16 @@ def groups_of(content: Content, partner: Partner | None, *, message_id: UUID) ->
         )
         for index, patient in enumerate(content.report.patients)
     ]
+
+
+def _person(patient: PatientResult) -> Person:
+    return Person(
+        family=patient.family_name[:LONGEST_NAME] or None,
+        given=patient.given_name[:LONGEST_NAME] or None,
+        patronymic=patient.middle_name[:LONGEST_NAME] or None,
+        birth_on=patient.birth_on,
+        sex=patient.sex or None,
+    )
 
 
 @dataclass(frozen=True)

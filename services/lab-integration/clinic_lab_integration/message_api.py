@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
-from clinic_shared.errors import NotFoundError
 from clinic_shared.principal import Principal
 from clinic_shared.routing import (
     PUBLIC,
@@ -44,6 +43,7 @@ from clinic_lab_integration.message_models import (
 )
 from clinic_lab_integration.messages import ANSWER_TYPE, MAX_BODY_BYTES
 from clinic_lab_integration.partners import zone_of
+from clinic_lab_integration.unit_ids import UNIT_ID, read_unit_id
 
 router = ClinicRouter(prefix="/v1/lab", tags=["lab-messages"])
 
@@ -182,7 +182,7 @@ async def get_message(
         return MessageDetail.of_message(await inspection.read_message(tx, message_id, caller=caller))
 
 
-UnitId = Annotated[str, Path(pattern=r"^[0-9a-fA-F-]{36}\.[0-9]{1,6}$", description="`unit_id` of the list")]
+UnitId = Annotated[str, Path(pattern=UNIT_ID, description="`unit_id` of the list")]
 
 
 @router.get("/unmatched", permission=WORK, operation_id="listUnmatchedResults")
@@ -198,21 +198,13 @@ async def list_unmatched(tx: Tx, page: PageQuery) -> Page[WaitingResponse]:
 @router.post("/unmatched/{unit_id}/attach", permission=WORK, operation_id="attachUnmatchedResults")
 async def attach(tx: Tx, caller: Caller, unit_id: UnitId, body: AttachRequest) -> UnitResponse:
     """Say whose results these are. They are on their way to the chart when this answers, not there yet."""
-    return UnitResponse.of(await worklist.attach(tx, _read_unit_id(unit_id), body.patient_id, caller=caller))
+    return UnitResponse.of(await worklist.attach(tx, read_unit_id(unit_id), body.patient_id, caller=caller))
 
 
 @router.post("/unmatched/{unit_id}/discard", permission=WORK, operation_id="discardUnmatchedResults")
 async def discard(tx: Tx, caller: Caller, unit_id: UnitId, body: UnitDiscardRequest) -> UnitResponse:
     """Decide that these results have no effect. They stay visible, with the reason."""
-    return UnitResponse.of(await worklist.discard(tx, _read_unit_id(unit_id), body.reason, caller=caller))
-
-
-def _read_unit_id(unit_id: str) -> tuple[UUID, int]:
-    message_id, _, index = unit_id.rpartition(".")
-    try:
-        return UUID(message_id), int(index)
-    except ValueError:
-        raise NotFoundError from None
+    return UnitResponse.of(await worklist.discard(tx, read_unit_id(unit_id), body.reason, caller=caller))
 
 
 @router.get("/incidents", permission=WORK, operation_id="listLabIncidents")

@@ -45,6 +45,7 @@ class UnitResponse(BaseModel):
     patient_id: UUID | None
     decided_by: UUID | None
     decision_reason: str | None
+    note: str | None
     reports: list[ReportDisposition]
 
     @classmethod
@@ -58,6 +59,7 @@ class UnitResponse(BaseModel):
             patient_id=unit.patient_id if show_patient else None,
             decided_by=unit.decided_by,
             decision_reason=unit.decision_reason,
+            note=unit.note if show_patient else None,
             reports=[ReportDisposition.of(report) for report in reports],
         )
 
@@ -145,6 +147,7 @@ class WaitingResponse(BaseModel):
     control_id: str
     received_at: datetime
     reason: str | None
+    note: str | None
     family_name: str
     given_name: str
     middle_name: str
@@ -164,6 +167,7 @@ class WaitingResponse(BaseModel):
             control_id=waiting.control_id,
             received_at=unit.received_at,
             reason=unit.reason,
+            note=unit.note,
             family_name=patient.family_name,
             given_name=patient.given_name,
             middle_name=patient.middle_name,

@@ -29,10 +29,11 @@ from clinic_lab_integration.hl7 import (
     read_report,
 )
 from clinic_lab_integration.hl7.datatypes import Code, EntityIdentifier, PatientIdentifier, read_timestamp
+from clinic_lab_integration.meaning import LOINC, Meaning
 
 # HL7 table 0396 to the URIs that FHIR R4 names code systems by.
 _SYSTEMS = {
-    "LN": "http://loinc.org",
+    "LN": LOINC,
     "SCT": "http://snomed.info/sct",
     "I10": "http://hl7.org/fhir/sid/icd-10",
     "UCUM": "http://unitsofmeasure.org",
@@ -199,7 +200,14 @@ def _observation(observation: Observation, order_observed_at: datetime | None) -
         observed_at=wire_instant(observation.observed_at.at or order_observed_at),
         sub_id=observation.sub_id or None,
         notes=tuple(note for note in observation.notes if note),
+        meaning=_standard(observation.code),
     )
+
+
+def _standard(code: Code) -> Meaning | None:
+    """What the laboratory says in LOINC, in either of the two codes that it may give."""
+    found = next((c for c in code.codings if _SYSTEMS.get(c.system) == LOINC and c.code), None)
+    return Meaning(code=found.code, display=found.display or None) if found else None
 
 
 def _coding(code: Code) -> tuple[str | None, str | None, str | None]:

@@ -1,4 +1,4 @@
-"""The queries of results: a report by its key, its versions, and the obligations that critical values raise."""
+"""The queries of results: a report by its key, and its versions."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +19,8 @@ from clinic_lab_integration.domain import (
     SentReport,
 )
 from clinic_lab_integration.hl7 import ResultStatus
-from clinic_lab_integration.tables import critical_result, lab_result, lab_result_version
+from clinic_lab_integration.meaning import Meaning
+from clinic_lab_integration.tables import lab_result, lab_result_version
 from clinic_lab_integration.unit_store import Unit
 
 
@@ -92,7 +93,8 @@ async def add_version(
             observation_count=len(new.content.observations),
             abnormal_count=new.content.count(critical=False),
             critical_count=new.content.count(critical=True),
-            content=asdict(new.content),
+            content=new.content.as_written(),
+            meanings=[asdict(o.meaning) if o.meaning else None for o in new.content.observations],
         )
     )
 
@@ -109,7 +111,7 @@ async def list_results(
     tx: Transaction, patient_id: UUID, *, after: UUID | None, limit: int
 ) -> Sequence[Row[Any]]:
     """Return the newest version of each of a patient's reports, without what it says."""
-    columns = [c for c in lab_result_version.columns if c.name not in {"content", "sent_at"}]
+    columns = [c for c in lab_result_version.columns if c.name not in {"content", "meanings", "sent_at"}]
     statement = (
         select(*columns, lab_result.c.patient_id, lab_result.c.partner_id, lab_result.c.lab_order_id)
         .join(
@@ -126,28 +128,14 @@ async def list_results(
     return await tx.fetch_all(statement)
 
 
-async def add_critical(
-    tx: Transaction,
-    *,
-    result_id: UUID,
-    result_version: int,
-    patient_id: UUID,
-    acknowledge_by_at: datetime,
-) -> UUID:
-    obligation_id = uuid7()
-    await tx.execute(
-        insert(critical_result).values(
-            obligation_id=obligation_id,
-            version=1,
-            status="open",
-            result_id=result_id,
-            result_version=result_version,
-            patient_id=patient_id,
-            raised_at=tx.now,
-            acknowledge_by_at=acknowledge_by_at,
+async def find_content(tx: Transaction, result_id: UUID, version: int) -> ReportContent:
+    """What a version says; empty after an erasure."""
+    row = await tx.fetch_one(
+        select(lab_result_version.c.content, lab_result_version.c.meanings).where(
+            lab_result_version.c.result_id == result_id, lab_result_version.c.version == version
         )
     )
-    return obligation_id
+    return ReportContent() if row is None else _content(row)
 
 
 def _version(row: Row[Any]) -> ReportVersion:
@@ -158,18 +146,22 @@ def _version(row: Row[Any]) -> ReportVersion:
         collected_at=row.collected_at,
         reported_at=row.reported_at,
         sent_at=row.sent_at,
-        content=_content(row.content or {}),
+        content=_content(row),
     )
 
 
-def _content(document: dict[str, Any]) -> ReportContent:
-    """Empty after an erasure."""
+def _content(row: Row[Any]) -> ReportContent:
+    """Empty after an erasure; without meanings where the release before has written it."""
+    document = row.content or {}
+    observations = document.get("observations", [])
+    meanings = row.meanings or [None] * len(observations)
     return ReportContent(
         observations=tuple(
             ObservationState(
-                **{**o, "interpretation": tuple(o["interpretation"]), "notes": tuple(o["notes"])}
+                **{**o, "interpretation": tuple(o["interpretation"]), "notes": tuple(o["notes"])},
+                meaning=Meaning(**meaning) if meaning else None,
             )
-            for o in document.get("observations", [])
+            for o, meaning in zip(observations, meanings, strict=True)
         ),
         notes=tuple(document.get("notes", [])),
         conclusion=document.get("conclusion"),

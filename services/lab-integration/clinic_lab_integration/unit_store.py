@@ -29,6 +29,9 @@ class Unit:
     interface: str = "hl7"
     decided_by: UUID | None = None
     decision_reason: str | None = None
+    note: str | None = None
+    noted_by: UUID | None = None
+    noted_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +82,7 @@ async def lock_unit(tx: Transaction, message_id: UUID, group_index: int) -> Unit
 
 
 async def settle_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
-    await tx.execute(
-        update(lab_unit)
-        .where(lab_unit.c.message_id == unit.message_id, lab_unit.c.group_index == unit.group_index)
-        .values(_outcome_values(tx, outcome))
-    )
+    await _change(tx, unit, **_outcome_values(tx, outcome))
     await save_reports(tx, unit, outcome.reports)
 
 
@@ -96,11 +95,21 @@ def _outcome_values(tx: Transaction, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-async def note_decision(tx: Transaction, unit: Unit, *, decided_by: UUID, reason: str | None = None) -> None:
+async def note_decision(
+    tx: Transaction, unit: Unit, *, decided_by: UUID | None, reason: str | None = None
+) -> None:
+    await _change(tx, unit, decided_by=decided_by, decision_reason=reason)
+
+
+async def note(tx: Transaction, unit: Unit, text: str, *, noted_by: UUID) -> None:
+    await _change(tx, unit, note=text, noted_by=noted_by, noted_at=tx.now)
+
+
+async def _change(tx: Transaction, unit: Unit, **values: Any) -> None:
     await tx.execute(
         update(lab_unit)
         .where(lab_unit.c.message_id == unit.message_id, lab_unit.c.group_index == unit.group_index)
-        .values(decided_by=decided_by, decision_reason=reason)
+        .values(**values)
     )
 
 
@@ -269,4 +278,7 @@ def _unit(row: Row[Any]) -> Unit:
         received_at=row.received_at,
         decided_by=row.decided_by,
         decision_reason=row.decision_reason,
+        note=row.note,
+        noted_by=row.noted_by,
+        noted_at=row.noted_at,
     )

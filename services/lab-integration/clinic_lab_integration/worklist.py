@@ -1,28 +1,35 @@
 """What waits for a person, or for a patient or an order to appear: matched again, attached or discarded."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import NotFoundError, ReferenceNotYetKnownError
+from clinic_shared.errors import ForbiddenError, NotFoundError, ReferenceNotYetKnownError
+from clinic_shared.ids import uuid7
 from clinic_shared.intake import intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
-from clinic_lab_integration import filing, matching, store, stored, unit_store
+from clinic_lab_integration import candidate_store, filing, matching, store, stored, unit_store
+from clinic_lab_integration.candidates import Candidate, rank
 from clinic_lab_integration.domain import (
     Disposition,
     Identifier,
+    NameMissingError,
     NotParkedError,
     OtherPatientError,
     ParkReason,
+    PossibleDuplicateError,
 )
+from clinic_lab_integration.events import patient_requested
 from clinic_lab_integration.filing import Filing
 from clinic_lab_integration.matching import Group, Match
 from clinic_lab_integration.messages import MessageNote
 from clinic_lab_integration.unit_store import Outcome, Unit
+
+REGISTER = "patients.register"
 
 
 async def match_again(tx: Transaction, keys: Sequence[Identifier]) -> int:
@@ -52,7 +59,7 @@ async def attach(tx: Transaction, unit_id: tuple[UUID, int], patient_id: UUID, *
     found = await matching.match_group(tx, unit.partner_id, group)
     await _file(tx, unit, group, found, patient_id=patient_id, decided=True)
     _audit(tx, unit, patient_id, "attached")
-    return await _current(tx, unit_id)
+    return await current(tx, unit_id)
 
 
 async def discard(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, caller: Principal) -> Unit:
@@ -62,7 +69,94 @@ async def discard(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, ca
     await unit_store.note_decision(tx, unit, decided_by=caller.subject, reason=reason)
     await unit_store.settle_unit(tx, unit, Outcome(Disposition.DISCARDED, patient_id=unit.patient_id))
     _audit(tx, unit, unit.patient_id, "discarded")
-    return await _current(tx, unit_id)
+    return await current(tx, unit_id)
+
+
+async def reject(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, caller: Principal) -> Unit:
+    """A person refuses a group: the laboratory has to send it otherwise. It reads why at the message."""
+    unit = await _parked(tx, unit_id)
+    await unit_store.want_nothing(tx, unit)
+    await unit_store.note_decision(tx, unit, decided_by=caller.subject, reason=reason)
+    await unit_store.settle_unit(
+        tx, unit, Outcome(Disposition.REJECTED, "rejected-by-a-person", patient_id=unit.patient_id)
+    )
+    _audit(tx, unit, unit.patient_id, "rejected")
+    return await current(tx, unit_id)
+
+
+async def leave_with_note(
+    tx: Transaction, unit_id: tuple[UUID, int], text: str, *, caller: Principal
+) -> Unit:
+    """A person has looked at it and says what it waits for."""
+    unit = await _parked(tx, unit_id)
+    await unit_store.note(tx, unit, text, noted_by=caller.subject)
+    _audit(tx, unit, unit.patient_id, "noted")
+    return await current(tx, unit_id)
+
+
+async def list_candidates(tx: Transaction, unit_id: tuple[UUID, int]) -> list[Candidate]:
+    """Return whom a parked group may be about, the likeliest first, with the reasons."""
+    unit = await _parked(tx, unit_id)
+    found = await _candidates(tx, await read_group(tx, unit))
+    for candidate in found:
+        tx.audit(
+            AuditEntry(
+                action=Action.READ,
+                resource_type="Patient",
+                resource_id=candidate.patient_id,
+                patient_id=candidate.patient_id,
+                details={"as": "candidate"},
+            )
+        )
+    return found
+
+
+async def _candidates(tx: Transaction, group: Group) -> list[Candidate]:
+    known = await candidate_store.find_known(
+        tx,
+        group.person,
+        identifiers=group.identifiers,
+        numbers=group.numbers,
+        order_numbers=group.order_numbers,
+    )
+    return rank(group.person, known)
+
+
+async def create_patient(
+    tx: Transaction, unit_id: tuple[UUID, int], *, not_the_same_as: Collection[UUID], caller: Principal
+) -> Unit:
+    """Let the registry register whom the laboratory names, and attach the group to them.
+
+    The registry does so when it hears of it, under the id that is given here. Raises PossibleDuplicateError
+    while somebody who is likely meant isn't ruled out, NameMissingError.
+    """
+    if not caller.may(REGISTER):
+        raise ForbiddenError("Your roles don't include this action.", permission=REGISTER)
+    unit = await _parked(tx, unit_id)
+    group = await read_group(tx, unit)
+    if not group.person.family_key:
+        raise NameMissingError
+    # Nobody comes in unseen between the look for candidates and the commit.
+    await store.lock_matching(tx, alone=True)
+    likely = [c for c in await _candidates(tx, group) if c.is_likely and c.patient_id not in not_the_same_as]
+    if likely:
+        raise PossibleDuplicateError(candidates=[str(c.patient_id) for c in likely])
+    patient_id = uuid7()
+    await candidate_store.add_requested(tx, patient_id, group.person)
+    partner = await store.find_partner(tx, unit.partner_id)
+    place = await filing.place_of(tx, None, partner)
+    tx.emit(
+        patient_requested(
+            patient_id,
+            group.person,
+            group.identifiers,
+            unit=unit,
+            centre_id=place.centre_id,
+            requested_by=caller.subject,
+            requested_at=tx.now,
+        )
+    )
+    return await attach(tx, unit_id, patient_id, caller=caller)
 
 
 async def read_group(tx: Transaction, unit: Unit) -> Group:
@@ -104,7 +198,7 @@ async def _parked(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
     return unit
 
 
-async def _current(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
+async def current(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:
     unit = await unit_store.lock_unit(tx, *unit_id)
     if unit is None:
         raise NotFoundError

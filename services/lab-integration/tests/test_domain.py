@@ -94,10 +94,12 @@ class TestMerging:
         newer = ReportContent(observations=(observation("B", "3"),))
         assert [o.value for o in merged(known, newer).observations] == ["1", "3"]
 
-    def test_what_is_deleted_is_gone(self):
+    def test_what_is_deleted_stays_as_a_line_without_its_value(self):
         known = ReportContent(observations=(observation("A", "1"), observation("B", "2")))
         newer = ReportContent(observations=(observation("B", "2", status="D"),))
-        assert [o.code for o in merged(known, newer).observations] == ["A"]
+        after = merged(known, newer)
+        assert [(o.code, o.value, o.status) for o in after.observations][1:] == [("B", None, "D")]
+        assert merged(after, newer) == after
 
     def test_the_second_of_two_alike_is_replaced_by_the_second(self):
         known = ReportContent(observations=(observation("A", "1"), observation("A", "2")))

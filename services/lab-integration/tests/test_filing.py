@@ -183,7 +183,7 @@ async def test_a_critical_value_raises_one_obligation_through_all_versions(lab: 
     assert (raised.data["patient_id"], raised.data["result_version"]) == (str(patient_id), 1)
     assert raised.data["practitioner_id"] == order["practitioner_id"]
     assert raised.private["observations"][0]["value"] == "40"
-    assert len(await lab.rows(tables.critical_result)) == 1
+    assert len(await lab.rows(tables.obligation)) == 1
 
 
 async def test_results_nobody_ordered_belong_to_the_department_that_looks_after_the_laboratory(

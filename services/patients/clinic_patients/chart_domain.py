@@ -1,10 +1,10 @@
 """The chart's rules, pure. What stands in a chart is amended by newer versions, never overwritten."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from clinic_shared.errors import DomainError, InvalidRequestError
@@ -149,7 +149,7 @@ class Consent:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One line of a lab report; every value stands as the lab wrote it."""
+    """One line of a lab report; every value stands as the lab wrote it, and what it means beside it."""
 
     code: str | None
     system: str | None
@@ -163,8 +163,15 @@ class Observation:
     observed_at: datetime | None
     sub_id: str | None
     notes: tuple[str, ...]
+    meaning: Mapping[str, Any] | None = None
+
+    @property
+    def identity(self) -> tuple[str | None, str | None, str | None]:
+        return (self.code, self.system, self.sub_id)
 
 
+_POSTED_IN_ERROR = "W"
+"""OBX-11, HL7 table 0085: "post original as wrong, e.g. transmitted for wrong patient"."""
 RETRACTED = "entered-in-error"
 RELEASED_STATUSES = ("final", "amended", "corrected", "cancelled", RETRACTED)
 """FHIR R4 DiagnosticReport.status that a patient sees; earlier ones are for those who judge them."""
@@ -212,6 +219,18 @@ class ResultVersion:
     def line(self) -> tuple[UUID, int, int]:
         """Which line of the lab's ledger this came from: message, patient group, report."""
         return (self.message_id, self.group_index, self.report_index)
+
+    def withdraws(self, before: "ResultVersion | None") -> bool:
+        """Tell whether something that stood in this chart must not be relied on any more."""
+        if self.status in {RETRACTED, "cancelled"}:
+            return before is None or before.status != self.status
+        wrong = {line.identity for line in self.observations if line.status == _POSTED_IN_ERROR}
+        known = (
+            {line.identity for line in before.observations if line.status == _POSTED_IN_ERROR}
+            if before
+            else set()
+        )
+        return bool(wrong - known)
 
     def contradicts(self, other: "ResultVersion") -> bool:
         """Tell whether the same version says something else; after an erasure one may say less."""

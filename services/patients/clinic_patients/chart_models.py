@@ -227,8 +227,19 @@ class ConsentWithHistory(ConsentResponse):
     history: list[ConsentStatement]
 
 
+class ObservationMeaning(BaseModel):
+    """What we make of it: LOINC and UCUM; `value` where it was converted; `panic` outside our range of the test."""
+
+    code: str | None = None
+    display: str | None = None
+    units: str | None = None
+    value: str | None = None
+    panic: str | None = None
+    map_version: int | None = None
+
+
 class ObservationResponse(BaseModel):
-    """Values stand as the lab wrote them, as text."""
+    """Values stand as the lab wrote them, as text; `meaning` is ours."""
 
     code: str | None
     system: str | None
@@ -242,6 +253,7 @@ class ObservationResponse(BaseModel):
     observed_at: datetime | None
     sub_id: str | None
     notes: list[str]
+    meaning: ObservationMeaning | None
 
     @classmethod
     def of(cls, observation: Observation) -> "ObservationResponse":

@@ -1,7 +1,7 @@
 """Events in: lab results to file, everybody's events for the timeline, what is known of identity."""
 
-from datetime import datetime
-from typing import Annotated
+from datetime import date, datetime
+from typing import Annotated, Any
 from uuid import UUID
 
 from clinic_shared.consumer import Handlers
@@ -10,13 +10,15 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel, BeforeValidator
 
-from clinic_patients import chart_store, results, tables
+from clinic_patients import chart_store, registry, results, tables
 from clinic_patients.chart_domain import (
     EntryKind,
     Observation,
     ResultVersion,
     TimelineEntry,
 )
+from clinic_patients.domain import Identifier, PersonName, Sex, is_plausible_birth
+from clinic_patients.settings import RegistrySettings
 
 handlers = Handlers("patients")
 
@@ -102,6 +104,55 @@ async def keep_staff_member(tx: Transaction, _: Envelope, member: StaffMember) -
     )
 
 
+# -- who is to be registered
+
+
+class RequestedName(BaseModel):
+    family: str | None = None
+    given: str | None = None
+    patronymic: str | None = None
+
+
+class RequestedIdentifier(BaseModel):
+    authority: str
+    value: str
+
+
+class RequestedPatient(BaseModel):
+    patient_id: UUID
+    centre_id: UUID | None
+    name: RequestedName | None = None
+    birth_on: date | None = None
+    sex: Sex | None = None
+    identifiers: list[RequestedIdentifier] | None = None
+
+    def demographics(self, now: datetime) -> registry.Demographics:
+        """What a laboratory writes is taken as far as it can be true."""
+        name = self.name or RequestedName()
+        return registry.Demographics(
+            name=PersonName(family=name.family or "", given=name.given, patronymic=name.patronymic),
+            birth_on=self.birth_on if is_plausible_birth(self.birth_on, now=now) else None,
+            sex=self.sex or Sex.UNKNOWN,
+            phones=(),
+            emails=(),
+            language=None,
+            identifiers=tuple(
+                Identifier(authority=i.authority, type=None, value=i.value) for i in self.identifiers or []
+            ),
+        )
+
+
+@handlers.on("lab-integration.patient-requested.v1")
+async def register_requested(tx: Transaction, _: Envelope, requested: RequestedPatient) -> None:
+    await registry.register_requested(
+        tx,
+        requested.patient_id,
+        requested.demographics(tx.now),
+        centre_id=requested.centre_id,
+        settings=RegistrySettings(),
+    )
+
+
 # -- lab results
 
 
@@ -124,6 +175,7 @@ class ObservationPayload(BaseModel):
     observed_at: datetime | None
     sub_id: str | None
     notes: Texts
+    meaning: dict[str, Any] | None = None
 
 
 class LabResult(BaseModel):

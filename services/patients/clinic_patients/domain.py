@@ -7,8 +7,9 @@ from typing import ClassVar, NewType
 from uuid import UUID
 
 from clinic_shared.errors import DomainError, InvalidRequestError
+from clinic_shared.folding import name_words
 
-from clinic_patients.names import birth_term, identifier_term, name_words, phone_term
+from clinic_patients.names import birth_term, identifier_term, phone_term
 
 PatientId = NewType("PatientId", UUID)
 
@@ -155,9 +156,12 @@ class Patient:
 
 def check_birth(birth_on: date | None, *, now: datetime) -> None:
     """Refuse a birth in the future (anywhere on Earth) or before living memory. Raises BirthDateError."""
-    tomorrow = (now + timedelta(days=1)).date()
-    if birth_on is not None and not OLDEST_BIRTH <= birth_on <= tomorrow:
+    if not is_plausible_birth(birth_on, now=now):
         raise BirthDateError
+
+
+def is_plausible_birth(birth_on: date | None, *, now: datetime) -> bool:
+    return birth_on is None or OLDEST_BIRTH <= birth_on <= (now + timedelta(days=1)).date()
 
 
 def record_number(serial: int) -> str:

@@ -1,5 +1,6 @@
 """Events out: each carries the aggregate's resulting state (contracts/events/patients)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from clinic_patients.chart_domain import (
     ResultVersion,
 )
 from clinic_patients.domain import Patient
+from clinic_patients.readings import Reading
 
 
 def patient_event(name: str, patient: Patient) -> Event:
@@ -135,6 +137,35 @@ def result_filed_event(result: ResultVersion) -> Event:
             "centre_id": wire_id(r.centre_id),
             "department_id": wire_id(r.department_id),
             "filed_at": wire_instant(r.filed_at),
+        },
+    )
+
+
+def retracted_result_read_event(result: ResultVersion, readers: Sequence[Reading]) -> Event:
+    """Names those who have read an earlier version of what is withdrawn now."""
+    r = result
+    return _chart_event(
+        "retracted-result-read",
+        r.result_id,
+        r.version,
+        r.patient_id,
+        data={
+            "result_id": str(r.result_id),
+            "status": r.status,
+            "partner_id": str(r.partner_id),
+            "lab_order_id": wire_id(r.lab_order_id),
+            "practitioner_id": wire_id(r.practitioner_id),
+            "centre_id": wire_id(r.centre_id),
+            "department_id": wire_id(r.department_id),
+            "retraction_reason_code": r.retraction_reason_code,
+            "readers": [
+                {
+                    "reader_id": str(reading.reader_id),
+                    "version": reading.version,
+                    "read_at": wire_instant(reading.read_at),
+                }
+                for reading in readers
+            ],
         },
     )
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ForbiddenError, InvalidRequestError, NotFoundError, ReferenceNotYetKnownError
+from clinic_shared.folding import name_words
 from clinic_shared.ids import uuid7
 from clinic_shared.paging import InvalidCursorError
 from clinic_shared.principal import Principal
@@ -27,9 +28,9 @@ from clinic_patients.domain import (
     record_number,
 )
 from clinic_patients.events import patient_event
-from clinic_patients.names import birth_term, identifier_term, name_words, phone_term, words_to_match
+from clinic_patients.names import birth_term, identifier_term, phone_term, words_to_match
 from clinic_patients.phones import NotAPhoneError, to_e164
-from clinic_patients.settings import PatientsSettings
+from clinic_patients.settings import PatientsSettings, RegistrySettings
 from clinic_patients.store import TermRange
 
 REGISTRAR_SCOPE = "patients.register"
@@ -72,11 +73,7 @@ async def register_patient(
     check_birth(demographics.birth_on, now=tx.now)
     if any(i.authority == settings.mrn_authority for i in demographics.identifiers):
         raise AuthorityReservedError(authority=settings.mrn_authority)
-    own_number = Identifier(
-        authority=settings.mrn_authority,
-        type=RECORD_NUMBER_TYPE,
-        value=record_number(await store.next_record_number(tx)),
-    )
+    own_number = await _own_number(tx, settings)
     patient = Patient(
         patient_id=PatientId(uuid7()),
         version=1,
@@ -96,6 +93,54 @@ async def register_patient(
     tx.emit(patient_event("patient-registered", patient))
     _audit(tx, Action.CREATE, patient)
     return patient
+
+
+async def _own_number(tx: Transaction, settings: RegistrySettings) -> Identifier:
+    return Identifier(
+        authority=settings.mrn_authority,
+        type=RECORD_NUMBER_TYPE,
+        value=record_number(await store.next_record_number(tx)),
+    )
+
+
+async def register_requested(
+    tx: Transaction,
+    patient_id: UUID,
+    demographics: Demographics,
+    *,
+    centre_id: UUID | None,
+    settings: RegistrySettings,
+) -> None:
+    """Register somebody under an id that results are attached to already. Asked again, it changes nothing.
+
+    Whoever asked has ruled duplicates out with what they knew. An identifier that another patient has all the
+    same is left to them: the results are somewhere, and two records that are one can be merged.
+    """
+    if await store.lock_patient(tx, patient_id) is not None:
+        return
+    wanted = [i for i in demographics.identifiers if i.authority != settings.mrn_authority]
+    taken = await store.taken_identifiers(tx, wanted)
+    own_number = await _own_number(tx, settings)
+    free = tuple(i for i in wanted if i.key not in taken)
+    patient = Patient(
+        patient_id=PatientId(patient_id),
+        version=1,
+        status=PatientStatus.ACTIVE,
+        centre_id=centre_id,
+        name=demographics.name,
+        birth_on=demographics.birth_on,
+        sex=demographics.sex,
+        phones=(),
+        emails=(),
+        language=None,
+        identifiers=(own_number, *free),
+        registered_at=tx.now,
+        updated_at=tx.now,
+    )
+    await store.keep_stub(tx, patient_id)
+    _refuse_taken(free, await store.save_patient(tx, patient))
+    tx.emit(patient_event("patient-registered", patient))
+    _audit(tx, Action.CREATE, patient)
 
 
 async def change_patient(

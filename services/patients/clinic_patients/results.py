@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -10,7 +11,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError
 from clinic_shared.principal import Principal
 
-from clinic_patients import chart_store, store
+from clinic_patients import chart_store, readings, store
 from clinic_patients.chart_domain import (
     RELEASED_STATUSES,
     RETRACTED,
@@ -19,7 +20,7 @@ from clinic_patients.chart_domain import (
     ResultVersionConflictError,
     TimelineEntry,
 )
-from clinic_patients.events import result_filed_event
+from clinic_patients.events import result_filed_event, retracted_result_read_event
 
 log = structlog.get_logger()
 
@@ -34,6 +35,7 @@ async def file_result(tx: Transaction, result: ResultVersion) -> None:
         log.warning("result_for_unregistered_patient", patient_id=result.patient_id)
     if await chart_store.add_result_version(tx, result):
         await chart_store.keep_entry(tx, _entry(result))
+        await _tell_readers(tx, result)
         tx.audit(
             AuditEntry(
                 action=Action.CREATE,
@@ -46,6 +48,18 @@ async def file_result(tx: Transaction, result: ResultVersion) -> None:
     elif await _is_settled(tx, result):
         return
     tx.emit(result_filed_event(result))
+
+
+async def _tell_readers(tx: Transaction, result: ResultVersion) -> None:
+    """Name those who have read what is withdrawn now, so that somebody makes sure that they know."""
+    if result.version == 1 or not result.withdraws(
+        await chart_store.find_result_version(tx, result.result_id, result.version - 1)
+    ):
+        return
+    await readings.lock(tx, result.patient_id, alone=True)
+    readers = await readings.before(tx, result)
+    if readers:
+        tx.emit(retracted_result_read_event(result, readers))
 
 
 async def _is_settled(tx: Transaction, result: ResultVersion) -> bool:
@@ -69,12 +83,16 @@ async def list_results(
         raise NotFoundError
     tx.audit(AuditEntry(action=Action.READ, resource_type="DiagnosticReport", patient_id=patient_id))
     statuses = RELEASED_STATUSES if caller.kind == "patient" else None
+    if caller.kind == "staff":
+        await readings.lock(tx, patient_id, alone=False)
     result_ids = await chart_store.list_result_ids(
         tx, patient_id, statuses=statuses, after=after, limit=limit
     )
     versions: defaultdict[UUID, list[ResultVersion]] = defaultdict(list)
     for version in await chart_store.list_result_versions(tx, patient_id, result_ids, statuses=statuses):
         versions[version.result_id].append(version)
+    if caller.kind == "staff":
+        await readings.note(tx, caller.subject, chain.from_iterable(versions.values()))
     shown = [versions[result_id] for result_id in result_ids]
     return [[_for_the_patient(of_one[0])] for of_one in shown] if caller.kind == "patient" else shown
 

@@ -104,6 +104,19 @@ async def _add_identifiers(tx: Transaction, owner: Patient) -> list[Identifier]:
     return [identifier for identifier in owner.identifiers if identifier.key not in kept]
 
 
+async def taken_identifiers(tx: Transaction, wanted: Sequence[Identifier]) -> set[tuple[str, str]]:
+    """Return those of these identifiers that a patient has, as (authority, value)."""
+    if not wanted:
+        return set()
+    columns = patient_identifier.c
+    rows = await tx.fetch_all(
+        select(columns.authority, columns.value).where(
+            tuple_(columns.authority, columns.value).in_([i.key for i in wanted]), columns.in_force
+        )
+    )
+    return {(row.authority, row.value) for row in rows}
+
+
 def _identifier_rows(owner: Patient) -> list[dict[str, Any]]:
     return [
         {

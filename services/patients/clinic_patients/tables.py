@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
 record_number = Sequence("record_number", metadata=metadata)
@@ -206,6 +207,15 @@ observation = Table(
     Column("observed_at", _INSTANT),
     Column("sub_id", Text),
     Column("notes", ARRAY(Text), nullable=False),
+    Column("meaning", JSONB(none_as_null=True)),
+)
+result_reading = Table(
+    "result_reading",
+    metadata,
+    Column("result_id", Uuid, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("reader_id", Uuid, primary_key=True),
+    Column("read_at", _INSTANT, nullable=False),
 )
 timeline_entry = Table(
     "timeline_entry",

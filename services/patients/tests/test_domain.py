@@ -27,9 +27,10 @@ from clinic_patients.domain import (
     check_birth,
     record_number,
 )
-from clinic_patients.names import fold, identifier_term, name_words, words_to_match
+from clinic_patients.names import identifier_term, words_to_match
 from clinic_patients.phones import NotAPhoneError, to_e164
 from clinic_shared import contracts
+from clinic_shared.folding import fold, name_words
 from hypothesis import given
 from hypothesis import strategies as st
 

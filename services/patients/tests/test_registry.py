@@ -3,6 +3,7 @@
 import asyncio
 
 from clinic_patients import tables
+from clinic_shared import contracts
 from clinic_shared.ids import uuid7
 
 from .conftest import Clinic
@@ -209,3 +210,30 @@ async def test_a_patient_who_is_not_there_is_not_found(clinic: Clinic) -> None:
 
 def change_of(person: dict[str, object], **changes: object) -> dict[str, object]:
     return {name: value for name, value in person.items() if name != "centre_id"} | changes
+
+
+async def test_whom_a_laboratory_names_is_registered_under_the_id_that_results_have(clinic: Clinic) -> None:
+    patient_id = str(uuid7())
+    await clinic.lab_result("received", patient_id=patient_id)
+    example = contracts.examples("lab-integration.patient-requested.v1")[0]
+    data = example["data"] | {"patient_id": patient_id, "centre_id": str(clinic.centre_id)}
+    for _ in range(2):
+        await clinic.patients.deliver("lab-integration.patient-requested.v1", data, example["private"])
+    [registered] = await clinic.patients.events("patients.patient-registered.v1")
+    assert str(registered.subject) == patient_id
+    authorities = [i["authority"] for i in registered.private["identifiers"]]
+    assert authorities == ["POLYCLINIC", "TESTLAB"]
+    shown = await clinic.read(f"/v1/patients/{patient_id}", "registrar")
+    assert (shown["name"]["family"], shown["birth_on"]) == ("Testova", "1990-01-02")
+    assert len((await clinic.read(f"/v1/patients/{patient_id}/observations"))["items"]) == 1
+
+
+async def test_a_number_that_another_patient_has_stays_with_them(clinic: Clinic) -> None:
+    taken = {"authority": "TESTLAB", "type": "PI", "value": "T-000009"}
+    await clinic.register(identifiers=[taken])
+    example = contracts.examples("lab-integration.patient-requested.v1")[0]
+    private = example["private"] | {"birth_on": "1799-01-01"}
+    await clinic.patients.deliver("lab-integration.patient-requested.v1", example["data"], private)
+    registered = (await clinic.patients.events("patients.patient-registered.v1"))[-1]
+    assert [i["authority"] for i in registered.private["identifiers"]] == ["POLYCLINIC"]
+    assert registered.private["birth_on"] is None

@@ -30,13 +30,23 @@ async def test_a_result_is_in_the_chart_as_the_lab_wrote_it(clinic: Clinic, anna
     sent = contracts.examples("lab-integration.lab-result-received.v1")[0]
     [result] = await results_of(clinic, anna)
     [version] = result["versions"]
-    assert version["observations"] == sent["private"]["observations"]
+    assert version["observations"] == [o | {"meaning": None} for o in sent["private"]["observations"]]
     assert version["observations"][0]["value"] == "95.10"
     assert version["notes"] == sent["private"]["notes"]
     assert version["report"] == sent["data"]["report"]
     [filed] = await clinic.patients.events(FILED)
     for name in ("result_id", "message_id", "group_index", "report_index", "partner_id", "lab_order_id"):
         assert filed.data[name] == sent["data"][name]
+
+
+async def test_what_it_means_stands_beside_what_the_lab_wrote(clinic: Clinic, anna: str) -> None:
+    [first, *_] = contracts.examples("lab-integration.lab-result-received.v1")[0]["private"]["observations"]
+    meaning = {"code": "718-7", "display": "Hemoglobin", "units": "g/L", "value": "95", "panic": "LL"}
+    said = first | {"meaning": meaning | {"map_version": 3}}
+    for _ in range(2):
+        await clinic.lab_result("received", patient_id=anna, observations=[said])
+    [result] = await results_of(clinic, anna)
+    assert result["versions"][0]["observations"] == [said]
 
 
 async def test_a_result_that_comes_twice_is_filed_and_reported_once(clinic: Clinic, anna: str) -> None:

@@ -289,7 +289,11 @@ def keep_filing(_: Envelope, filed: LabResultFiled) -> list[Kept]:
     return [_first(filed.result_id, Milestone.FILED, filed.filed_at)]
 
 
-@handlers.project("lab-integration.critical-result-raised.v1")
+@handlers.project(
+    "lab-integration.critical-result-raised.v1",
+    "lab-integration.critical-result-escalated.v1",
+    "lab-integration.critical-result-acknowledged.v1",
+)
 def keep_critical_result(envelope: Envelope, raised: CriticalResult) -> list[Kept]:
     return _newest(tables.critical_result_fact, envelope, raised)
 
