@@ -7,7 +7,7 @@ it again needs travels with it.
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 from uuid import UUID
@@ -98,7 +98,8 @@ class MessageNote:
         return cls(**known)
 
     def attributes(self) -> dict[str, Any]:
-        return asdict(self)
+        # Not `asdict`: it copies every value deeply, for each message that somebody waits for.
+        return {**vars(self), "findings": [vars(finding) for finding in self.findings]}
 
     @property
     def is_test(self) -> bool:

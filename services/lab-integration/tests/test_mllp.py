@@ -1,16 +1,27 @@
 """Laboratories over MLLP: who is listened to, what is answered, and when."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from clinic_lab_integration.hl7.framing import BlockReader, frame
-from clinic_lab_integration.mllp import Door, MllpServer
+from clinic_lab_integration.mllp import Door, MllpServer, tls_of
 from clinic_lab_integration.partners import PartnerDirectory
+from clinic_lab_integration.settings import LabSettings
 from clinic_shared.intake import intake_table
+from clinic_shared.service import Runtime
 from clinic_shared.testing import eventually
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from .conftest import Laboratory
 
@@ -208,3 +219,113 @@ async def test_being_told_to_stop_answers_what_was_read(lab: Laboratory, compose
         assert (await wire.ask(compose()))[1] == "MSA|AA|MSG-1"
     assert await wire.is_closed()
     wire.close()
+
+
+class TestTls:
+    async def test_a_certificate_says_who_connects(self, lab: Laboratory, compose, authority) -> None:
+        await configure(lab, mllp_certificate_names=["lab.example.org"])
+        async with listening(lab, tls=authority.server(lab.lab.runtime)) as server:
+            async with connected(server, ssl=authority.client("lab.example.org")) as wire:
+                assert (await wire.ask(compose()))[1] == "MSA|AA|MSG-1"
+            async with connected(server, ssl=authority.client("other.example.org")) as wire:
+                assert await wire.is_closed()
+
+    async def test_without_a_certificate_nobody_gets_in(self, lab: Laboratory, authority) -> None:
+        await configure(lab, mllp_peers=["127.0.0.1"])
+        async with listening(lab, tls=authority.server(lab.lab.runtime)) as server:
+            with suppress(ssl.SSLError, ConnectionError):
+                async with connected(server, ssl=authority.client(None)) as wire:
+                    assert await wire.is_closed()
+        assert await kept(lab) == []
+
+    async def test_an_address_may_be_demanded_besides(self, lab: Laboratory, authority) -> None:
+        await configure(lab, mllp_peers=["192.0.2.1"], mllp_certificate_names=["lab.example.org"])
+        async with (
+            listening(lab, tls=authority.server(lab.lab.runtime)) as server,
+            connected(server, ssl=authority.client("lab.example.org")) as wire,
+        ):
+            assert await wire.is_closed()
+
+
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
+class Authority:
+    """Certificates for the test, ours and laboratories'."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test Authority")])
+        self._write("ca", self._sign(self._name, self._key, is_authority=True), self._key)
+
+    def server(self, runtime: Runtime) -> ssl.SSLContext:
+        certificate, key = self._issue("localhost")
+        settings = cast("LabSettings", runtime.settings).model_copy(
+            update={
+                "mllp_certificate_file": certificate,
+                "mllp_key_file": key,
+                "mllp_client_ca_file": self._folder / "ca.pem",
+            }
+        )
+        return tls_of(replace(runtime, settings=settings))
+
+    def client(self, name: str | None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self._folder / "ca.pem"))
+        context.check_hostname = False
+        if name is not None:
+            context.load_cert_chain(*self._issue(name))
+        return context
+
+    def _issue(self, name: str) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        return self._write(name, self._sign(subject, key), key)
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_authority: bool = False
+    ) -> x509.Certificate:
+        now = datetime.now(UTC)
+        usage = dict.fromkeys(_USAGES, False) | {"digital_signature": True, "key_cert_sign": is_authority}
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+        )
+        # What Python 3.13 and later demand of a certificate (VERIFY_X509_STRICT).
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        for extension, critical in (
+            (x509.BasicConstraints(ca=is_authority, path_length=None), True),
+            (x509.KeyUsage(**usage), True),
+            (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+            (issuer, False),
+        ):
+            builder = builder.add_extension(extension, critical=critical)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def _write(
+        self, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    ) -> tuple[Path, Path]:
+        files = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+        files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return files
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
