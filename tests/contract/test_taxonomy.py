@@ -36,6 +36,7 @@ STATUS_OF_AGGREGATE = {
     "invoice_id": "invoice",
     "payment_id": "payment",
     "refund_id": "payment",
+    "receipt_id": "receipt",
 }
 FHIR_STATUSES = {
     "appointment": {

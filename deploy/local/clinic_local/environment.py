@@ -38,6 +38,10 @@ _VENDOR_SECRETS = {
     "postmark-server-token": ("CLINIC_POSTMARK_SERVER_TOKEN",),
     "stripe-secret-key": ("CLINIC_STRIPE_SECRET_KEY", "CLINIC_STRIPE_API_KEY"),
     "stripe-webhook-secret": ("CLINIC_STRIPE_WEBHOOK_SECRET",),
+    "yookassa-secret-key": ("CLINIC_YOOKASSA_SECRET_KEY",),
+    "razorpay-key-secret": ("CLINIC_RAZORPAY_KEY_SECRET",),
+    "razorpay-webhook-secret": ("CLINIC_RAZORPAY_WEBHOOK_SECRET",),
+    "atol-password": ("CLINIC_ATOL_PASSWORD",),
 }
 _SPEAK_TO_VENDORS = {"notifications", "billing"}
 _PREFIXES = {"stripe-secret-key": "sk_test_", "stripe-webhook-secret": "whsec_"}
@@ -186,7 +190,14 @@ class Environments:
             "CLINIC_SMS_BASE_URL": fakes,
             "CLINIC_TWILIO_BASE_URL": fakes,
             "CLINIC_POSTMARK_BASE_URL": fakes,
+            "CLINIC_PAYMENT_PROVIDER": "stripe,yookassa,razorpay",
             "CLINIC_STRIPE_BASE_URL": fakes,
+            "CLINIC_YOOKASSA_BASE_URL": fakes,
+            "CLINIC_YOOKASSA_SHOP_ID": "100001",
+            "CLINIC_RAZORPAY_BASE_URL": fakes,
+            "CLINIC_RAZORPAY_KEY_ID": "rzp_test_fictitious",
+            "CLINIC_ATOL_BASE_URL": fakes,
+            "CLINIC_ATOL_LOGIN": "fictitious-atol-login",
         }
 
 

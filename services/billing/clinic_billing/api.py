@@ -1,13 +1,14 @@
 """HTTP in: prices, invoices, payments, refunds, and what payment providers notified us of."""
 
 from datetime import date
+from typing import cast
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
-from clinic_shared.intake_worker import redrive_item
 from clinic_shared.routing import (
     Caller,
     ClinicRouter,
+    CurrentRuntime,
     Idempotency,
     Page,
     PageQuery,
@@ -15,7 +16,7 @@ from clinic_shared.routing import (
     page_of,
 )
 
-from clinic_billing import invoicing, notification_store, notifications, payments, pricing, store
+from clinic_billing import invoices, invoicing, notification_store, notifications, payments, pricing, store
 from clinic_billing.domain import InvoiceStatus
 from clinic_billing.models import (
     DispositionName,
@@ -31,6 +32,8 @@ from clinic_billing.models import (
     ServiceCode,
     WaitingVisitResponse,
 )
+from clinic_billing.providers.installed import Providers
+from clinic_billing.settings import BillingSettings
 
 router = ClinicRouter(tags=["billing"])
 
@@ -74,7 +77,7 @@ async def list_invoices(
     status: InvoiceStatus | None = None,
 ) -> Page[InvoiceResponse]:
     """List invoices the caller may see: a patient their own, staff those of their places."""
-    found = await invoicing.list_invoices(
+    found = await invoices.list_invoices(
         tx,
         caller=caller,
         patient_id=patient_id,
@@ -99,7 +102,7 @@ async def list_visits_awaiting_price(tx: Tx, caller: Caller, page: PageQuery) ->
 @router.get("/v1/invoices/{invoice_id}", permission="invoices.read", operation_id="getInvoice")
 async def get_invoice(tx: Tx, caller: Caller, invoice_id: UUID) -> InvoiceResponse:
     """Return one invoice with its lines and what is left to pay."""
-    return InvoiceResponse.of(await invoicing.read_invoice(tx, invoice_id, caller=caller))
+    return InvoiceResponse.of(await invoices.read_invoice(tx, invoice_id, caller=caller))
 
 
 @router.post(
@@ -109,12 +112,24 @@ async def get_invoice(tx: Tx, caller: Caller, invoice_id: UUID) -> InvoiceRespon
     status_code=201,
     operation_id="startPayment",
 )
-async def start_payment(tx: Tx, caller: Caller, invoice_id: UUID, body: PaymentRequest) -> PaymentResponse:
+async def start_payment(
+    tx: Tx, caller: Caller, runtime: CurrentRuntime, invoice_id: UUID, body: PaymentRequest
+) -> PaymentResponse:
     """Start to pay an invoice. A pending payment of the same amount is returned rather than a second one made.
 
-    The provider hasn't been asked yet: read the payment again until it has a `client_secret`.
+    The provider hasn't been asked yet: read the payment again until it has a `client_secret` or a
+    `confirmation_url`, or with Razorpay an order's id as `provider_reference`.
     """
-    payment = await payments.start_payment(tx, invoice_id, amount_minor=body.amount_minor, caller=caller)
+    providers = runtime.get(Providers)
+    provider = providers.of(body.provider or providers.default).name
+    payment = await payments.start_payment(
+        tx,
+        invoice_id,
+        amount_minor=body.amount_minor,
+        provider=provider,
+        receipt_contact=body.receipt_to,
+        caller=caller,
+    )
     return PaymentResponse.of(payment)
 
 
@@ -151,7 +166,7 @@ async def list_notifications(
 )
 async def redrive_notification(tx: Tx, notification_id: UUID) -> None:
     """Let a parked notification be processed again. It hasn't been when this answers."""
-    await redrive_item(tx, notification_id)
+    await notifications.redrive(tx, notification_id)
     _audit_notifications(tx, Action.EXECUTE, notification_id)
 
 
@@ -185,10 +200,19 @@ async def cancel_payment(tx: Tx, caller: Caller, payment_id: UUID) -> PaymentRes
     status_code=201,
     operation_id="refundPayment",
 )
-async def refund_payment(tx: Tx, caller: Caller, payment_id: UUID, body: RefundRequest) -> RefundResponse:
-    """Give a payment back, all or a part. The refund is `pending` until the provider has made it."""
+async def refund_payment(
+    tx: Tx, caller: Caller, runtime: CurrentRuntime, payment_id: UUID, body: RefundRequest
+) -> RefundResponse:
+    """Give a payment back, all or a part. The refund is `pending` until the provider has made it; above the
+    limit it is `awaiting-approval` until a second person has decided.
+    """
     refund = await payments.request_refund(
-        tx, payment_id, amount_minor=body.amount_minor, reason_code=body.reason_code, caller=caller
+        tx,
+        payment_id,
+        amount_minor=body.amount_minor,
+        reason_code=body.reason_code,
+        limit_minor=cast("BillingSettings", runtime.settings).approval_limit_minor,
+        caller=caller,
     )
     return RefundResponse.of(refund)
 

@@ -3,51 +3,88 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
+from clinic_shared.settings import ServiceSettings
+from clinic_shared.timers import Timers
 
-from clinic_billing import api, consumers, invoicing, ledger, notification_store, notifications, webhooks
-from clinic_billing.domain import STRIPE
+from clinic_billing import api, consumers, invoicing, ledger, notification_store, settling_api, webhooks
+from clinic_billing.notifications import Processing
 from clinic_billing.provider_calls import make_provider_calls
+from clinic_billing.providers.installed import Providers
+from clinic_billing.receipts import api as receipts_api
+from clinic_billing.receipts import fiscalising
+from clinic_billing.receipts.atol import AtolOnline
+from clinic_billing.receipts.registrar import FICTITIOUS_COMPANY
 from clinic_billing.settings import BillingSettings
-from clinic_billing.stripe import StripeClient
 
 
 @asynccontextmanager
 async def _start(runtime: Runtime) -> AsyncIterator[None]:
-    settings = cast("BillingSettings", runtime.settings)
+    providers = Providers(cast("BillingSettings", runtime.settings))
     counted = Ledger.of(runtime)
-    counted.interfaces[STRIPE] = notification_store.count_dispositions
+    for name in providers.installed:
+        counted.interfaces[name] = partial(notification_store.count_dispositions, provider=name)
     counted.money = ledger.imbalance
-    client = StripeClient.connect(
-        base_url=settings.stripe_base_url, secret_key=settings.stripe_secret_key.get_secret_value()
-    )
-    runtime.provide(client)
-    runtime.on_reload(
-        lambda changed: client.use(cast("BillingSettings", changed).stripe_secret_key.get_secret_value())
-    )
+    runtime.provide(providers)
+    runtime.on_reload(lambda changed: providers.use(cast("BillingSettings", changed)))
     try:
         yield
     finally:
-        await client.aclose()
+        await providers.aclose()
+
+
+@asynccontextmanager
+async def _open_receipts(runtime: Runtime) -> AsyncIterator[None]:
+    settings = cast("BillingSettings", runtime.settings)
+    atol = AtolOnline.connect(
+        base_url=settings.atol_base_url,
+        login=settings.atol_login,
+        password=settings.atol_password.get_secret_value(),
+    )
+    # Nobody's taxes depend on receipts made in development, so there nobody has to fill in a profile first.
+    fallback = None if settings.environment == "production" else FICTITIOUS_COMPANY
+    runtime.provide(fiscalising.Desk(atol, fallback=fallback))
+
+    def reload(changed: ServiceSettings) -> None:
+        renewed = cast("BillingSettings", changed)
+        atol.use(login=renewed.atol_login, password=renewed.atol_password.get_secret_value())
+
+    runtime.on_reload(reload)
+    try:
+        yield
+    finally:
+        await atol.aclose()
 
 
 async def process_notifications(runtime: Runtime, stop: asyncio.Event) -> None:
     """Work off what the webhooks took in."""
-    await IntakeWorker(runtime, {STRIPE: notifications.process}).run(stop)
+    await intake_worker(runtime).run(stop)
 
+
+def intake_worker(runtime: Runtime) -> IntakeWorker:
+    installed = runtime.get(Providers).installed
+    processing = Processing(installed)
+    return IntakeWorker(runtime, dict.fromkeys(installed, processing.process))
+
+
+timers = Timers()
+for kind, handler in (*invoicing.timers.handlers.items(), *fiscalising.timers.handlers.items()):
+    timers.on(kind)(handler)
 
 service = Service(
     name="billing",
     package_dir=Path(__file__).parent,
-    routers=(api.router, webhooks.router),
+    routers=(api.router, receipts_api.router, settling_api.router, webhooks.router),
     handlers=consumers.handlers,
-    timers=invoicing.timers,
+    timers=timers,
     settings=BillingSettings,
-    startup=(_start,),
-    workers=(make_provider_calls, process_notifications),
+    startup=(_start, _open_receipts),
+    workers=(make_provider_calls, process_notifications, fiscalising.fiscalise_receipts),
+    measurements=(fiscalising.measure_receipts,),
 )

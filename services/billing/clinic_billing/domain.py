@@ -10,7 +10,15 @@ from enum import StrEnum
 from typing import NewType
 from uuid import UUID
 
-from clinic_shared.errors import DomainError, InvalidRequestError, ReferenceNotYetKnownError
+from clinic_billing.errors import (
+    AlreadyDecidedError,
+    AmountTooHighError,
+    ApprovedByOneselfError,
+    NothingToPayError,
+    NotRefundableError,
+    PaymentClosedError,
+    PaymentMismatchError,
+)
 
 InvoiceId = NewType("InvoiceId", UUID)
 PaymentId = NewType("PaymentId", UUID)
@@ -18,7 +26,8 @@ PriceId = NewType("PriceId", UUID)
 RefundId = NewType("RefundId", UUID)
 
 PAYMENT_TERM = timedelta(days=7)
-STRIPE = "stripe"
+WITHOUT_SERVICE = "advance"
+"""The code of a line that asks for money in advance of no service in particular."""
 
 
 class PriceKind(StrEnum):
@@ -35,6 +44,14 @@ class InvoiceStatus(StrEnum):
     PARTLY_PAID = "partly-paid"  # issued
     PAID = "paid"  # balanced
     CANCELLED = "cancelled"  # cancelled
+    WRITTEN_OFF = "written-off"  # balanced
+
+
+class InvoiceKind(StrEnum):
+    """An advance asks for money before there is a service; what was paid of it is set off against invoices."""
+
+    SERVICES = "services"
+    ADVANCE = "advance"
 
 
 class PaymentStatus(StrEnum):
@@ -47,6 +64,7 @@ class PaymentStatus(StrEnum):
 
 
 class RefundStatus(StrEnum):
+    AWAITING_APPROVAL = "awaiting-approval"
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -56,100 +74,9 @@ class Attention(StrEnum):
     """Why a person should look at an invoice."""
 
     OVERPAID = "overpaid"
+    ADVANCE_OVERDRAWN = "advance-overdrawn"
     VISIT_CANCELLED = "visit-cancelled"
     VISIT_MISSED = "visit-missed"
-
-
-class PriceAlreadySetError(DomainError):
-    """A price of the same thing at the same centre begins on that date."""
-
-    slug = "price-already-set"
-    title = "A price begins on that date already"
-    fix = "Let the new price begin on another date."
-
-
-class CurrencyMismatchError(InvalidRequestError):
-    """A centre charges in its legal entity's currency."""
-
-    slug = "currency-mismatch"
-    title = "The centre charges in another currency"
-    fix = "State the price in `currency`."
-
-
-class NothingToPayError(DomainError):
-    """The invoice is paid, free or cancelled."""
-
-    slug = "nothing-to-pay"
-    title = "Nothing is left to pay on this invoice"
-    fix = "Read the invoice's status; what was paid in error is refunded."
-
-
-class AmountTooHighError(InvalidRequestError):
-    """More was asked for than is left on the invoice or payment."""
-
-    slug = "amount-too-high"
-    title = "The amount is more than what is left"
-    fix = "Ask for no more than `outstanding_minor` or `refundable_minor`, whichever the problem names."
-
-
-class PaymentInProgressError(DomainError):
-    """Another payment of the invoice, of another amount, waits for the provider."""
-
-    slug = "payment-in-progress"
-    title = "Another payment of this invoice is in progress"
-    fix = "Complete the payment that `payment_id` names, or wait until it is cancelled."
-
-
-class NotCancellableError(DomainError):
-    """Only a payment that waits for the provider can be cancelled."""
-
-    slug = "not-cancellable"
-    title = "The payment is no longer pending"
-    fix = "Read the payment's status; one that succeeded is refunded instead."
-
-
-class NotRefundableError(DomainError):
-    """Only money that was received, and is neither refunded nor being refunded, can go back."""
-
-    slug = "not-refundable"
-    title = "Nothing of this payment can be refunded"
-    fix = "Read the payment and its refunds; a refund under way may still fail and free its amount."
-
-
-class UnknownPaymentError(DomainError):
-    """A provider told of money that no payment here asked for."""
-
-    slug = "unknown-payment"
-    title = "No payment here belongs to this notification"
-    fix = "Find the charge at the provider. If it isn't the clinic's, discard the notification."
-
-
-class PaymentMismatchError(DomainError):
-    """A provider told of another amount or currency than was asked for."""
-
-    slug = "payment-mismatch"
-    title = "The amount or currency is not the one that was asked for"
-    fix = "Refund the charge at the provider if it is wrong, and discard the notification with the reason."
-
-
-class PaymentClosedError(DomainError):
-    """A provider told of money for a payment that had failed or been cancelled."""
-
-    slug = "payment-closed"
-    title = "The payment is closed and can't succeed any more"
-    fix = "Refund the charge at the provider, then discard the notification with that as the reason."
-
-
-class RefundReversedError(DomainError):
-    """A refund that had succeeded failed later: the money came back."""
-
-    slug = "refund-reversed"
-    title = "A refund that had succeeded was reversed"
-    fix = "Give the patient the money back by another way, and discard the notification with a note of it."
-
-
-class PaymentNotYetReceivedError(ReferenceNotYetKnownError):
-    """A refund was told before its payment, or a sum of refunds before the refund itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +130,10 @@ class InvoiceLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Invoice:
-    """`paid_minor` is what was received less what was refunded; it may exceed the total."""
+    """`paid_minor` is what was received or set off, less what was refunded; it may exceed the total.
+
+    Of an advance, `applied_minor` is what has been set off against invoices.
+    """
 
     invoice_id: InvoiceId
     version: int
@@ -222,10 +152,20 @@ class Invoice:
     issued_at: datetime
     due_on: date
     attention: Attention | None = None
+    kind: InvoiceKind = InvoiceKind.SERVICES
+    for_appointment_id: UUID | None = None
+    applied_minor: int = 0
+    written_off_minor: int = 0
 
     @property
     def outstanding_minor(self) -> int:
-        return 0 if self.status is InvoiceStatus.CANCELLED else max(0, self.total_minor - self.paid_minor)
+        left = self.total_minor - self.paid_minor - self.written_off_minor
+        return 0 if self.status is InvoiceStatus.CANCELLED else max(0, left)
+
+    @property
+    def available_minor(self) -> int:
+        """What of an advance has been paid and not been set off."""
+        return max(0, self.paid_minor - self.applied_minor) if self.kind is InvoiceKind.ADVANCE else 0
 
     @property
     def paid_in_full(self) -> bool:
@@ -233,16 +173,16 @@ class Invoice:
 
     def moved_by(self, amount_minor: int) -> "Invoice":
         """Return the invoice after money came (positive) or went back (negative)."""
-        paid = self.paid_minor + amount_minor
-        overpaid = Attention.OVERPAID if paid > self.total_minor else None
-        attention = overpaid if self.attention in (None, Attention.OVERPAID) else self.attention
-        return replace(
-            self,
-            version=self.version + 1,
-            paid_minor=paid,
-            status=status_of(total_minor=self.total_minor, paid_minor=paid),
-            attention=attention,
-        )
+        moved = replace(self, version=self.version + 1, paid_minor=self.paid_minor + amount_minor)
+        return _consistent(moved)
+
+    def applied(self, amount_minor: int) -> "Invoice":
+        """Return the advance after some of it was set off."""
+        return replace(self, version=self.version + 1, applied_minor=self.applied_minor + amount_minor)
+
+    def written_off(self, amount_minor: int) -> "Invoice":
+        given_up = self.written_off_minor + amount_minor
+        return _consistent(replace(self, version=self.version + 1, written_off_minor=given_up))
 
     def noting(self, attention: Attention) -> "Invoice":
         return replace(self, version=self.version + 1, attention=attention)
@@ -257,10 +197,34 @@ class Invoice:
         return wanted_minor or outstanding
 
 
-def status_of(*, total_minor: int, paid_minor: int) -> InvoiceStatus:
+def _consistent(moved: Invoice) -> Invoice:
+    """Return an invoice with the status and the attention that follow from its sums."""
+    status = status_of(
+        total_minor=moved.total_minor,
+        paid_minor=moved.paid_minor,
+        written_off_minor=moved.written_off_minor,
+    )
+    return replace(moved, status=status, attention=attention_of(moved))
+
+
+def status_of(*, total_minor: int, paid_minor: int, written_off_minor: int = 0) -> InvoiceStatus:
     if paid_minor >= total_minor:
         return InvoiceStatus.PAID
+    if paid_minor + written_off_minor >= total_minor:
+        return InvoiceStatus.WRITTEN_OFF
     return InvoiceStatus.PARTLY_PAID if paid_minor > 0 else InvoiceStatus.ISSUED
+
+
+def attention_of(invoice: Invoice) -> Attention | None:
+    """Return why a person should look at an invoice; what others have noted stays."""
+    if invoice.attention not in (None, Attention.OVERPAID, Attention.ADVANCE_OVERDRAWN):
+        return invoice.attention
+    if invoice.paid_minor < invoice.applied_minor:
+        return Attention.ADVANCE_OVERDRAWN
+    overpaid = invoice.paid_minor > 0 and (
+        invoice.paid_minor + invoice.written_off_minor > invoice.total_minor
+    )
+    return Attention.OVERPAID if overpaid else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,10 +242,14 @@ class Payment:
     requested_at: datetime
     provider_reference: str | None = None
     client_secret: str | None = field(default=None, repr=False)
+    confirmation_url: str | None = field(default=None, repr=False)
     refunded_minor: int = 0
     refunding_minor: int = 0
     failure_code: str | None = None
     received_at: datetime | None = None
+    desk_id: UUID | None = None
+    shift_id: UUID | None = None
+    receipt_contact: str | None = field(default=None, repr=False)
 
     @property
     def was_received(self) -> bool:
@@ -291,9 +259,20 @@ class Payment:
     def refundable_minor(self) -> int:
         return self.amount_minor - self.refunded_minor - self.refunding_minor if self.was_received else 0
 
-    def known_to_provider(self, reference: str, client_secret: str | None) -> "Payment":
+    @property
+    def is_payable(self) -> bool:
+        """Whether the customer can have been told how to pay."""
+        return self.client_secret is not None or self.confirmation_url is not None
+
+    def known_to_provider(
+        self, reference: str, *, client_secret: str | None, confirmation_url: str | None
+    ) -> "Payment":
         return replace(
-            self, version=self.version + 1, provider_reference=reference, client_secret=client_secret
+            self,
+            version=self.version + 1,
+            provider_reference=reference,
+            client_secret=client_secret,
+            confirmation_url=confirmation_url,
         )
 
     def received(
@@ -319,9 +298,9 @@ class Payment:
     def closed(self, status: PaymentStatus, failure_code: str | None = None) -> "Payment":
         return replace(self, version=self.version + 1, status=status, failure_code=failure_code)
 
-    def amount_to_refund(self, wanted_minor: int | None) -> int:
+    def amount_to_refund(self, wanted_minor: int | None, *, most_minor: int | None = None) -> int:
         """Return what a refund gives back. Raises NotRefundableError, AmountTooHighError."""
-        refundable = self.refundable_minor
+        refundable = self.refundable_minor if most_minor is None else min(self.refundable_minor, most_minor)
         if refundable == 0:
             raise NotRefundableError
         if wanted_minor is not None and wanted_minor > refundable:
@@ -359,6 +338,18 @@ class Refund:
     provider_reference: str | None = None
     failure_code: str | None = None
     refunded_at: datetime | None = None
+    requested_by: UUID | None = None
+    decided_by: UUID | None = None
+    shift_id: UUID | None = None
+
+    def decided(self, *, by: UUID, approved: bool) -> "Refund":
+        """Raises AlreadyDecidedError, ApprovedByOneselfError."""
+        if self.status is not RefundStatus.AWAITING_APPROVAL:
+            raise AlreadyDecidedError
+        if by == self.requested_by:
+            raise ApprovedByOneselfError
+        status = RefundStatus.PENDING if approved else RefundStatus.FAILED
+        return replace(self, status=status, decided_by=by, failure_code=None if approved else "not-approved")
 
     def succeeded(self, *, reference: str, refunded_at: datetime) -> "Refund":
         return replace(
@@ -371,36 +362,6 @@ class Refund:
 
     def failed(self, failure_code: str) -> "Refund":
         return replace(self, status=RefundStatus.FAILED, failure_code=failure_code)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One side of a movement of money; the amounts of a movement's entries sum to zero."""
-
-    account: str
-    amount_minor: int
-
-
-def receivable(invoice: Invoice) -> str:
-    return f"receivable:{invoice.invoice_id}"
-
-
-def invoice_entries(invoice: Invoice) -> list[Entry]:
-    """The patient owes what the legal entity earned."""
-    return _moved(to=receivable(invoice), of=f"revenue:{invoice.legal_entity_id}", by=invoice.total_minor)
-
-
-def payment_entries(invoice: Invoice, payment: Payment) -> list[Entry]:
-    return _moved(to=f"cash:{payment.provider}", of=receivable(invoice), by=payment.amount_minor)
-
-
-def refund_entries(invoice: Invoice, refund: Refund) -> list[Entry]:
-    """What goes back is owed again; an invoice is reduced by a correction of its own, not by a refund."""
-    return _moved(to=receivable(invoice), of=f"cash:{refund.provider}", by=refund.amount_minor)
-
-
-def _moved(*, to: str, of: str, by: int) -> list[Entry]:
-    return [Entry(account=to, amount_minor=by), Entry(account=of, amount_minor=-by)] if by else []
 
 
 def total_of(lines: Sequence[InvoiceLine]) -> int:

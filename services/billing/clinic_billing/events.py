@@ -1,11 +1,15 @@
 """Events out: each carries the aggregate's resulting state (contracts/events/billing)."""
 
+from datetime import datetime
+from uuid import UUID
+
 from clinic_shared.events import Event, wire_id, wire_instant
 
 from clinic_billing.domain import Invoice, Payment, Refund
 
 
-def invoice_issued(invoice: Invoice) -> Event:
+def invoice_issued(invoice: Invoice, *, prepaid_minor: int) -> Event:
+    """`invoice` is as it was issued; `prepaid_minor` was paid in advance and has been set off."""
     return Event(
         type="billing.invoice-issued.v1",
         subject=invoice.invoice_id,
@@ -28,6 +32,7 @@ def invoice_issued(invoice: Invoice) -> Event:
                 for line in invoice.lines
             ],
             "total_minor": invoice.total_minor,
+            "prepaid_minor": prepaid_minor,
             "issued_at": wire_instant(invoice.issued_at),
             "due_on": invoice.due_on.isoformat(),
         },
@@ -52,6 +57,28 @@ def payment_received(payment: Payment, invoice: Invoice) -> Event:
             "provider": payment.provider,
             "provider_reference": payment.provider_reference,
             "received_at": wire_instant(payment.received_at),
+        },
+    )
+
+
+def advance_applied(
+    application_id: UUID, advance: Invoice, invoice: Invoice, amount_minor: int, applied_at: datetime
+) -> Event:
+    """`invoice` is as the advance left it."""
+    return Event(
+        type="billing.advance-applied.v1",
+        subject=application_id,
+        aggregate_version=1,
+        patient_id=invoice.patient_id,
+        data={
+            **_invoice_references(invoice),
+            **_balance(invoice),
+            "application_id": str(application_id),
+            "version": 1,
+            "advance_id": str(advance.invoice_id),
+            "amount_minor": amount_minor,
+            "currency": invoice.currency,
+            "applied_at": wire_instant(applied_at),
         },
     )
 

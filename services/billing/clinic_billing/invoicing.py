@@ -13,28 +13,19 @@ from zoneinfo import ZoneInfo
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import ConcealedError, NotFoundError
-from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 from clinic_shared.timers import Timer, Timers
 
-from clinic_billing import ledger, store
+from clinic_billing import advances, invoices, ledger, store
+from clinic_billing.accounts import invoice_entries
 from clinic_billing.domain import (
-    PAYMENT_TERM,
     Attention,
     Centre,
     ChargeItem,
-    Invoice,
-    InvoiceId,
     InvoiceLine,
-    InvoiceStatus,
     PriceKind,
-    invoice_entries,
-    status_of,
-    total_of,
 )
 from clinic_billing.events import invoice_issued
-from clinic_billing.store import Within
 
 timers = Timers()
 
@@ -59,7 +50,7 @@ async def withdraw_visit(tx: Transaction, appointment_id: UUID, *, why: Attentio
     invoice = await store.lock_invoice_of_visit(tx, appointment_id)
     if invoice is not None and invoice.attention is not why:
         await store.save_invoice(tx, invoice.noting(why))
-        _audit(tx, Action.UPDATE, invoice)
+        invoices.audit_invoice(tx, Action.UPDATE, invoice)
 
 
 async def record_lab_order(
@@ -168,27 +159,16 @@ async def _issue(
     appointment_id: UUID | None = None,
     lab_order_id: UUID | None = None,
 ) -> None:
-    today = tx.now.astimezone(ZoneInfo(centre.time_zone)).date()
-    total = total_of(lines)
-    invoice = Invoice(
-        invoice_id=InvoiceId(uuid7()),
-        version=1,
-        number=await store.next_invoice_number(tx, centre.legal_entity_id, today.year),
-        status=status_of(total_minor=total, paid_minor=0),
+    """The service has been rendered: from now on it is owed, less what was paid for it in advance."""
+    invoice = await invoices.make(
+        tx,
+        centre,
+        lines,
         patient_id=patient_id,
+        department_id=department_id,
         appointment_id=appointment_id,
         lab_order_id=lab_order_id,
-        centre_id=centre.centre_id,
-        department_id=department_id,
-        legal_entity_id=centre.legal_entity_id,
-        currency=centre.currency,
-        lines=tuple(lines),
-        total_minor=total,
-        paid_minor=0,
-        issued_at=tx.now,
-        due_on=today + PAYMENT_TERM,
     )
-    await store.add_invoice(tx, invoice)
     await ledger.book(
         tx,
         "invoice-issued",
@@ -197,70 +177,15 @@ async def _issue(
         legal_entity_id=invoice.legal_entity_id,
         currency=invoice.currency,
     )
-    tx.emit(invoice_issued(invoice))
-    _audit(tx, Action.CREATE, invoice)
-
-
-# -- reading
-
-
-def within(caller: Principal) -> Within:
-    """Return whose invoices and payments the caller may see."""
-    if caller.kind == "patient":
-        # A patient without a record sees nothing rather than everything.
-        return Within(patient_id=caller.patient_id or caller.subject)
-    return Within(
-        everywhere=caller.network, centre_ids=caller.centre_ids, department_ids=caller.department_ids
-    )
-
-
-def visible(invoice: Invoice | None, caller: Principal) -> Invoice:
-    """Return the invoice if the caller may know of it. Raises NotFoundError, ConcealedError."""
-    if invoice is None:
-        raise NotFoundError
-    caller.require_patient(invoice.patient_id)
-    if caller.kind != "patient" and not caller.works_in(
-        centre_id=invoice.centre_id, department_id=invoice.department_id
-    ):
-        raise ConcealedError
-    return invoice
-
-
-async def read_invoice(tx: Transaction, invoice_id: UUID, *, caller: Principal) -> Invoice:
-    invoice = visible(await store.find_invoice(tx, invoice_id), caller)
-    _audit(tx, Action.READ, invoice)
-    return invoice
-
-
-async def list_invoices(
-    tx: Transaction,
-    *,
-    caller: Principal,
-    patient_id: UUID | None,
-    appointment_id: UUID | None,
-    status: InvoiceStatus | None,
-    after: UUID | None,
-    limit: int,
-) -> list[Invoice]:
-    found = await store.list_invoices(
-        tx,
-        within=within(caller),
-        patient_id=patient_id,
-        appointment_id=appointment_id,
-        status=status,
-        after=after,
-        limit=limit,
-    )
-    for invoice in found:
-        _audit(tx, Action.READ, invoice)
-    return found
+    settled = await advances.set_off_for_visit(tx, invoice)
+    tx.emit(invoice_issued(invoice, prepaid_minor=settled.paid_minor))
 
 
 async def list_waiting_visits(
     tx: Transaction, *, caller: Principal, after: UUID | None, limit: int
 ) -> list[ChargeItem]:
     """Return completed visits that can't be invoiced because their price isn't known."""
-    found = await store.list_billable(tx, within=within(caller), after=after, limit=limit)
+    found = await store.list_billable(tx, within=invoices.within(caller), after=after, limit=limit)
     for item in found:
         tx.audit(
             AuditEntry(
@@ -271,15 +196,3 @@ async def list_waiting_visits(
             )
         )
     return found
-
-
-def _audit(tx: Transaction, action: Action, invoice: Invoice) -> None:
-    tx.audit(
-        AuditEntry(
-            action=action,
-            resource_type="Invoice",
-            resource_id=invoice.invoice_id,
-            patient_id=invoice.patient_id,
-            details={"status": invoice.status.value},
-        )
-    )

@@ -1,8 +1,7 @@
 """The double-entry ledger of money: append-only movements, each of which sums to zero.
 
-`receivable:<invoice>` is what the patient owes, `revenue:<legal entity>` what was earned,
-`cash:<provider>` what the provider holds for us. A receivable always equals the invoice's total less
-what was paid. The database refuses a movement that isn't balanced, at the commit.
+`accounts.py` says what the accounts hold. A receivable always equals the invoice's total less what was paid,
+set off or given up. The database refuses a movement that isn't balanced, at the commit.
 """
 
 from collections.abc import Sequence
@@ -13,10 +12,19 @@ from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
 from sqlalchemy import func, insert, select
 
-from clinic_billing.domain import Entry
+from clinic_billing.accounts import Entry
 from clinic_billing.tables import ledger_entry, ledger_movement
 
-MovementKind = Literal["invoice-issued", "payment-received", "payment-refunded"]
+MovementKind = Literal[
+    "invoice-issued",
+    "payment-received",
+    "payment-refunded",
+    "advance-applied",
+    "written-off",
+    "cash-in",
+    "cash-out",
+    "cash-difference",
+]
 
 
 async def book(

@@ -7,11 +7,12 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from clinic_billing import pricing
+from clinic_billing import advances, pricing
 from clinic_billing.domain import (
     Attention,
     ChargeItem,
     Invoice,
+    InvoiceKind,
     InvoiceStatus,
     Payment,
     PaymentStatus,
@@ -98,7 +99,12 @@ class InvoiceResponse(BaseModel):
     lines: list[InvoiceLineResponse]
     total_minor: int
     paid_minor: Annotated[int, Field(description="Received less refunded")]
+    written_off_minor: Annotated[int, Field(description="Given up")]
     outstanding_minor: int
+    kind: Annotated[InvoiceKind, Field(description="An `advance` is a request that nobody owes anything by")]
+    for_appointment_id: Annotated[UUID | None, Field(description="The visit that an advance is for")]
+    applied_minor: Annotated[int, Field(description="What of an advance has been set off against invoices")]
+    available_minor: Annotated[int, Field(description="What of an advance has been paid and not set off")]
     issued_at: datetime
     due_on: date
     attention: Annotated[Attention | None, Field(description="Why a person should look at it")]
@@ -106,7 +112,11 @@ class InvoiceResponse(BaseModel):
     @classmethod
     def of(cls, invoice: Invoice) -> "InvoiceResponse":
         lines = [InvoiceLineResponse(**vars(line), amount_minor=line.amount_minor) for line in invoice.lines]
-        return cls(**vars(invoice) | {"lines": lines}, outstanding_minor=invoice.outstanding_minor)
+        return cls(
+            **vars(invoice) | {"lines": lines},
+            outstanding_minor=invoice.outstanding_minor,
+            available_minor=invoice.available_minor,
+        )
 
 
 class WaitingVisitResponse(BaseModel):
@@ -129,6 +139,18 @@ class PaymentRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"amount_minor": 100000}]})
 
     amount_minor: Annotated[Amount | None, Field(description="Absent: all that is left to pay")] = None
+    provider: Annotated[
+        Literal["stripe", "yookassa", "razorpay"] | None,
+        Field(description="Absent: the one that the clinic prefers"),
+    ] = None
+    receipt_to: Annotated[
+        str | None,
+        Field(
+            max_length=64,
+            pattern=r"^(\+[0-9]{7,15}|[^@\s]+@[^@\s]+)$",
+            description="E-mail or phone that the fiscal receipt goes to; absent: the clinic's own",
+        ),
+    ] = None
 
 
 class PaymentResponse(BaseModel):
@@ -146,6 +168,9 @@ class PaymentResponse(BaseModel):
     client_secret: Annotated[
         str | None, Field(description="For the provider's payment form; shown while the payment is pending")
     ]
+    confirmation_url: Annotated[
+        str | None, Field(description="Where the customer pays, with a provider that has a page of its own")
+    ]
     refunded_minor: int
     failure_code: Annotated[str | None, Field(description="Why the last attempt failed")]
     requested_at: datetime
@@ -153,9 +178,10 @@ class PaymentResponse(BaseModel):
 
     @classmethod
     def of(cls, payment: Payment) -> "PaymentResponse":
-        secret = payment.client_secret if payment.status is PaymentStatus.PENDING else None
         values = {name: getattr(payment, name) for name in cls.model_fields}
-        return cls(**values | {"client_secret": secret})
+        if payment.status is not PaymentStatus.PENDING:
+            values |= {"client_secret": None, "confirmation_url": None}
+        return cls(**values)
 
 
 class RefundRequest(Request):
@@ -176,10 +202,79 @@ class RefundResponse(BaseModel):
     failure_code: str | None
     requested_at: datetime
     refunded_at: datetime | None
+    requested_by: UUID | None
+    decided_by: Annotated[UUID | None, Field(description="The second person, where one was needed")]
 
     @classmethod
     def of(cls, refund: Refund) -> "RefundResponse":
-        return cls(**vars(refund))
+        return cls(**{name: getattr(refund, name) for name in cls.model_fields})
+
+
+class AdvanceRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "patient_id": "01900000-0000-7000-8000-a00000000001",
+                    "centre_id": "01900000-0000-7000-8000-ce0000000001",
+                    "department_id": "01900000-0000-7000-8000-de0000000001",
+                    "amount_minor": 500000,
+                }
+            ]
+        }
+    )
+
+    patient_id: UUID
+    centre_id: UUID
+    department_id: UUID
+    amount_minor: Amount
+    appointment_id: Annotated[
+        UUID | None, Field(description="The visit that is paid for; its invoice is settled with it by itself")
+    ] = None
+    service_code: Annotated[ServiceCode | None, Field(description="What is paid for, where it is known")] = (
+        None
+    )
+
+    def command(self) -> advances.AskForAdvance:
+        return advances.AskForAdvance(**self.model_dump())
+
+
+class SetOffRequest(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"advance_id": "01900000-0000-7000-8000-1f0000000002"}]}
+    )
+
+    advance_id: UUID
+    amount_minor: Annotated[Amount | None, Field(description="Absent: as much as both allow")] = None
+
+
+class WriteOffRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason_code": "uncollectable"}]})
+
+    amount_minor: Annotated[Amount | None, Field(description="Absent: all that is left to pay")] = None
+    reason_code: ReasonCode
+
+
+class WriteOffResponse(BaseModel):
+    write_off_id: UUID
+    invoice_id: UUID
+    status: Literal["awaiting-approval", "booked", "turned-down"]
+    amount_minor: int
+    reason_code: str
+    requested_at: datetime
+    requested_by: UUID
+    decided_by: UUID | None
+    decided_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "WriteOffResponse":
+        return cls(**row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+
+
+class DecisionRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"approved": True}]})
+
+    approved: bool
 
 
 DispositionName = Literal[
@@ -191,6 +286,7 @@ class NotificationResponse(BaseModel):
     """A notification of a payment provider and what became of it, without its content."""
 
     notification_id: UUID
+    provider: str
     received_at: datetime
     via: Annotated[Literal["database", "queue"], Field(description="Where it became durable first")]
     disposition: DispositionName

@@ -1,18 +1,21 @@
 """The queries of provider notifications: which event was claimed by which item, and what became of it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from clinic_shared.errors import NotFoundError
 from clinic_shared.intake import intake_table
 from clinic_shared.ledger import Dispositions
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import Row, Select, Update, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from clinic_billing.domain import STRIPE
+from clinic_billing.providers.port import Notice
+from clinic_billing.settings import KNOWN_PROVIDERS
 from clinic_billing.tables import notification, provider_event
+
+if TYPE_CHECKING:
+    from clinic_billing.notifications import Outcome
 
 
 async def claim_event(tx: Transaction, provider: str, event_id: str, intake_id: UUID) -> bool:
@@ -28,44 +31,77 @@ async def claim_event(tx: Transaction, provider: str, event_id: str, intake_id: 
 
 
 async def record(
-    tx: Transaction,
-    *,
-    intake_id: UUID,
-    event_id: str,
-    event_type: str,
-    disposition: str,
-    reason: str | None,
-    payment_id: UUID | None,
+    tx: Transaction, *, intake_id: UUID, provider: str, notice: Notice, outcome: "Outcome"
 ) -> None:
     await tx.execute(
         insert(notification).values(
             intake_id=intake_id,
-            provider=STRIPE,
-            event_id=event_id,
-            event_type=event_type,
-            disposition=disposition,
-            reason=reason,
-            payment_id=payment_id,
+            provider=provider,
+            event_id=notice.event_id,
+            event_type=notice.event_type,
+            claim=notice.claim.value,
+            payment_reference=notice.payment_reference,
+            disposition=outcome.disposition.value,
+            reason=outcome.reason,
+            error=outcome.error,
+            payment_id=outcome.payment_id,
             decided_at=tx.now,
         )
     )
 
 
-async def take_parked(tx: Transaction, intake_id: UUID) -> Row[Any]:
-    """Take a parked item off the work list. Raises NotFoundError."""
+async def conclude(tx: Transaction, intake_id: UUID, outcome: "Outcome") -> None:
+    """Note what became of a notification in flight."""
+    await tx.execute(
+        _of(intake_id, "in-flight").values(
+            disposition=outcome.disposition.value,
+            reason=outcome.reason,
+            error=outcome.error,
+            payment_id=outcome.payment_id,
+            decided_at=tx.now,
+        )
+    )
+
+
+async def find(tx: Transaction, intake_id: UUID) -> Row[Any] | None:
+    """Return a notification with the instant at which it came."""
+    return await tx.fetch_one(
+        select(notification, intake_table.c.received_at)
+        .join(intake_table, intake_table.c.id == notification.c.intake_id)
+        .where(notification.c.intake_id == intake_id)
+    )
+
+
+async def reopen_parked(tx: Transaction, intake_id: UUID) -> bool:
+    """Return False when it isn't parked after a reading."""
+    reopened = _of(intake_id, "parked").values(disposition="in-flight", error=None, decided_at=tx.now)
+    return await tx.fetch_one(reopened.returning(notification.c.intake_id)) is not None
+
+
+async def discard_parked(tx: Transaction, intake_id: UUID, *, reason: str) -> bool:
+    """Return False when it isn't parked after a reading."""
+    discarded = _of(intake_id, "parked").values(disposition="discarded", reason=reason, decided_at=tx.now)
+    return await tx.fetch_one(discarded.returning(notification.c.intake_id)) is not None
+
+
+def _of(intake_id: UUID, disposition: str) -> Update:
+    mine = update(notification).where(notification.c.intake_id == intake_id)
+    return mine.where(notification.c.disposition == disposition)
+
+
+async def take_parked(tx: Transaction, intake_id: UUID) -> str | None:
+    """Take an item that couldn't be read off the work list; returns whose it was, None if it isn't parked."""
     row = await tx.fetch_one(
         update(intake_table)
         .where(
             intake_table.c.id == intake_id,
-            intake_table.c.interface == STRIPE,
+            intake_table.c.interface.in_(KNOWN_PROVIDERS),
             intake_table.c.state == "parked",
         )
         .values(state="processed", processed_at=tx.now)
-        .returning(intake_table.c.body)
+        .returning(intake_table.c.interface)
     )
-    if row is None:
-        raise NotFoundError
-    return row
+    return None if row is None else str(row.interface)
 
 
 async def list_notifications(
@@ -76,9 +112,10 @@ async def list_notifications(
     statement: Select[Any] = (
         select(
             intake_table.c.id.label("notification_id"),
+            intake_table.c.interface.label("provider"),
             intake_table.c.received_at,
             intake_table.c.via,
-            intake_table.c.last_error.label("error"),
+            func.coalesce(notification.c.error, intake_table.c.last_error).label("error"),
             stands.label("disposition"),
             notification.c.reason,
             notification.c.event_id,
@@ -86,7 +123,7 @@ async def list_notifications(
             notification.c.payment_id,
         )
         .outerjoin(notification, notification.c.intake_id == intake_table.c.id)
-        .where(intake_table.c.interface == STRIPE)
+        .where(intake_table.c.interface.in_(KNOWN_PROVIDERS))
         .order_by(intake_table.c.id)
         .limit(limit)
     )
@@ -101,27 +138,28 @@ def _state_as_disposition() -> Any:
     return func.replace(intake_table.c.state, "received", "in-flight")
 
 
-async def count_dispositions(tx: Transaction) -> Dispositions:
+async def count_dispositions(tx: Transaction, *, provider: str) -> Dispositions:
     """Count what was answered, and on its own what became of it; a copy of the same bytes is a duplicate."""
     taken = select(
         func.count().label("items"),
         func.coalesce(func.sum(intake_table.c.duplicates), 0).label("copies"),
         func.count().filter(intake_table.c.state == "parked").label("parked"),
         func.count().filter(intake_table.c.state == "received").label("in_flight"),
-    ).where(intake_table.c.interface == STRIPE)
+    ).where(intake_table.c.interface == provider)
     [row] = await tx.fetch_all(taken)
-    decided = select(notification.c.disposition, func.count().label("items"))
-    counts = {
-        found.disposition: found.items
-        for found in await tx.fetch_all(decided.group_by(notification.c.disposition))
-    }
+    decided = (
+        select(notification.c.disposition, func.count().label("items"))
+        .where(notification.c.provider == provider)
+        .group_by(notification.c.disposition)
+    )
+    counts = {found.disposition: found.items for found in await tx.fetch_all(decided)}
     return Dispositions(
         answered=row.items + int(row.copies),
         applied=counts.get("applied", 0),
-        parked=row.parked,
+        parked=row.parked + counts.get("parked", 0),
         rejected=counts.get("rejected", 0),
         superseded=counts.get("superseded", 0),
         duplicate=counts.get("duplicate", 0) + int(row.copies),
         discarded=counts.get("discarded", 0),
-        in_flight=row.in_flight,
+        in_flight=row.in_flight + counts.get("in-flight", 0),
     )

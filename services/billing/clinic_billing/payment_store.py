@@ -1,5 +1,6 @@
 """The queries of payments, refunds and the calls to the provider, each on the open transaction it is given."""
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -65,6 +66,13 @@ async def list_payments(
     ]
 
 
+async def sum_refunding(tx: Transaction, invoice_id: UUID) -> int:
+    """Return what is on its way back of all payments of an invoice."""
+    total = select(func.coalesce(func.sum(payment.c.refunding_minor), 0))
+    row = await tx.fetch_one(total.where(payment.c.invoice_id == invoice_id))
+    return int(row[0]) if row else 0
+
+
 async def add_refund(tx: Transaction, new: Refund) -> None:
     await tx.execute(insert(refund).values(column_values(refund, new)))
 
@@ -91,6 +99,31 @@ async def list_refunds(tx: Transaction, payment_id: UUID) -> list[Refund]:
     return [_refund(row) for row in await tx.fetch_all(mine.order_by(refund.c.refund_id))]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Something to ask of a provider. `call_id` is the idempotency key there."""
+
+    call_id: UUID
+    kind: str
+    subject_id: UUID
+    attempts: int
+
+
+async def list_refunds_within(
+    tx: Transaction, *, within: Within, status: RefundStatus | None, after: UUID | None, limit: int
+) -> list[Refund]:
+    statement = select(refund).join(payment, payment.c.payment_id == refund.c.payment_id)
+    statement = statement.join(invoice, invoice.c.invoice_id == payment.c.invoice_id)
+    for condition in (
+        within.condition(),
+        None if status is None else refund.c.status == status.value,
+        None if after is None else refund.c.refund_id > after,
+    ):
+        if condition is not None:
+            statement = statement.where(condition)
+    return [_refund(row) for row in await tx.fetch_all(statement.order_by(refund.c.refund_id).limit(limit))]
+
+
 async def request_call(tx: Transaction, kind: str, subject_id: UUID) -> None:
     """Note a call to be made after the commit; its id is the idempotency key at the provider.
 
@@ -110,6 +143,19 @@ async def request_call(tx: Transaction, kind: str, subject_id: UUID) -> None:
         )
         .on_conflict_do_nothing(constraint="provider_call_once")
     )
+
+
+async def repeat_call(tx: Transaction, kind: str, subject_id: UUID) -> None:
+    """Make a call that was answered once more."""
+    mine = update(provider_call).where(provider_call.c.kind == kind, provider_call.c.subject_id == subject_id)
+    await tx.execute(
+        mine.values(state="pending", attempts=0, requested_at=tx.now, next_attempt_at=func.clock_timestamp())
+    )
+
+
+async def settle_call(tx: Transaction, call: Call, state: str, error: str | None = None) -> None:
+    mine = update(provider_call).where(provider_call.c.call_id == call.call_id)
+    await tx.execute(mine.values(state=state, last_error=error))
 
 
 def _payment(row: Row[Any]) -> Payment:

@@ -10,24 +10,29 @@ from clinic_shared.principal import Principal
 from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
-from clinic_billing import payment_store, store, tables
+from clinic_billing import advances, payment_store, store, tables
 from clinic_billing.domain import (
-    STRIPE,
     Invoice,
-    NotCancellableError,
+    InvoiceKind,
     Payment,
     PaymentId,
-    PaymentInProgressError,
     PaymentStatus,
     Refund,
     RefundId,
     RefundStatus,
 )
-from clinic_billing.invoicing import visible, within
+from clinic_billing.errors import NotCancellableError, PaymentInProgressError
+from clinic_billing.invoices import visible, within
 
 
 async def start_payment(
-    tx: Transaction, invoice_id: UUID, *, amount_minor: int | None, caller: Principal
+    tx: Transaction,
+    invoice_id: UUID,
+    *,
+    amount_minor: int | None,
+    provider: str,
+    receipt_contact: str | None,
+    caller: Principal,
 ) -> Payment:
     """Ask for what is left on the invoice, or for a part of it. A payment under way is carried on.
 
@@ -37,7 +42,7 @@ async def start_payment(
     amount = invoice.amount_to_pay(amount_minor)
     pending = await payment_store.find_pending_payment(tx, invoice_id)
     if pending is not None:
-        if pending.amount_minor != amount:
+        if (pending.amount_minor, pending.provider) != (amount, provider):
             raise PaymentInProgressError(payment_id=str(pending.payment_id))
         return pending
     payment = Payment(
@@ -48,8 +53,9 @@ async def start_payment(
         patient_id=invoice.patient_id,
         amount_minor=amount,
         currency=invoice.currency,
-        provider=STRIPE,
+        provider=provider,
         requested_at=tx.now,
+        receipt_contact=receipt_contact,
     )
     await _add(tx, payment)
     await payment_store.request_call(tx, "create-intent", payment.payment_id)
@@ -69,7 +75,7 @@ async def _add(tx: Transaction, payment: Payment) -> None:
 
 async def cancel_payment(tx: Transaction, payment_id: UUID, *, caller: Principal) -> Payment:
     """Ask the provider to cancel a pending payment; it is cancelled once the provider says so."""
-    payment, _ = await _lock(tx, payment_id, caller=caller)
+    payment, _ = await lock(tx, payment_id, caller=caller)
     if payment.status is not PaymentStatus.PENDING:
         raise NotCancellableError
     await payment_store.request_call(tx, "cancel-intent", payment.payment_id)
@@ -78,27 +84,47 @@ async def cancel_payment(tx: Transaction, payment_id: UUID, *, caller: Principal
 
 
 async def request_refund(
-    tx: Transaction, payment_id: UUID, *, amount_minor: int | None, reason_code: str, caller: Principal
+    tx: Transaction,
+    payment_id: UUID,
+    *,
+    amount_minor: int | None,
+    reason_code: str,
+    limit_minor: int,
+    caller: Principal,
 ) -> Refund:
-    """Give a payment back, all that is left of it or a part. It is `pending` until the provider has done it."""
-    payment, _ = await _lock(tx, payment_id, caller=caller)
+    """Give a payment back, all that is left of it or a part. It is `pending` until the provider has done it.
+
+    Where more than the limit of one payment goes back in all, a second person has to approve first.
+    """
+    payment, invoice = await lock(tx, payment_id, caller=caller)
+    most = await advances.available(tx, invoice) if invoice.kind is InvoiceKind.ADVANCE else None
+    amount = payment.amount_to_refund(amount_minor, most_minor=most)
+    waits = payment.refunded_minor + payment.refunding_minor + amount > limit_minor
     refund = Refund(
         refund_id=RefundId(uuid7()),
         payment_id=payment.payment_id,
-        status=RefundStatus.PENDING,
-        amount_minor=payment.amount_to_refund(amount_minor),
+        status=RefundStatus.AWAITING_APPROVAL if waits else RefundStatus.PENDING,
+        amount_minor=amount,
         reason_code=reason_code,
         provider=payment.provider,
         requested_at=tx.now,
+        requested_by=caller.subject,
     )
-    await payment_store.save_payment(tx, payment.refunding(refund.amount_minor))
+    payment = payment.refunding(refund.amount_minor)
+    await payment_store.save_payment(tx, payment)
     await payment_store.add_refund(tx, refund)
-    await payment_store.request_call(tx, "create-refund", refund.refund_id)
+    if not waits:
+        await send_refund(tx, refund)
     audit_payment(tx, Action.UPDATE, payment, refund_id=str(refund.refund_id))
     return refund
 
 
-async def _lock(tx: Transaction, payment_id: UUID, *, caller: Principal) -> tuple[Payment, Invoice]:
+async def send_refund(tx: Transaction, refund: Refund) -> None:
+    """Let the provider give the money back, after the commit."""
+    await payment_store.request_call(tx, "create-refund", refund.refund_id)
+
+
+async def lock(tx: Transaction, payment_id: UUID, *, caller: Principal) -> tuple[Payment, Invoice]:
     known = await payment_store.find_payment(tx, payment_id)
     if known is None:
         raise NotFoundError
@@ -122,6 +148,14 @@ async def read_payment(tx: Transaction, payment_id: UUID, *, caller: Principal) 
 async def list_refunds(tx: Transaction, payment_id: UUID, *, caller: Principal) -> list[Refund]:
     await read_payment(tx, payment_id, caller=caller)
     return await payment_store.list_refunds(tx, payment_id)
+
+
+async def list_refunds_of_all(
+    tx: Transaction, *, caller: Principal, status: RefundStatus | None, after: UUID | None, limit: int
+) -> list[Refund]:
+    return await payment_store.list_refunds_within(
+        tx, within=within(caller), status=status, after=after, limit=limit
+    )
 
 
 async def list_payments(

@@ -13,14 +13,8 @@ from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
 from clinic_billing import invoicing, store, tables
-from clinic_billing.domain import (
-    Centre,
-    CurrencyMismatchError,
-    Price,
-    PriceAlreadySetError,
-    PriceId,
-    PriceKind,
-)
+from clinic_billing.domain import Centre, Price, PriceId, PriceKind
+from clinic_billing.errors import CurrencyMismatchError, PriceAlreadySetError
 
 
 @dataclass(frozen=True, kw_only=True)

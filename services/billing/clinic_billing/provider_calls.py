@@ -5,44 +5,47 @@ own. Who dies in between leaves a lease that runs out; the repeated call answers
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import structlog
 from clinic_shared.crash import crash_point
-from clinic_shared.database import Transaction
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.service import Runtime
 from pydantic import ValidationError
 from sqlalchemy import Row, func, select, update
 
-from clinic_billing import payment_store, settlement, stripe
+from clinic_billing import payment_store, rereading, settlement
 from clinic_billing.domain import Payment, PaymentStatus, Refund
-from clinic_billing.settlement import ToldRefund
-from clinic_billing.stripe import ProviderRefusedError, ProviderUnavailableError, StripeClient
+from clinic_billing.notifications import READ_PAYMENT
+from clinic_billing.payment_store import Call, settle_call
+from clinic_billing.providers.installed import Providers
+from clinic_billing.providers.port import (
+    TIMEOUT_SECONDS,
+    AskedPayment,
+    AskedRefund,
+    PaymentProvider,
+    ProviderNotInstalledError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+)
+from clinic_billing.settings import BillingSettings
 from clinic_billing.tables import provider_call
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
 BATCH = 10
-LEASE = timedelta(seconds=3 * stripe.TIMEOUT_SECONDS)
+# A call may be several requests (Razorpay: look, then make).
+LEASE = timedelta(seconds=6 * TIMEOUT_SECONDS)
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 600.0
-# Stripe forgets idempotency keys after 24 hours: a refund repeated later could pay twice.
+# Providers forget idempotency keys after 24 hours: a refund repeated later could pay twice.
 KEY_VALID = timedelta(hours=23)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    call_id: UUID
-    kind: str
-    subject_id: UUID
-    attempts: int
 
 
 async def make_provider_calls(runtime: Runtime, stop: asyncio.Event) -> None:
@@ -69,7 +72,12 @@ async def _lease(runtime: Runtime) -> list[Call]:
     async with runtime.database.transaction() as tx:
         await tx.execute(
             update(provider_call)
-            .where(provider_call.c.state == "pending", provider_call.c.requested_at < tx.now - KEY_VALID)
+            .where(
+                provider_call.c.state == "pending",
+                # Reading twice changes nothing, however late.
+                provider_call.c.kind != READ_PAYMENT,
+                provider_call.c.requested_at < tx.now - KEY_VALID,
+            )
             .values(state="unresolved")
         )
         due = (
@@ -98,7 +106,7 @@ def _call(row: Row[Any]) -> Call:
 async def _make(runtime: Runtime, call: Call) -> None:
     try:
         await _KINDS[call.kind](runtime, call)
-    except (ProviderUnavailableError, ValidationError) as error:
+    except (ProviderUnavailableError, ProviderNotInstalledError, ValidationError) as error:
         await _postpone(runtime, call, type(error).__name__)
 
 
@@ -111,85 +119,72 @@ async def _postpone(runtime: Runtime, call: Call, error: str) -> None:
         await tx.execute(mine.values(next_attempt_at=again, last_error=error))
 
 
-async def _settle(tx: Transaction, call: Call, state: str, error: str | None = None) -> None:
-    mine = update(provider_call).where(provider_call.c.call_id == call.call_id)
-    await tx.execute(mine.values(state=state, last_error=error))
-
-
-async def _create_intent(runtime: Runtime, call: Call) -> None:
+async def _start_payment(runtime: Runtime, call: Call) -> None:
     payment = await _payment(runtime, call.subject_id)
+    settings = cast("BillingSettings", runtime.settings)
+    asked = AskedPayment(
+        payment_id=payment.payment_id,
+        invoice_id=payment.invoice_id,
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        return_url=settings.payment_return_url,
+    )
     try:
-        intent = await runtime.get(StripeClient).create_intent(
-            payment_id=payment.payment_id,
-            invoice_id=payment.invoice_id,
-            amount_minor=payment.amount_minor,
-            currency=payment.currency,
-            key=call.call_id,
-        )
+        started = await _provider(runtime, payment).start_payment(asked, key=call.call_id)
     except ProviderRefusedError as refusal:
         async with runtime.database.transaction() as tx:
             await settlement.close(tx, payment.payment_id, PaymentStatus.FAILED, failure_code=refusal.code)
-            await _settle(tx, call, "refused", refusal.code)
+            await settle_call(tx, call, "refused", refusal.code)
         return
     crash_point("provider.call.after")
     async with runtime.database.transaction() as tx:
-        await settlement.know(tx, payment.payment_id, reference=intent.id, client_secret=intent.client_secret)
-        await _settle(tx, call, "answered")
+        await settlement.know(tx, payment.payment_id, started)
+        await settle_call(tx, call, "answered")
 
 
-async def _cancel_intent(runtime: Runtime, call: Call) -> None:
+async def _cancel_payment(runtime: Runtime, call: Call) -> None:
     payment = await _payment(runtime, call.subject_id)
     if payment.status is PaymentStatus.PENDING and payment.provider_reference is None:
-        # The intent is still being created; what the provider doesn't have can't be cancelled there.
-        raise ProviderUnavailableError("intent not created yet")
+        # It is still being started; what the provider doesn't have can't be cancelled there.
+        raise ProviderUnavailableError("not started yet")
     state, error = "answered", None
     if payment.provider_reference is not None:
         try:
-            await runtime.get(StripeClient).cancel_intent(payment.provider_reference, key=call.call_id)
+            await _provider(runtime, payment).cancel_payment(payment.provider_reference, key=call.call_id)
         except ProviderRefusedError as refusal:
-            # Paid in the meantime: the notification of that says so.
+            # Paid in the meantime (the notification of that says so), or nothing that can be cancelled.
             state, error = "refused", refusal.code
     async with runtime.database.transaction() as tx:
         if state == "answered":
             await settlement.close(tx, payment.payment_id, PaymentStatus.CANCELLED)
-        await _settle(tx, call, state, error)
+        await settle_call(tx, call, state, error)
 
 
 async def _create_refund(runtime: Runtime, call: Call) -> None:
     refund, payment = await _refund(runtime, call.subject_id)
+    asked = AskedRefund(
+        refund_id=refund.refund_id,
+        payment_reference=payment.provider_reference or "",
+        amount_minor=refund.amount_minor,
+        currency=payment.currency,
+    )
     try:
-        told = await runtime.get(StripeClient).create_refund(
-            reference=payment.provider_reference or "",
-            refund_id=refund.refund_id,
-            amount_minor=refund.amount_minor,
-            key=call.call_id,
-        )
+        told = await _provider(runtime, payment).refund(asked, key=call.call_id)
     except ProviderRefusedError as refusal:
         async with runtime.database.transaction() as tx:
             await settlement.fail_refund(tx, refund.refund_id, failure_code=refusal.code)
-            await _settle(tx, call, "refused", refusal.code)
+            await settle_call(tx, call, "refused", refusal.code)
         return
     crash_point("provider.call.after")
     async with runtime.database.transaction() as tx:
-        await _apply_refund_answer(tx, refund, told)
-        await _settle(tx, call, "answered")
+        # By our own id, whatever the answer says of it.
+        ours = replace(told, refund_id=refund.refund_id)
+        await settlement.bring_up_refund(tx, payment, ours, told_at=tx.now)
+        await settle_call(tx, call, "answered")
 
 
-async def _apply_refund_answer(tx: Transaction, refund: Refund, answer: stripe.RefundObject) -> None:
-    if answer.status == "succeeded":
-        told = ToldRefund(
-            reference=answer.id,
-            amount_minor=answer.amount,
-            currency=stripe.iso_currency(answer.currency),
-            refunded_at=tx.now,
-            refund_id=refund.refund_id,
-        )
-        await settlement.give_back(tx, refund.payment_id, told)
-    elif answer.status in {"failed", "canceled"}:
-        code = answer.failure_reason or answer.status
-        await settlement.fail_refund(tx, refund.refund_id, failure_code=code)
-    else:
-        await settlement.know_refund(tx, refund.refund_id, reference=answer.id)
+def _provider(runtime: Runtime, payment: Payment) -> PaymentProvider:
+    return runtime.get(Providers).of(payment.provider)
 
 
 async def _payment(runtime: Runtime, payment_id: UUID) -> Payment:
@@ -207,7 +202,8 @@ async def _refund(runtime: Runtime, refund_id: UUID) -> tuple[Refund, Payment]:
 
 
 _KINDS = {
-    "create-intent": _create_intent,
-    "cancel-intent": _cancel_intent,
+    "create-intent": _start_payment,
+    "cancel-intent": _cancel_payment,
     "create-refund": _create_refund,
+    READ_PAYMENT: rereading.read_again,
 }

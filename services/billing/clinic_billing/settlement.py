@@ -14,21 +14,23 @@ from clinic_shared.errors import NotFoundError
 from clinic_shared.ids import uuid7
 
 from clinic_billing import ledger, payment_store, store
-from clinic_billing.domain import (
-    Invoice,
-    Payment,
+from clinic_billing.accounts import payment_entries, refund_entries
+from clinic_billing.domain import Invoice, Payment, PaymentStatus, Refund, RefundId, RefundStatus
+from clinic_billing.errors import (
     PaymentMismatchError,
     PaymentNotYetReceivedError,
-    PaymentStatus,
-    Refund,
-    RefundId,
     RefundReversedError,
-    RefundStatus,
-    payment_entries,
-    refund_entries,
+    UnknownPaymentError,
 )
 from clinic_billing.events import payment_received, payment_refunded
 from clinic_billing.payments import audit_payment
+from clinic_billing.providers.port import (
+    PaymentAtProvider,
+    PaymentState,
+    RefundAtProvider,
+    RefundState,
+    StartedPayment,
+)
 
 MADE_AT_PROVIDER = "made-at-provider"
 
@@ -52,6 +54,75 @@ class ToldRefund:
     currency: str
     refunded_at: datetime
     refund_id: UUID | None
+
+
+async def bring_up_to(
+    tx: Transaction, provider: str, found: PaymentAtProvider, *, told_at: datetime
+) -> tuple[Payment, bool]:
+    """Let our payment be as the provider has it; returns it and whether that changed anything.
+
+    Raises UnknownPaymentError, PaymentMismatchError, PaymentClosedError, RefundReversedError.
+    """
+    payment = await _known(tx, provider, found)
+    changes = [await _bring_up_status(tx, payment, found, told_at=told_at)]
+    changes += [await bring_up_refund(tx, payment, refund, told_at=told_at) for refund in found.refunds]
+    return payment, any(changes)
+
+
+async def _known(tx: Transaction, provider: str, found: PaymentAtProvider) -> Payment:
+    """Find the payment by the provider's reference or, before that is known here, by our own id."""
+    payment = await payment_store.find_payment_of(tx, provider, found.reference)
+    if payment is None and found.payment_id is not None:
+        payment = await payment_store.find_payment(tx, found.payment_id)
+    if payment is None or payment.provider != provider:
+        raise UnknownPaymentError
+    if payment.provider_reference not in (None, found.reference):
+        raise UnknownPaymentError
+    return payment
+
+
+async def _bring_up_status(
+    tx: Transaction, payment: Payment, found: PaymentAtProvider, *, told_at: datetime
+) -> bool:
+    match found.state:
+        case PaymentState.SUCCEEDED:
+            told = ToldPayment(
+                reference=found.reference,
+                amount_minor=found.amount_minor,
+                currency=found.currency,
+                received_at=told_at,
+            )
+            return await receive(tx, payment.payment_id, told)
+        case PaymentState.PENDING:
+            return found.failure_code is not None and await decline(
+                tx, payment.payment_id, failure_code=found.failure_code
+            )
+        case PaymentState.CANCELLED:
+            return await close(tx, payment.payment_id, PaymentStatus.CANCELLED)
+        case PaymentState.FAILED:
+            return await close(tx, payment.payment_id, PaymentStatus.FAILED, failure_code=found.failure_code)
+
+
+async def bring_up_refund(
+    tx: Transaction, payment: Payment, found: RefundAtProvider, *, told_at: datetime
+) -> bool:
+    """Let a refund be as the provider has it. Raises what `give_back` and `fail_refund` raise."""
+    if found.state is RefundState.SUCCEEDED:
+        told = ToldRefund(
+            reference=found.reference,
+            amount_minor=found.amount_minor,
+            currency=found.currency,
+            refunded_at=told_at,
+            refund_id=found.refund_id,
+        )
+        return await give_back(tx, payment.payment_id, told)
+    known = await _known_refund(tx, payment, found.reference, found.refund_id)
+    if known is None:
+        # Began at the provider and hasn't come to anything yet.
+        return False
+    if found.state is RefundState.FAILED:
+        return await fail_refund(tx, known.refund_id, failure_code=found.failure_code or "failed")
+    return await know_refund(tx, known.refund_id, reference=found.reference)
 
 
 async def receive(tx: Transaction, payment_id: UUID, told: ToldPayment) -> bool:
@@ -101,12 +172,17 @@ async def close(
     return True
 
 
-async def know(tx: Transaction, payment_id: UUID, *, reference: str, client_secret: str | None) -> bool:
-    """The provider knows the payment by this reference from now on."""
+async def know(tx: Transaction, payment_id: UUID, started: StartedPayment) -> bool:
+    """The provider knows the payment by this reference from now on, and says how it can be paid."""
     payment, _ = await _lock(tx, payment_id)
-    if payment.client_secret is not None or payment.provider_reference not in (None, reference):
+    if payment.is_payable or payment.provider_reference not in (None, started.reference):
         return False
-    await _save(tx, payment.known_to_provider(reference, client_secret))
+    known = payment.known_to_provider(
+        started.reference,
+        client_secret=started.client_secret,
+        confirmation_url=started.confirmation_url,
+    )
+    await _save(tx, known)
     return True
 
 
@@ -136,7 +212,7 @@ async def _book_refund(tx: Transaction, refund: Refund, payment: Payment, invoic
     await ledger.book(
         tx,
         "payment-refunded",
-        refund_entries(invoice, refund),
+        refund_entries(invoice, payment, refund),
         source_id=refund.refund_id,
         legal_entity_id=invoice.legal_entity_id,
         currency=payment.currency,
@@ -177,10 +253,7 @@ async def know_refund(tx: Transaction, refund_id: UUID, *, reference: str) -> bo
 
 async def _refund_of(tx: Transaction, payment: Payment, told: ToldRefund) -> Refund:
     """Return the refund that was told of; one that began at the provider is new here."""
-    known = await payment_store.find_refund_of(tx, payment.provider, told.reference)
-    if known is None and told.refund_id is not None:
-        ours = await payment_store.find_refund(tx, told.refund_id)
-        known = ours if ours is not None and ours.payment_id == payment.payment_id else None
+    known = await _known_refund(tx, payment, told.reference, told.refund_id)
     if known is not None:
         return known
     new = Refund(
@@ -194,6 +267,16 @@ async def _refund_of(tx: Transaction, payment: Payment, told: ToldRefund) -> Ref
     )
     await payment_store.add_refund(tx, new)
     return new
+
+
+async def _known_refund(
+    tx: Transaction, payment: Payment, reference: str, refund_id: UUID | None
+) -> Refund | None:
+    known = await payment_store.find_refund_of(tx, payment.provider, reference)
+    if known is None and refund_id is not None:
+        ours = await payment_store.find_refund(tx, refund_id)
+        known = ours if ours is not None and ours.payment_id == payment.payment_id else None
+    return known
 
 
 async def _save(tx: Transaction, payment: Payment) -> None:

@@ -19,6 +19,7 @@ from clinic_billing.domain import (
     Centre,
     ChargeItem,
     Invoice,
+    InvoiceKind,
     InvoiceLine,
     InvoiceStatus,
     Price,
@@ -30,6 +31,7 @@ from clinic_billing.tables import (
     invoice,
     invoice_line,
     invoice_number,
+    patient,
     price,
     service,
 )
@@ -62,6 +64,11 @@ async def find_centre(tx: Transaction, centre_id: UUID) -> Centre | None:
         )
     )
     return None if row is None else Centre(**row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+
+
+async def is_patient_known(tx: Transaction, patient_id: UUID) -> bool:
+    found = select(patient.c.patient_id).where(patient.c.patient_id == patient_id)
+    return await tx.fetch_one(found) is not None
 
 
 async def is_service_known(tx: Transaction, code: str) -> bool:
@@ -252,6 +259,14 @@ async def lock_invoice_of_visit(tx: Transaction, appointment_id: UUID) -> Invoic
     return await _one_invoice(tx, mine.with_for_update())
 
 
+async def lock_advances_for(tx: Transaction, appointment_id: UUID) -> list[Invoice]:
+    """Lock what was asked for in advance of a visit, in the order of ids."""
+    mine = select(invoice).where(invoice.c.for_appointment_id == appointment_id)
+    rows = await tx.fetch_all(mine.order_by(invoice.c.invoice_id).with_for_update())
+    lines = await _lines(tx, [row.invoice_id for row in rows])
+    return [_invoice(row, lines.get(row.invoice_id, ())) for row in rows]
+
+
 async def is_lab_order_invoiced(tx: Transaction, lab_order_id: UUID) -> bool:
     found = select(invoice.c.invoice_id).where(invoice.c.lab_order_id == lab_order_id)
     return await tx.fetch_one(found) is not None
@@ -333,7 +348,7 @@ def _invoice(row: Row[Any], lines: tuple[InvoiceLine, ...]) -> Invoice:
     values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
     attention = values.pop("attention")
     return Invoice(
-        **values | {"status": InvoiceStatus(row.status)},
+        **values | {"status": InvoiceStatus(row.status), "kind": InvoiceKind(row.kind)},
         attention=None if attention is None else Attention(attention),
         lines=lines,
     )

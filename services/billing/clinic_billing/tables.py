@@ -103,6 +103,10 @@ invoice = Table(
     Column("issued_at", DateTime(timezone=True), nullable=False),
     Column("due_on", Date, nullable=False),
     Column("attention", Text),
+    Column("kind", Text, nullable=False),
+    Column("for_appointment_id", Uuid),
+    Column("applied_minor", BigInteger, nullable=False),
+    Column("written_off_minor", BigInteger, nullable=False),
 )
 invoice_line = Table(
     "invoice_line",
@@ -127,11 +131,15 @@ payment = Table(
     Column("provider", Text, nullable=False),
     Column("provider_reference", Text),
     Column("client_secret", Text),
+    Column("confirmation_url", Text),
     Column("refunded_minor", BigInteger, nullable=False),
     Column("refunding_minor", BigInteger, nullable=False),
     Column("failure_code", Text),
     Column("requested_at", DateTime(timezone=True), nullable=False),
     Column("received_at", DateTime(timezone=True)),
+    Column("desk_id", Uuid),
+    Column("shift_id", Uuid),
+    Column("receipt_contact", Text),
 )
 refund = Table(
     "refund",
@@ -146,6 +154,31 @@ refund = Table(
     Column("failure_code", Text),
     Column("requested_at", DateTime(timezone=True), nullable=False),
     Column("refunded_at", DateTime(timezone=True)),
+    Column("requested_by", Uuid),
+    Column("decided_by", Uuid),
+    Column("shift_id", Uuid),
+)
+advance_application = Table(
+    "advance_application",
+    metadata,
+    Column("application_id", Uuid, primary_key=True),
+    Column("advance_id", Uuid, nullable=False),
+    Column("invoice_id", Uuid, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("applied_at", DateTime(timezone=True), nullable=False),
+)
+write_off = Table(
+    "write_off",
+    metadata,
+    Column("write_off_id", Uuid, primary_key=True),
+    Column("invoice_id", Uuid, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("reason_code", Text, nullable=False),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("requested_by", Uuid, nullable=False),
+    Column("decided_by", Uuid),
+    Column("decided_at", DateTime(timezone=True)),
 )
 provider_call = Table(
     "provider_call",
@@ -192,6 +225,9 @@ notification = Table(
     Column("event_type", Text, nullable=False),
     Column("disposition", Text, nullable=False),
     Column("reason", Text),
+    Column("claim", Text, nullable=False),
+    Column("payment_reference", Text),
+    Column("error", Text),
     Column("payment_id", Uuid),
     Column("decided_at", DateTime(timezone=True), nullable=False),
 )

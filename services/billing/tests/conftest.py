@@ -11,16 +11,15 @@ from uuid import UUID
 
 import httpx
 import pytest
-from clinic_billing import notifications
-from clinic_billing.app import service
+from clinic_billing.app import intake_worker, service
 from clinic_billing.provider_calls import make_due_calls
+from clinic_billing.providers.installed import Providers
 from clinic_local.fakes.in_process import running_fakes, serving
 from clinic_shared.app import create_app
 from clinic_shared.auth import TokenSigner
 from clinic_shared.ids import uuid7
-from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.ledger import Ledger
-from clinic_shared.service import Service
+from clinic_shared.service import Runtime, Service
 from clinic_shared.testing import (
     FixedClock,
     Servers,
@@ -35,13 +34,50 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 WEBHOOK = "/v1/webhooks/payments/stripe"
 SECRET = "whsec_fictitious"
 PRICE = 250_000
+MUCH = 1_500_000
 
 billing = service_fixture(service)
 
 
 @dataclass
+class StripeAsTold:
+    """What Stripe answers when it is asked about a payment: what its notifications have said, by default."""
+
+    intents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def learn(self, kind: str, subject: dict[str, Any]) -> None:
+        if kind.startswith("payment_intent."):
+            known = self.intents.get(subject["id"])
+            if known is None or known["status"] != "succeeded":
+                failed = {"status": "requires_payment_method"} if kind.endswith("payment_failed") else {}
+                self.intents[subject["id"]] = subject | failed
+        elif kind.startswith("refund."):
+            self.refunds[subject["id"]] = subject
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "GET":
+            return httpx.Response(503)
+        if request.url.path == "/v1/refunds":
+            of = request.url.params["payment_intent"]
+            return httpx.Response(
+                200, json={"data": [r for r in self.refunds.values() if r["payment_intent"] == of]}
+            )
+        known = self.intents.get(request.url.path.rpartition("/")[2])
+        return httpx.Response(404, json={"error": {}}) if known is None else httpx.Response(200, json=known)
+
+    async def stand_in(self, runtime: Runtime) -> None:
+        stripe = runtime.get(Providers)._stripe
+        await stripe.aclose()
+        stripe._http = httpx.AsyncClient(
+            base_url="https://stripe.example", transport=httpx.MockTransport(self.answer)
+        )
+
+
+@dataclass
 class Till:
     billing: ServiceHarness
+    stripe: StripeAsTold = field(default_factory=StripeAsTold)
     centre_id: UUID = field(default_factory=uuid7)
     department_id: UUID = field(default_factory=uuid7)
     legal_entity_id: UUID = field(default_factory=uuid7)
@@ -124,7 +160,17 @@ class Till:
 
     async def paid(self) -> tuple[dict[str, Any], str]:
         """Return a payment that was received, and the provider's reference of it."""
-        invoice = await self.invoice()
+        return await self.settle(await self.invoice())
+
+    async def much(self) -> dict[str, Any]:
+        """Return an invoice of more than one person may give away."""
+        await self.set_price(amount_minor=MUCH, valid_from="2026-02-01")
+        return await self.invoice()
+
+    async def paid_much(self) -> tuple[dict[str, Any], str]:
+        return await self.settle(await self.much())
+
+    async def settle(self, invoice: dict[str, Any]) -> tuple[dict[str, Any], str]:
         payment = await self.start_payment(invoice["invoice_id"])
         intent = self.intent(payment)
         await self.notify("payment_intent.succeeded", intent)
@@ -155,7 +201,10 @@ class Till:
         digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
         return {"stripe-signature": f"t={timestamp},v1={digest}", "content-type": "application/json"}
 
-    async def send(self, event: dict[str, Any], **signature: Any) -> httpx.Response:
+    async def send(self, event: Any, **signature: Any) -> httpx.Response:
+        subject = event.get("data", {}).get("object", {}) if isinstance(event, dict) else {}
+        if "id" in subject:
+            self.stripe.learn(event["type"], subject)
         body = json.dumps(event).encode()
         headers = self.signed(body, **signature)
         return await self.billing.http.post(WEBHOOK, content=body, headers=headers)
@@ -166,16 +215,23 @@ class Till:
         return answer
 
     async def process(self) -> int:
-        """Process every notification that is due; returns how many."""
-        worker, processed = IntakeWorker(self.billing.runtime, {"stripe": notifications.process}), 0
+        """Process every notification that is due, with what it asks of the provider; returns how many."""
+        worker, processed = intake_worker(self.billing.runtime), 0
         while await worker.process_next():
             processed += 1
+        while await make_due_calls(self.billing.runtime):
+            continue
         return processed
 
-    async def dispositions(self) -> dict[str, int]:
+    async def make_calls_due(self) -> None:
+        """Let calls that wait for their next attempt be due now."""
+        async with self.billing.runtime.database.transaction() as tx:
+            await tx.execute(text("UPDATE provider_call SET next_attempt_at = now()"))
+
+    async def dispositions(self, provider: str = "stripe") -> dict[str, int]:
         """Return how many notifications stand where, zeros left out; asserts that the sum is right."""
         async with self.billing.runtime.database.transaction() as tx:
-            counted = await Ledger.of(self.billing.runtime).interfaces["stripe"](tx)
+            counted = await Ledger.of(self.billing.runtime).interfaces[provider](tx)
         assert counted.balanced, counted
         return {name: count for name, count in vars(counted).items() if count}
 
@@ -193,9 +249,9 @@ class Till:
             assert await ledger.money(tx) == 0
             wrong = await tx.fetch_all(
                 text(
-                    "SELECT invoice_id, total_minor - paid_minor, balance FROM invoice JOIN (SELECT account, "
+                    "SELECT invoice_id, total_minor - paid_minor - written_off_minor, balance FROM invoice JOIN (SELECT account, "
                     "sum(amount_minor) AS balance FROM ledger_entry GROUP BY account) AS a "
-                    "ON account = 'receivable:' || invoice_id WHERE balance <> total_minor - paid_minor"
+                    "ON account = 'receivable:' || invoice_id WHERE balance <> total_minor - paid_minor - written_off_minor"
                 )
             )
             assert list(wrong) == []
@@ -211,7 +267,9 @@ async def open_till(billing: ServiceHarness) -> Till:
 
 @pytest.fixture
 async def till(billing: ServiceHarness) -> Till:
-    return await open_till(billing)
+    opened = await open_till(billing)
+    await opened.stripe.stand_in(billing.runtime)
+    return opened
 
 
 @dataclass
@@ -226,9 +284,7 @@ class Provider:
         return await make_due_calls(self.till.billing.runtime)
 
     async def make_due(self) -> None:
-        """Let calls that wait for their next attempt be due now."""
-        async with self.till.billing.runtime.database.transaction() as tx:
-            await tx.execute(text("UPDATE provider_call SET next_attempt_at = now()"))
+        await self.till.make_calls_due()
 
     async def started(self, **body: Any) -> dict[str, Any]:
         """Return a payment that the provider knows."""
@@ -238,7 +294,8 @@ class Provider:
 
     async def pay(self, payment: dict[str, Any], **options: Any) -> None:
         """Let the customer pay, and wait until every notification of it has been taken in and processed."""
-        answer = await self.http.post(f"/_control/stripe/{payment['provider_reference']}/pay", json=options)
+        path = f"/_control/{payment['provider']}/{payment['provider_reference']}/pay"
+        answer = await self.http.post(path, json=options)
         assert answer.status_code == 200, answer.text
         await self.quiet()
 
@@ -249,8 +306,16 @@ class Provider:
         await eventually(is_quiet)
         await self.till.process()
 
+    async def made_at(self, vendor: str) -> list[str]:
+        """Return the references of all payments that a provider has."""
+        if vendor == "stripe":
+            events = (await self.http.get("/_control/stripe/events")).json()["items"]
+            return [e["data"]["object"]["id"] for e in events if e["type"] == "payment_intent.created"]
+        kind = "payments" if vendor == "yookassa" else "orders"
+        return [made["id"] for made in (await self.http.get(f"/_control/{vendor}/{kind}")).json()["items"]]
+
     async def fail_next(self, **fault: Any) -> None:
-        answer = await self.http.post("/_control/faults", json={"vendor": "stripe", **fault})
+        answer = await self.http.post("/_control/faults", json={"vendor": "stripe"} | fault)
         assert answer.status_code == 204, answer.text
 
 
@@ -273,16 +338,27 @@ async def provider(
     clock = FixedClock(datetime.now(UTC))
     async with (
         serving(door) as clinic_url,
-        running_fakes(clinic_url, fakes_callback_delay_seconds=0) as stripe_url,
+        running_fakes(clinic_url, fakes_callback_delay_seconds=0) as fakes_url,
         harness(
             service,
             database_url=database_of(service),
             amqp_url=servers.amqp_url,
             signer=signer,
             clock=clock,
-            stripe_base_url=stripe_url,
+            payment_provider="stripe,yookassa,razorpay",
+            stripe_base_url=fakes_url,
+            yookassa_base_url=fakes_url,
+            yookassa_shop_id="100001",
+            yookassa_secret_key="fictitious-yookassa-key",
+            razorpay_base_url=fakes_url,
+            razorpay_key_id="rzp_test_fictitious",
+            razorpay_key_secret="fictitious-razorpay-key",
+            razorpay_webhook_secret="fictitious-razorpay-webhook",
+            atol_base_url=fakes_url,
+            atol_login="fictitious-atol-login",
+            atol_password="fictitious-atol-password",
         ) as made,
-        httpx.AsyncClient(base_url=stripe_url, trust_env=False) as http,
+        httpx.AsyncClient(base_url=fakes_url, trust_env=False) as http,
     ):
         door.app = create_app(service, made.runtime)
         provider = Provider(await open_till(made), http)

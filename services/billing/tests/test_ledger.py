@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from clinic_billing import ledger, settlement, tables
-from clinic_billing.domain import Entry
+from clinic_billing.accounts import Entry
 from clinic_billing.settlement import ToldRefund
 from clinic_shared.ids import uuid7
 from sqlalchemy import text

@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from clinic_billing import notifications, tables
-from clinic_billing.app import service
+from clinic_billing import tables
+from clinic_billing.app import intake_worker, service
 from clinic_billing.settings import BillingSettings
 from clinic_shared.auth import TokenSigner
-from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.service import Service
 from clinic_shared.testing import FixedClock, Servers, harness
 from clinic_shared.topology import declare_all
@@ -35,11 +34,10 @@ def event(till: Till, payment: dict[str, Any]) -> dict[str, Any]:
 
 
 async def drain(till: Till) -> None:
-    worker = IntakeWorker(till.billing.runtime, {"stripe": notifications.process})
+    worker = intake_worker(till.billing.runtime)
     while await worker.drain_batch():
         continue
-    while await worker.process_next():
-        continue
+    await till.process()
 
 
 async def test_with_the_broker_down_a_notification_is_kept_and_takes_effect(
@@ -49,6 +47,7 @@ async def test_with_the_broker_down_a_notification_is_kept_and_takes_effect(
         signer, clock, database_url=database_of(service), amqp_url=f"amqp://guest:guest@{NOWHERE}/"
     ) as fresh:
         till = await open_till(fresh.billing)
+        await till.stripe.stand_in(till.billing.runtime)
         payment = await till.start_payment((await till.invoice())["invoice_id"])
         assert (await till.send(event(till, payment))).status_code == 200
         await till.process()
@@ -70,6 +69,7 @@ async def test_with_the_database_down_a_notification_waits_on_the_queue_and_take
         answers = [await away.send(told) for _ in range(3)]
         assert {answer.status_code for answer in answers} == {200}
     async with running(signer, clock, database_url=database_url, amqp_url=vhost.amqp_url) as back:
+        await away.stripe.stand_in(back.billing.runtime)
         await drain(back)
         assert len(await back.billing.events("billing.payment-received.v1")) == 1
         assert await back.dispositions() == {"answered": 3, "applied": 1, "duplicate": 2}

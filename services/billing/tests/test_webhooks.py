@@ -155,7 +155,7 @@ async def test_what_can_t_be_read_is_parked(till: Till, document: Any) -> None:
 
 
 async def test_an_event_whose_object_is_malformed_is_parked(till: Till) -> None:
-    await till.notify("payment_intent.succeeded", {"id": "pi_1", "amount_received": "much"})
+    await till.notify("payment_intent.succeeded", {"object": "payment_intent", "amount_received": "much"})
     await till.process()
     assert await till.dispositions() == {"answered": 1, "parked": 1}
 

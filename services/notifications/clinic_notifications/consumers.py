@@ -96,6 +96,7 @@ class Invoice(BaseModel):
     centre_id: UUID
     department_id: UUID | None
     total_minor: int
+    prepaid_minor: int = 0
     currency: str
     payment_url: str | None = None
 
@@ -210,11 +211,12 @@ async def leave_critical_result_to_doctors(tx: Transaction, _: Envelope, result:
 
 @handlers.on("billing.invoice-issued.v1")
 async def tell_invoice(tx: Transaction, _: Envelope, invoice: Invoice) -> None:
-    if invoice.status != "issued" or invoice.total_minor == 0:
+    left_minor = invoice.total_minor - invoice.prepaid_minor
+    if invoice.status != "issued" or left_minor <= 0:
         return
     facts: dict[str, Any] = {
         "number": invoice.number,
-        "amount_minor": invoice.total_minor,
+        "amount_minor": left_minor,
         "currency": invoice.currency,
         "payment_url": invoice.payment_url,
     }

@@ -8,20 +8,24 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
 
+from clinic_local.fakes.atol import Atol
 from clinic_local.fakes.control import Control, refuse_invalid
 from clinic_local.fakes.postmark import Postmark
+from clinic_local.fakes.razorpay import Razorpay
 from clinic_local.fakes.settings import FakesSettings
 from clinic_local.fakes.stripe import Stripe
 from clinic_local.fakes.twilio import Twilio
 from clinic_local.fakes.whatsapp import WhatsApp
 from clinic_local.fakes.world import World
+from clinic_local.fakes.yookassa import YooKassa
 
 
 def create_app(settings: FakesSettings) -> Starlette:
     world = World(settings)
     whatsapp, stripe = WhatsApp(world), Stripe(world)
-    control = Control(world, [whatsapp.reset, stripe.reset])
-    vendors = (control, whatsapp, Twilio(world), Postmark(world), stripe)
+    yookassa, razorpay, atol = YooKassa(world), Razorpay(world), Atol(world)
+    control = Control(world, [v.reset for v in (whatsapp, stripe, yookassa, razorpay, atol)])
+    vendors = (control, whatsapp, Twilio(world), Postmark(world), stripe, yookassa, razorpay, atol)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001

@@ -28,6 +28,15 @@ class FakesSettings(BaseModel):
     stripe_api_key: str = "sk_test_fictitious"
     stripe_webhook_secret: str = "whsec_fictitious"  # noqa: S105
     stripe_webhook_url: str = ""
+    yookassa_shop_id: str = "100001"
+    yookassa_secret_key: str = "fictitious-yookassa-key"  # noqa: S105
+    yookassa_webhook_url: str = ""
+    razorpay_key_id: str = "rzp_test_fictitious"
+    razorpay_key_secret: str = "fictitious-razorpay-key"  # noqa: S105
+    razorpay_webhook_secret: str = "fictitious-razorpay-webhook"  # noqa: S105
+    razorpay_webhook_url: str = ""
+    atol_login: str = "fictitious-atol-login"
+    atol_password: str = "fictitious-atol-password"  # noqa: S105
 
     fakes_duplicate_every: int = Field(default=0, ge=0, description="every n-th callback series comes twice")
     fakes_reorder_every: int = Field(
@@ -55,3 +64,11 @@ class FakesSettings(BaseModel):
     @property
     def stripe_webhook(self) -> str:
         return self.stripe_webhook_url or f"{self.url}/v1/webhooks/payments/stripe"
+
+    @property
+    def yookassa_webhook(self) -> str:
+        return self.yookassa_webhook_url or f"{self.url}/v1/webhooks/payments/yookassa"
+
+    @property
+    def razorpay_webhook(self) -> str:
+        return self.razorpay_webhook_url or f"{self.url}/v1/webhooks/payments/razorpay"

@@ -36,6 +36,7 @@ class Payment(BaseModel):
     outcome: Literal["succeeded", "card_declined"] = "succeeded"
     deliveries: int = Field(default=1, ge=1, le=10, description="how often each event is delivered")
     reorder: bool = False
+    lie: bool = Field(default=False, description="only tell of it: nothing is paid")
 
 
 class Stripe:
@@ -59,6 +60,7 @@ class Stripe:
             Route("/v1/checkout/sessions/{id}", self.read),
             Route("/v1/charges/{id}", self.read),
             Route("/v1/refunds/{id}", self.read),
+            Route("/v1/refunds", self.list_refunds),
             Route("/checkout/{id}", self.checkout_page, methods=["GET", "POST"]),
             Route("/_control/stripe/{id}/pay", self.pay, methods=["POST"]),
             Route("/_control/stripe/events", self.list_events),
@@ -175,11 +177,23 @@ class Stripe:
         except StripeError as error:
             return JSONResponse(error.document, status_code=error.status)
 
+    async def list_refunds(self, request: Request) -> Response:
+        fault = self._world.take_fault("stripe")
+        await hold_before(fault)
+        try:
+            self._authenticate(request)
+            _act_out(fault)
+        except StripeError as error:
+            return JSONResponse(error.document, status_code=error.status)
+        of = request.query_params.get("payment_intent")
+        refunds = [o for o in self._objects.values() if o["object"] == "refund" and o["payment_intent"] == of]
+        return JSONResponse({"object": "list", "data": refunds, "has_more": False})
+
     async def pay(self, request: Request) -> Response:
         payment = Payment.model_validate_json(await request.body() or b"{}")
         try:
             subject = self._find(request.path_params["id"])
-            intent, events = self._pay(subject, payment)
+            intent, events = self._tell(subject) if payment.lie else self._pay(subject, payment)
         except StripeError as error:
             return JSONResponse(error.document, status_code=error.status)
         return JSONResponse({"payment_intent": intent["id"], "events": [event["id"] for event in events]})
@@ -206,6 +220,12 @@ class Stripe:
             subject.update(status="complete", payment_status="paid")
             extra = [self._record("checkout.session.completed", subject, None)]
         return intent, self._settle(intent, payment, extra)
+
+    def _tell(self, intent: Document) -> tuple[Document, list[Document]]:
+        paid = intent | {"status": "succeeded", "amount_received": intent["amount"]}
+        events = [self._record("payment_intent.succeeded", paid, None)]
+        self._deliver(events)
+        return intent, events
 
     def _intent_of_session(self, session: Document) -> Document:
         if session["payment_intent"] is not None:
