@@ -32,7 +32,7 @@ async def get_partner(tx: Tx, partner_id: UUID) -> PartnerDetail:
     partner = await store.find_partner(tx, partner_id)
     if partner is None:
         raise NotFoundError
-    return PartnerDetail.with_activity(partner, await store.find_activity(tx, partner_id))
+    return PartnerDetail.with_activity(partner, await store.find_activity(tx, partner_id), now=tx.now)
 
 
 @router.put("/partners/{partner_id}", permission="lab-partners.manage", operation_id="configureLabPartner")

@@ -39,16 +39,30 @@ async def understood(
     tx: Transaction, partner_id: UUID, reports: Sequence[SentReport], *, message_id: UUID
 ) -> list[SentReport]:
     """Return the reports with what each observation means; what nobody has mapped goes to the work-list."""
+    meanings, gaps = await _understand(tx, partner_id, reports)
+    await _note_gaps(tx, partner_id, gaps, message_id)
+    return [_with_meanings(report, meanings) for report in reports]
+
+
+async def unmapped(
+    tx: Transaction, partner_id: UUID, reports: Sequence[SentReport]
+) -> Mapping[SourceCode, str | None]:
+    """Return what of these nobody has mapped, with its name, and write nothing down."""
+    return (await _understand(tx, partner_id, reports))[1]
+
+
+async def _understand(
+    tx: Transaction, partner_id: UUID, reports: Sequence[SentReport]
+) -> tuple[Mapping[Written, Meaning], Mapping[SourceCode, str | None]]:
     code_map = await _current_map(tx, partner_id)
     written = {_written(o): None for report in reports for o in report.content.observations}
     ranges = await code_map_store.panic_ranges_of(tx, _codes(written, code_map))
     gaps: dict[SourceCode, str | None] = {}
     meanings: dict[Written, Meaning] = {}
     for one in written:
-        meanings[one], unmapped = understand(one, code_map, ranges)
-        gaps |= {source: one.display for source in unmapped if len(source.code) <= _LONGEST_CODE}
-    await _note_gaps(tx, partner_id, gaps, message_id)
-    return [_with_meanings(report, meanings) for report in reports]
+        meanings[one], missing = understand(one, code_map, ranges)
+        gaps |= {source: one.display for source in missing if len(source.code) <= _LONGEST_CODE}
+    return meanings, gaps
 
 
 def _written(observation: ObservationState) -> Written:

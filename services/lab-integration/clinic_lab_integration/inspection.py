@@ -14,13 +14,11 @@ from clinic_shared.intake import intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, Select, select
 
-from clinic_lab_integration import matching, stored, unit_store, worklist
-from clinic_lab_integration.domain import Disposition, MessageId, ParkReason
+from clinic_lab_integration import stored, unit_store, worklist
+from clinic_lab_integration.domain import Disposition, MessageId
 from clinic_lab_integration.hl7 import PatientResult
 from clinic_lab_integration.messages import INTERFACES, MessageNote
 from clinic_lab_integration.partners import SEND
-from clinic_lab_integration.reports import Content
-from clinic_lab_integration.store import Partner
 from clinic_lab_integration.unit_store import Unit, UnitReport
 
 READ = "lab-messages.read"
@@ -138,9 +136,3 @@ async def list_waiting(tx: Transaction, *, after: tuple[UUID, int] | None, limit
         found.append(Waiting(unit=unit, control_id=note.control_id, patient=patient))
     tx.audit(AuditEntry(action=Action.READ, resource_type="LabMessage", details={"list": "unmatched"}))
     return found
-
-
-async def would_match(tx: Transaction, partner: Partner, content: Content) -> list[UUID | ParkReason]:
-    """Whose results these are, without keeping anything."""
-    groups = matching.groups_of(content, partner, message_id=UUID(int=0))
-    return [(await matching.match_group(tx, partner.partner_id, group)).whose for group in groups]

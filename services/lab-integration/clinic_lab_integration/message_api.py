@@ -25,25 +25,21 @@ from clinic_shared.routing import (
 )
 from fastapi import Depends, Path, Request, Response
 
-from clinic_lab_integration import inspection, partners, receiving, reports, unit_store, worklist
-from clinic_lab_integration.domain import ParkReason
+from clinic_lab_integration import inspection, partners, receiving, unit_store, validation, worklist
 from clinic_lab_integration.inspection import READ
 from clinic_lab_integration.message_models import (
     AttachRequest,
     IncidentResponse,
-    MatchResponse,
     MessageDetail,
     MessageResponse,
     SettleRequest,
     UnitDiscardRequest,
     UnitResponse,
-    ValidatedMessage,
-    Validation,
     WaitingResponse,
 )
 from clinic_lab_integration.messages import ANSWER_TYPE, MAX_BODY_BYTES
-from clinic_lab_integration.partners import zone_of
 from clinic_lab_integration.unit_ids import UNIT_ID, read_unit_id
+from clinic_lab_integration.validation_models import ValidatedMessage, Validation
 
 router = ClinicRouter(prefix="/v1/lab", tags=["lab-messages"])
 
@@ -140,28 +136,16 @@ def _links(message_ids: Sequence[UUID]) -> dict[str, str]:
 async def validate_message(
     runtime: CurrentRuntime, context: CurrentContext, caller: LabCaller, body: RawBody
 ) -> Validation:
-    """Tell what a message would be answered and whom it would match. Nothing is kept."""
+    """Tell what a message would be answered, how it is read, whom it would match and what to correct.
+
+    Nothing is kept.
+    """
     partner = await partners.sender(runtime, caller)
     assessment = await receiving.read(body, partner)
-    validated = []
     async with runtime.database.transaction(replace(context, principal=caller)) as tx:
-        for message in assessment.messages:
-            whose = []
-            if message.disposition == "accepted":
-                whose = await inspection.would_match(tx, partner, reports.read(message, zone_of(partner)))
-            groups = [_match(n, found, caller) for n, found in enumerate(whose)]
-            validated.append(ValidatedMessage.of(message, message.answer(at=tx.now), groups))
-    return Validation(messages=validated)
-
-
-def _match(index: int, found: UUID | ParkReason, caller: Principal) -> MatchResponse:
-    parked = isinstance(found, ParkReason)
-    return MatchResponse(
-        group_index=index,
-        matched=not parked,
-        reason=found.value if isinstance(found, ParkReason) else None,
-        patient_id=found if isinstance(found, UUID) and caller.may(READ) else None,
-    )
+        found = await validation.validate(tx, partner, assessment.messages)
+    show = caller.may(READ)
+    return Validation(messages=[ValidatedMessage.of(one, show_patient=show) for one in found])
 
 
 @router.get("/messages", permission=READ, operation_id="listLabMessages")

@@ -8,7 +8,6 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from clinic_lab_integration.hl7 import AssessedMessage
 from clinic_lab_integration.inspection import Message, Waiting
 from clinic_lab_integration.models import Request
 from clinic_lab_integration.unit_store import Unit, UnitReport
@@ -220,44 +219,3 @@ class SettleRequest(Request):
     )
 
     note: str = Field(min_length=3, max_length=500)
-
-
-class MatchResponse(BaseModel):
-    """`patient_id` is null without the scope lab-messages.read, and where nobody matches."""
-
-    group_index: int
-    matched: bool
-    reason: str | None
-    patient_id: UUID | None
-
-
-class ValidatedMessage(BaseModel):
-    control_id: str
-    answer: str | None
-    findings: list[FindingResponse]
-    groups: list[MatchResponse]
-
-    @classmethod
-    def of(
-        cls, message: AssessedMessage, answer: bytes | None, groups: list[MatchResponse]
-    ) -> "ValidatedMessage":
-        return cls(
-            control_id=message.header.control_id,
-            answer=answer.decode(message.charset.codec, "replace") if answer is not None else None,
-            findings=[
-                FindingResponse(
-                    severity="W" if f.severity == "W" else "E",
-                    code=f.code,
-                    location=f.location.path(),
-                    text=f.text,
-                )
-                for f in message.findings
-            ],
-            groups=groups,
-        )
-
-
-class Validation(BaseModel):
-    """What would be answered. Nothing was kept."""
-
-    messages: list[ValidatedMessage]

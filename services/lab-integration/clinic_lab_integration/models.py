@@ -172,14 +172,23 @@ class PartnerDetail(PartnerResponse):
     last_message_id: UUID | None
     last_received_at: datetime | None
     groups: dict[str, int]
+    groups_in_24_hours: dict[str, int]
+    error_rate: float | None = Field(
+        description="share of the last 24 hours that was refused or waits for a person; null: nothing came"
+    )
+    lag_seconds: float = Field(description="how long what waits longest for the chart has waited; 0: nothing")
 
     @classmethod
-    def with_activity(cls, partner: Partner, activity: PartnerActivity) -> "PartnerDetail":
+    def with_activity(cls, partner: Partner, activity: PartnerActivity, *, now: datetime) -> "PartnerDetail":
+        waiting_since = activity.oldest_in_flight_at
         made = cls.of(
             partner,
             last_message_id=activity.last_message_id,
             last_received_at=activity.last_received_at,
             groups=activity.dispositions,
+            groups_in_24_hours=activity.day,
+            error_rate=activity.error_rate,
+            lag_seconds=max(0.0, (now - waiting_since).total_seconds()) if waiting_since else 0.0,
         )
         assert isinstance(made, cls)  # noqa: S101  # `of` makes what it is called on
         return made

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -80,11 +80,23 @@ class Partner:
 
 @dataclass(frozen=True, kw_only=True)
 class PartnerActivity:
-    """What a laboratory has sent, counted by patient group."""
+    """What a laboratory has sent, counted by patient group; `day` counts those of the last 24 hours.
+
+    `oldest_in_flight_at` is when what has waited longest for the chart came.
+    """
 
     last_message_id: UUID | None
     last_received_at: datetime | None
     dispositions: dict[str, int]
+    day: dict[str, int]
+    oldest_in_flight_at: datetime | None
+
+    @property
+    def error_rate(self) -> float | None:
+        """How much of the last day was refused or waits for a person."""
+        wrong = self.day.get("rejected", 0) + self.day.get("parked", 0)
+        every = sum(self.day.values())
+        return wrong / every if every else None
 
 
 def _partners() -> Select[Any]:
@@ -152,16 +164,29 @@ async def find_activity(tx: Transaction, partner_id: UUID) -> PartnerActivity:
         .order_by(lab_unit.c.message_id.desc())
         .limit(1)
     )
-    counted = await tx.fetch_all(
-        select(lab_unit.c.disposition, func.count().label("units"))
-        .where(lab_unit.c.partner_id == partner_id)
-        .group_by(lab_unit.c.disposition)
+    oldest = await tx.fetch_one(
+        select(func.min(lab_unit.c.received_at).label("at")).where(
+            lab_unit.c.partner_id == partner_id, lab_unit.c.disposition == "in-flight"
+        )
     )
     return PartnerActivity(
         last_message_id=last.message_id if last else None,
         last_received_at=last.received_at if last else None,
-        dispositions={row.disposition: row.units for row in counted},
+        dispositions=await _count_units(tx, partner_id),
+        day=await _count_units(tx, partner_id, since=tx.now - timedelta(days=1)),
+        oldest_in_flight_at=oldest.at if oldest else None,
     )
+
+
+async def _count_units(tx: Transaction, partner_id: UUID, *, since: datetime | None = None) -> dict[str, int]:
+    statement = (
+        select(lab_unit.c.disposition, func.count().label("units"))
+        .where(lab_unit.c.partner_id == partner_id)
+        .group_by(lab_unit.c.disposition)
+    )
+    if since is not None:
+        statement = statement.where(lab_unit.c.received_at >= since)
+    return {row.disposition: row.units for row in await tx.fetch_all(statement)}
 
 
 # -- what orders and matching need of others

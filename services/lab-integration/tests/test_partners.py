@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from clinic_lab_integration.partners import PartnerDirectory
 from clinic_shared.ids import uuid7
 
-from .conftest import Laboratory
+from .conftest import Laboratory, msa
 
 ADMIN = "system-administrator"
 
@@ -47,6 +48,66 @@ async def test_one_laboratory_shows_what_it_sent(lab: Laboratory, compose) -> No
     last = await lab.send(compose(msh={10: "M-2"}))
     found = await lab.get(path, "doctor")
     assert (found["last_message_id"], found["groups"]) == (last, {"parked": 2})
+    assert (found["groups_in_24_hours"], found["error_rate"], found["lag_seconds"]) == ({"parked": 2}, 1.0, 0)
+
+
+async def test_it_shows_how_much_goes_wrong_today_and_what_waits(lab: Laboratory, compose) -> None:
+    path = f"/v1/lab/partners/{lab.partner_id}"
+    await lab.post(compose(msh={9: "ADT^A01"}))
+    await lab.process()
+    lab.lab.clock.advance(days=2)
+    assert (await lab.get(path, ADMIN))["error_rate"] is None
+    await lab.add_patient()
+    await lab.send(compose())
+    lab.lab.clock.advance(seconds=30)
+    found = await lab.get(path, ADMIN)
+    assert (found["error_rate"], found["lag_seconds"]) == (0.0, 30.0)
+    assert found["groups"] == {"rejected": 1, "in-flight": 1}
+
+
+async def test_how_it_is_connected_is_configured(lab: Laboratory) -> None:
+    body = {
+        "protocols": ["mllp", "fhir"],
+        "ack_mode": "original",
+        "messages_per_second": 20,
+        "test_mode": True,
+        "mllp_peers": ["192.0.2.7", "2001:db8::/32"],
+        "mllp_certificate_names": ["lab.example.org"],
+        "callback_url": "https://lab.example.org/rejections",
+    }
+    configured = (await configure(lab, body)).json()
+    kept = await lab.get(f"/v1/lab/partners/{lab.partner_id}", ADMIN)
+    for found in (configured, kept):
+        assert {name: found[name] for name in body} == body | {
+            "protocols": ["fhir", "mllp"],
+            "mllp_peers": ["192.0.2.7/32", "2001:db8::/32"],
+        }
+
+
+@pytest.mark.parametrize(("mode", "code"), [("original", "AA"), ("enhanced", "CA"), ("by-message", None)])
+async def test_what_was_agreed_about_acknowledgements_beats_the_message(
+    lab: Laboratory, compose, mode, code
+) -> None:
+    await configure(lab, {"ack_mode": mode})
+    await lab.lab.runtime.get(PartnerDirectory).refresh()
+    answer = await lab.post(compose(msh={15: "NE", 16: "NE"}))
+    assert answer.content == b"" if code is None else msa(answer)[1] == code
+
+
+async def test_who_sends_faster_than_agreed_is_told_to_come_again(lab: Laboratory, compose) -> None:
+    await configure(lab, {"messages_per_second": 0.001})
+    await lab.lab.runtime.get(PartnerDirectory).refresh()
+    answers = [await lab.post(compose(msh={10: f"M-{number}"})) for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 503, 503]
+    assert (msa(answers[2])[1], answers[2].headers["retry-after"]) == ("AE", "5")
+    assert (await lab.dispositions())["answered"] == 1
+
+
+async def test_only_the_ways_that_were_agreed_are_open(lab: Laboratory, compose) -> None:
+    await configure(lab, {"protocols": ["mllp"]})
+    await lab.lab.runtime.get(PartnerDirectory).refresh()
+    answer = await lab.post(compose())
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/protocol-not-agreed")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +117,13 @@ async def test_one_laboratory_shows_what_it_sent(lab: Laboratory, compose) -> No
         {"default_charset": "KLINGON"},
         {"unknown": 1},
         {"critical_acknowledge_seconds": 1},
+        {"protocols": ["fax"]},
+        {"ack_mode": "sometimes"},
+        {"messages_per_second": 0},
+        {"mllp_peers": ["lab.example.org"]},
+        {"mllp_peers": ["192.0.2.7/24"]},
+        {"callback_url": "ftp://lab.example.org"},
+        {"callback_url": "https://user@lab.example.org"},
         {"identifier_authorities": [{"sent": "A"}]},
     ],
 )

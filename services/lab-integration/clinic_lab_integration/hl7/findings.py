@@ -58,12 +58,13 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`outcome` is what an error asks for; a warning asks for nothing."""
+    """`outcome` is what an error asks for; a warning asks for nothing. `fix` where `fixes.py` knows none."""
 
     code: ErrorCode
     location: Location
     text: str
     outcome: Outcome = Outcome.ERROR
+    fix: str = ""
 
     @property
     def severity(self) -> Severity:

@@ -1,0 +1,1 @@
+MSH|^~\&|POLYCLINIC|CENTRE|TESTLIS|TESTLAB|20260115090000+0000||ACK^R01^ACK|8D72B6027F3A4A967C3B|P|2.5.1MSA|AE|BAD-SEPARATORS-0001|MSH-2 (encoding characters) does not name two to five different separatorsERR||MSH^1^2|102^Data type error^HL70357|E||||MSH-2 (encoding characters) does not name two to five different separators

@@ -1,0 +1,1 @@
+MSH|^~\&|POLYCLINIC|CENTRE|TESTLIS|TESTLAB|20260115090000+0000||ACK^R01^ACK|774246E6C5B7DB979490|P|2.5.1MSA|AE||MSH-10 (message control id) is emptyERR||MSH^1^10|101^Required field missing^HL70357|E||||MSH-10 (message control id) is empty

@@ -1,0 +1,1 @@
+MSH|^~\&|POLYCLINIC|CENTRE|TESTLIS|TESTLAB|20260115090000+0000||ACK^R30^ACK|297BB42B336A0CD8BA61|P|2.5.1MSA|AR|OTHER-EVENT-0001|This trigger event is not received here; results (ORU R01) areERR||MSH^1^9^1^2|201^Unsupported event code^HL70357|E||||This trigger event is not received here; results (ORU R01) are

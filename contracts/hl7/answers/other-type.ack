@@ -1,0 +1,1 @@
+MSH|^~\&|POLYCLINIC|CENTRE|TESTLIS|TESTLAB|20260115090000+0000||ACK^A01^ACK|09611F7F39698A9FE148|P|2.5.1MSA|AR|OTHER-TYPE-0001|This message type is not received here; results (ORU R01) areERR||MSH^1^9^1^1|200^Unsupported message type^HL70357|E||||This message type is not received here; results (ORU R01) are

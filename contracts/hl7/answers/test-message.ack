@@ -1,0 +1,1 @@
+MSH|^~\&|POLYCLINIC|CENTRE|TESTLIS|TESTLAB|20260115090000+0000||ACK^R01^ACK|7C5A98C54D561AE6184D|T|2.5.1MSA|AR|TEST-MESSAGE-0001|MSH-11 (processing id) marks a test, and this sender is in production: P is takenERR||MSH^1^11|202^Unsupported processing id^HL70357|E||||MSH-11 (processing id) marks a test, and this sender is in production: P is taken
