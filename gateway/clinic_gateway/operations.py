@@ -27,6 +27,7 @@ SHARED_PAGES = frozenset(
         "ledger",
         "events",
         "messages",
+        "deliveries",
         "dead-letters",
         "event-flow",
         "summary",
@@ -37,7 +38,15 @@ SHARED_PAGES = frozenset(
 )
 EVENT_FLOW = f"{OPERATIONS_PREFIX}/event-flow"
 PAGES = SHARED_PAGES | {"intake"}
-TIME_MEMBERS = ("recorded_at", "first_failed_at", "first_seen_at", "requested_at")
+TIME_MEMBERS = (
+    "recorded_at",
+    "first_failed_at",
+    "first_seen_at",
+    "requested_at",
+    "received_at",
+    "last_received_at",
+    "day",
+)
 OK = 200
 CALLERS_FAULT = {400, 403, 422}
 

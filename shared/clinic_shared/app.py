@@ -22,6 +22,7 @@ from starlette.routing import Route
 from clinic_shared import contracts, event_flow, openapi, ops, ops_events, ops_replay, problems
 from clinic_shared.dead_letters import api as dead_letters_api
 from clinic_shared.errors import NotFoundError
+from clinic_shared.inbound import api as inbound_api
 from clinic_shared.metrics import exposition
 from clinic_shared.middleware import PROBES, EdgeMiddleware
 from clinic_shared.readiness import Readiness, WorkerReadiness
@@ -51,7 +52,14 @@ def create_app(service: Service, runtime: Runtime | None = None) -> FastAPI:
     app.state.readiness = Readiness(runtime) if runtime else None
     problems.install(app)
     # Appended as they are: `include_router` would match every request twice.
-    shared = (ops.router, ops_events.router, ops_replay.router, event_flow.router, dead_letters_api.router)
+    shared = (
+        ops.router,
+        ops_events.router,
+        ops_replay.router,
+        event_flow.router,
+        dead_letters_api.router,
+        inbound_api.router,
+    )
     for router in (*service.routers, *shared):
         app.router.routes.extend(router.routes)
     app.router.routes.extend(_probes())

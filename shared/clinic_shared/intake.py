@@ -21,6 +21,7 @@ from clinic_shared.context import Context
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.errors import TemporarilyUnavailableError
 from clinic_shared.failures import is_disconnect
+from clinic_shared.intake_answers import AnswerNotes
 from clinic_shared.intake_store import DATABASE_SECONDS, Accepted, Entry, GroupCommit, Item, intake_table
 from clinic_shared.metrics import INTAKE_TOTAL
 from clinic_shared.topology import intake_queue
@@ -43,6 +44,8 @@ class Intake:
         self._runtime = runtime
         self._publisher = Publisher(Broker.of(runtime).publishing)
         self._database = GroupCommit(runtime.database)
+        self._answers = AnswerNotes(runtime.database, runtime.clock)
+        runtime.closing.push_async_callback(self._answers.close)
         self._avoid_database_until = 0.0
         self._left_running: set[asyncio.Task[Accepted]] = set()
 
@@ -69,6 +72,7 @@ class Intake:
         if accepted is None:
             accepted = await self._onto_queue(entry)
         crash_point("intake.durable.after")
+        self._answers.answered(accepted.id)
         INTAKE_TOTAL.labels(interface=item.interface, via=accepted.via).inc()
         return accepted
 

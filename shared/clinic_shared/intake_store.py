@@ -10,7 +10,20 @@ from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, Text, Uuid, func, insert, text, update
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    Row,
+    Table,
+    Text,
+    Uuid,
+    func,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from clinic_shared.database import Database, Transaction
@@ -46,6 +59,10 @@ intake_table = Table(
     Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("processed_at", DateTime(timezone=True)),
     Column("last_error", Text),
+    Column("durable_at", DateTime(timezone=True), server_default=func.clock_timestamp()),
+    Column("cause", Text),
+    Column("corrects", Uuid),
+    Column("superseded_by", Uuid),
 )
 
 
@@ -175,6 +192,26 @@ def _row(tx: Transaction, item: Item, via: Via) -> dict[str, Any]:
         "via": via,
         "next_attempt_at": tx.now,
     }
+
+
+def item_of(row: Row[Any]) -> Item:
+    """Return what was received, of its row."""
+    attributes = dict(row.attributes)
+    correlation_id = UUID(attributes.pop("correlation_id"))
+    traceparent = attributes.pop("traceparent", None)
+    return Item(
+        id=row.id,
+        interface=row.interface,
+        sender=row.sender,
+        content_type=row.content_type,
+        body=row.body,
+        received_at=row.received_at,
+        answer=row.answer,
+        answer_type=row.answer_type,
+        attributes=attributes,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+    )
 
 
 class GroupCommit:

@@ -7,7 +7,7 @@ fails, none has been, and each is processed by itself.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,10 @@ from clinic_shared.errors import NotFoundError
 from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.health import Health
 from clinic_shared.held import SCHEDULE, RawMessage
+from clinic_shared.inbound.registry import Process
+from clinic_shared.inbound.tables import note
 from clinic_shared.intake import decode
-from clinic_shared.intake_store import Entry, Item, intake_table, store
+from clinic_shared.intake_store import Entry, intake_table, item_of, store
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.topology import intake_queue
 
@@ -42,8 +44,6 @@ DRAIN_SECONDS = 1.0
 TOGETHER = 16
 TRIES = 3
 _LOCK = 0x0C11_71C2
-
-Process = Callable[[Transaction, Item], Awaitable[None]]
 
 
 class IntakeWorker:
@@ -165,7 +165,7 @@ class IntakeWorker:
                 if not seen:
                     return False
                 for row in seen:
-                    item = _item(row)
+                    item = item_of(row)
                     traces.enter_context(tracing.taking_up(item))
                     tx.context = Context(correlation_id=item.correlation_id, traceparent=item.traceparent)
                     crash_point("intake.process.before")
@@ -204,8 +204,10 @@ class IntakeWorker:
                     attempts=row.attempts + 1,
                     next_attempt_at=tx.now + SCHEDULE[min(row.attempts, len(SCHEDULE) - 1)],
                     last_error=failure.error,
+                    cause=failure.cause,
                 )
             )
+            await note(tx, row.id, step="parked" if parked else "failed", error=failure.error)
         log.warning(
             "intake_item_failed",
             item_id=row.id,
@@ -232,22 +234,4 @@ async def redrive_item(tx: Transaction, item_id: UUID) -> None:
     )
     if result.rowcount == 0:
         raise NotFoundError
-
-
-def _item(row: Row[Any]) -> Item:
-    attributes = dict(row.attributes)
-    correlation_id = UUID(attributes.pop("correlation_id"))
-    traceparent = attributes.pop("traceparent", None)
-    return Item(
-        id=row.id,
-        interface=row.interface,
-        sender=row.sender,
-        content_type=row.content_type,
-        body=row.body,
-        received_at=row.received_at,
-        answer=row.answer,
-        answer_type=row.answer_type,
-        attributes=attributes,
-        correlation_id=correlation_id,
-        traceparent=traceparent,
-    )
+    await note(tx, item_id, step="reprocess", decided_by=tx.context.principal.subject)

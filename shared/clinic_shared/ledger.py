@@ -28,8 +28,13 @@ class Dispositions:
 
     @property
     def balanced(self) -> bool:
+        return self.unaccounted == 0
+
+    @property
+    def unaccounted(self) -> int:
+        """How many were answered and have no disposition; below zero: have several."""
         parts: dict[str, int] = asdict(self)
-        return parts.pop("answered") == sum(parts.values())
+        return parts.pop("answered") - sum(parts.values())
 
 
 CountDispositions = Callable[[Transaction], Awaitable[Dispositions]]

@@ -6,6 +6,7 @@ takes, so that measuring never costs more than a hundredth of the time.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -20,6 +21,8 @@ from clinic_shared import contracts, tally, workers
 from clinic_shared.database import Transaction
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7, uuid7_time
+from clinic_shared.inbound import accounts
+from clinic_shared.inbound.registry import Inbound
 from clinic_shared.ledger import Ledger
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.management import Management
@@ -35,6 +38,7 @@ from clinic_shared.metrics import (
     INTAKE_OLDEST_SECONDS,
     LEDGER_BALANCED,
     LEDGER_MESSAGES,
+    LEDGER_RECENT_IMBALANCE,
     LOOP_FAILURES,
     MEASURED_AT,
     MONEY_IMBALANCE,
@@ -60,6 +64,7 @@ log = structlog.get_logger()
 OFTEN_SECONDS = 5.0
 DEPTHS_SECONDS = 14.0
 """The broker refreshes its figures every few seconds and is asked by every worker there is."""
+LATELY_SECONDS = 20.0
 SELDOM_SECONDS = 30.0
 SHARE_OF_TIME = 0.01
 MOST_SELDOM_SECONDS = 600.0
@@ -138,6 +143,7 @@ class Measuring:
             Turn("timers", OFTEN_SECONDS, _measure_timers),
             Turn("intake", OFTEN_SECONDS, _measure_intake),
             Turn("ledger", SELDOM_SECONDS, _measure_ledger),
+            Turn("ledger_recent", LATELY_SECONDS, _measure_recent_ledger),
         ]
         for own in runtime.service.measurements:
             self.turns.append(Turn(own.__name__, SELDOM_SECONDS, partial(_of_service, own)))
@@ -279,6 +285,17 @@ async def _measure_intake(_: Measuring, tx: Transaction) -> None:
     INTAKE_ITEMS.labels(state="received").set(row.received)
     INTAKE_ITEMS.labels(state="parked").set(row.parked)
     INTAKE_OLDEST_SECONDS.set((tx.now - row.oldest_at).total_seconds() if row.oldest_at else 0)
+
+
+async def _measure_recent_ledger(measuring: Measuring, tx: Transaction) -> None:
+    """Look at two days only, so that what gets lost is told within the minute, however much there ever was."""
+    LEDGER_RECENT_IMBALANCE.clear()
+    for name, interface in Inbound.of(measuring.runtime).interfaces.items():
+        off: Counter[str] = Counter()
+        for line in await accounts.by_day(tx, name, interface, since=tx.now - timedelta(days=1)):
+            off[line.partner] += line.dispositions.unaccounted
+        for partner, messages in off.items():
+            LEDGER_RECENT_IMBALANCE.labels(interface=name, partner=partner).set(messages)
 
 
 async def _measure_ledger(measuring: Measuring, tx: Transaction) -> None:

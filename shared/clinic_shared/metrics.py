@@ -192,6 +192,12 @@ LEDGER_BALANCED = _gauge(
     "1 when the dispositions of an interface add up to what was answered",
     "interface",
 )
+LEDGER_RECENT_IMBALANCE = _gauge(
+    "clinic_ledger_recent_imbalance",
+    "Messages received yesterday and today that have no disposition (or, below zero, more than one)",
+    "interface",
+    "partner",
+)
 MONEY_IMBALANCE = _gauge(
     "clinic_money_ledger_imbalance_minor", "By how much money movements fail to sum to zero, in minor units"
 )

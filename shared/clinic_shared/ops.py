@@ -4,10 +4,11 @@ Everything here is audited, reading included.
 """
 
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Query
 from pydantic import BaseModel, Field
 from sqlalchemy import func, select, text
 
@@ -17,12 +18,18 @@ from clinic_shared.database import Transaction
 from clinic_shared.dead_letters.listing import count_by_state
 from clinic_shared.events import outbox
 from clinic_shared.ids import uuid7_time
+from clinic_shared.inbound import accounts
+from clinic_shared.inbound.models import LedgerDay
+from clinic_shared.inbound.registry import Inbound
 from clinic_shared.ledger import Ledger
 from clinic_shared.routing import ClinicRouter, CurrentRuntime, Tx
+from clinic_shared.service import Runtime
 from clinic_shared.timers import timer_table
 
 READ = "ops.read"
 REDRIVE = "ops.redrive"
+RECENT_DAYS = 7
+MOST_DAYS = 92
 
 router = ClinicRouter(prefix="/v1/ops", tags=["operations"])
 
@@ -59,6 +66,7 @@ class LedgerLine(BaseModel):
 class LedgerDocument(BaseModel):
     service: str
     interfaces: list[LedgerLine]
+    days: list[LedgerDay] = Field(description="the same by partner and day, the latest days")
     money_sum_minor: int | None = Field(description="Sum of all money movements: zero, or something is wrong")
 
 
@@ -90,8 +98,10 @@ async def read_ops_summary(tx: Tx) -> Summary:
 
 
 @router.get("/ledger", permission=READ)
-async def read_ledger(tx: Tx, runtime: CurrentRuntime) -> LedgerDocument:
-    """Every answered message by what became of it, and the sum of the money ledger."""
+async def read_ledger(
+    tx: Tx, runtime: CurrentRuntime, days: Annotated[int, Query(ge=0, le=MOST_DAYS)] = RECENT_DAYS
+) -> LedgerDocument:
+    """Every answered message by what became of it, in all and by partner and day; the sum of all money."""
     _audit_read(tx, "Ledger")
     ledger = Ledger.of(runtime)
     lines = []
@@ -99,7 +109,23 @@ async def read_ledger(tx: Tx, runtime: CurrentRuntime) -> LedgerDocument:
         dispositions = await count(tx)
         lines.append(LedgerLine(interface=interface, balanced=dispositions.balanced, **asdict(dispositions)))
     money = await ledger.money(tx) if ledger.money else None
-    return LedgerDocument(service=tx.service, interfaces=lines, money_sum_minor=money)
+    recent = await _days(tx, runtime, days) if days else []
+    return LedgerDocument(service=tx.service, interfaces=lines, days=recent, money_sum_minor=money)
+
+
+async def _days(tx: Transaction, runtime: Runtime, days: int) -> list[LedgerDay]:
+    since = tx.now - timedelta(days=days - 1)
+    return [
+        LedgerDay(
+            interface=name,
+            partner=line.partner,
+            day=line.day,
+            balanced=line.dispositions.balanced,
+            **asdict(line.dispositions),
+        )
+        for name, interface in Inbound.of(runtime).interfaces.items()
+        for line in await accounts.by_day(tx, name, interface, since=since)
+    ]
 
 
 @router.post("/intake/{item_id}/redrive", permission=REDRIVE)

@@ -60,7 +60,7 @@ _SHOWN = [event_log.c[name] for name in EventEntry.model_fields if name != "trac
 ]
 
 
-class MessageEntry(BaseModel):
+class Delivery(BaseModel):
     """What became of another service's event here; `cause` is why it hasn't taken effect."""
 
     event_id: UUID
@@ -143,12 +143,12 @@ async def list_events(
     return page_of([EventEntry.of(row) for row in rows], page, key=lambda entry: entry.event_id)
 
 
-@router.get("/messages", permission=READ)
-async def list_messages(
+@router.get("/deliveries", permission=READ)
+async def list_deliveries(
     tx: Tx, event: Annotated[list[UUID], Query(min_length=1, max_length=MAX_IDS)]
-) -> Page[MessageEntry]:
+) -> Page[Delivery]:
     """What became here of events that other services published. One that isn't listed hasn't arrived."""
-    _audit(tx, "Message", {"event": ",".join(map(str, event))})
+    _audit(tx, "Delivery", {"event": ",".join(map(str, event))})
     applied = select(
         inbox.c.event_id,
         literal("applied").label("disposition"),
@@ -164,8 +164,8 @@ async def list_messages(
         held_table.c.error,
     ).where(held_table.c.event_id.in_(event))
     rows = await tx.fetch_all(union_all(applied, kept))
-    entries = [MessageEntry.model_validate(row, from_attributes=True) for row in rows]
-    return Page[MessageEntry](items=sorted(entries, key=lambda entry: entry.at), next_cursor=None)
+    entries = [Delivery.model_validate(row, from_attributes=True) for row in rows]
+    return Page[Delivery](items=sorted(entries, key=lambda entry: entry.at), next_cursor=None)
 
 
 def _audit(tx: Transaction, resource: str, asked: dict[str, str]) -> None:

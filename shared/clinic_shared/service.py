@@ -31,6 +31,8 @@ class Runtime:
     clock: Clock
     verifier: TokenVerifier
     resources: dict[type, Any] = field(default_factory=dict)
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What has to end before the database and the broker are left."""
     _listeners: list[Listener] = field(default_factory=list)
 
     def on_reload(self, listener: Listener) -> None:
@@ -116,6 +118,7 @@ async def running(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
         stack.push_async_callback(Broker.of(runtime).close)
+        await stack.enter_async_context(runtime.closing)
         for start in service.startup:
             await stack.enter_async_context(start(runtime))
         yield runtime

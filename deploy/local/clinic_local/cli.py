@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 GROUPS: dict[str, str] = {
     "lab": "commands_lab",
     "dead-letters": "commands_dead_letters",
+    "messages": "commands_messages",
     "events": "commands_events",
     "reporting": "commands_reporting",
     "topology": "commands_topology",

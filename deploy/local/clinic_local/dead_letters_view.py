@@ -220,7 +220,7 @@ def _later_versions(caller: Caller, service: str, letter: dict[str, Any]) -> lis
 def _what_became_of(caller: Caller, service: str, event_ids: list[str]) -> dict[str, str]:
     if not event_ids:
         return {}
-    path = f"/v1/ops/messages/{quote(service, safe='')}"
+    path = f"/v1/ops/deliveries/{quote(service, safe='')}"
     answer = caller.send("GET", path, params=[("event", event_id) for event_id in event_ids])
     found: list[dict[str, str]] = answer.json()["items"]
     return {entry["event_id"]: entry["disposition"] for entry in found}

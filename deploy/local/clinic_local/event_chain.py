@@ -113,7 +113,7 @@ class _Asking:
 
     def effects(self) -> list[dict[str, Any]]:
         return [
-            effect for some in _chunks(sorted(self.events)) for effect in self._ask("messages", event=some)
+            effect for some in _chunks(sorted(self.events)) for effect in self._ask("deliveries", event=some)
         ]
 
     def _ask(self, page: str, **parameters: Any) -> list[dict[str, Any]]:

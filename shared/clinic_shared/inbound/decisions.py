@@ -1,0 +1,175 @@
+"""What people decide about parked items: process again, put a corrected copy in their place, let them be.
+
+Letting be always takes two people: whoever sent the item was told that it was taken.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, insert, select, update
+
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.database import Transaction
+from clinic_shared.dead_letters.discards import DecisionIsOverError, SelfApprovalError
+from clinic_shared.errors import NotFoundError
+from clinic_shared.ids import uuid7
+from clinic_shared.inbound.selection import Chosen
+from clinic_shared.inbound.tables import decision_table, note
+from clinic_shared.intake_store import Item, intake_table
+
+OPEN_FOR = timedelta(hours=24)
+RECENT = 50
+item = intake_table.c
+
+
+async def reprocess(tx: Transaction, chosen: Chosen, *, reason: str | None) -> int:
+    """Let parked items be processed again by the release that runs now, in the order in which they came."""
+    rows = await chosen.lock(tx)
+    await tx.execute(
+        update(intake_table)
+        .where(item.id.in_([row.id for row in rows]))
+        .values(state="received", attempts=0, next_attempt_at=tx.now)
+    )
+    await _decided(tx, rows, "reprocess", reason=reason)
+    return len(rows)
+
+
+async def correct(tx: Transaction, item_id: UUID, body: bytes, *, reason: str) -> UUID:
+    """Put a copy with another body in the place of a parked item, and let it be processed. Returns its id."""
+    [row] = await Chosen(ids=[item_id]).lock(tx)
+    copy_id = uuid7()
+    digest = Item(
+        interface=row.interface,
+        sender=row.sender,
+        content_type=row.content_type,
+        body=body,
+        received_at=row.received_at,
+    ).digest
+    kept = (
+        "interface",
+        "sender",
+        "content_type",
+        "attributes",
+        "answer",
+        "answer_type",
+        "received_at",
+        "via",
+    )
+    values = {name: row._mapping[name] for name in kept}  # noqa: SLF001  # public, by its documentation
+    await tx.execute(
+        insert(intake_table).values(
+            **values, id=copy_id, body=body, digest=digest, corrects=item_id, next_attempt_at=tx.now
+        )
+    )
+    await tx.execute(
+        update(intake_table).where(item.id == item_id).values(state="superseded", superseded_by=copy_id)
+    )
+    await _decided(tx, [row], "correct", reason=reason, other_id=copy_id)
+    return copy_id
+
+
+async def ask_to_discard(tx: Transaction, chosen: Chosen, *, reason: str) -> UUID:
+    """Ask for a second person's agreement; nothing changes until it is given. Returns the decision's id."""
+    rows = await chosen.lock(tx)
+    decision_id = uuid7()
+    await tx.execute(
+        insert(decision_table).values(
+            decision_id=decision_id,
+            state="pending",
+            intake_ids=[row.id for row in rows],
+            cause=chosen.cause,
+            reason=reason,
+            requested_by=tx.context.principal.subject,
+            requested_at=tx.now,
+            expires_at=tx.now + OPEN_FOR,
+        )
+    )
+    await _decided(tx, rows, "ask-to-discard", reason=reason)
+    return decision_id
+
+
+async def approve(tx: Transaction, decision_id: UUID) -> int:
+    """Agree as the second person. Raises SelfApprovalError, DecisionIsOverError, SelectionChangedError."""
+    decision = await _open(tx, decision_id)
+    if decision.requested_by == tx.context.principal.subject:
+        raise SelfApprovalError
+    rows = await Chosen(ids=decision.intake_ids).lock(tx)
+    await tx.execute(
+        update(intake_table).where(item.id.in_([row.id for row in rows])).values(state="discarded")
+    )
+    await _close(tx, decision_id, "approved", None)
+    await _decided(tx, rows, "discard", reason=decision.reason)
+    return len(rows)
+
+
+async def reject(tx: Transaction, decision_id: UUID, *, reason: str) -> None:
+    """Refuse, or withdraw one's own request. The items stay as they are."""
+    decision = await _open(tx, decision_id)
+    await _close(tx, decision_id, "rejected", reason)
+    await note(
+        tx,
+        *decision.intake_ids,
+        step="discard rejected",
+        decided_by=tx.context.principal.subject,
+        reason=reason,
+    )
+    _audit(tx, "InboundMessageDecision", decision_id, "reject", reason)
+
+
+async def listed(tx: Transaction) -> Sequence[Row[Any]]:
+    """Return the latest requests to discard, the newest first."""
+    statement = select(decision_table).order_by(decision_table.c.requested_at.desc()).limit(RECENT)
+    return await tx.fetch_all(statement)
+
+
+async def _open(tx: Transaction, decision_id: UUID) -> Row[Any]:
+    row = await tx.fetch_one(
+        select(decision_table).where(decision_table.c.decision_id == decision_id).with_for_update()
+    )
+    if row is None:
+        raise NotFoundError
+    if row.state != "pending" or row.expires_at <= tx.now:
+        raise DecisionIsOverError(f"It is {row.state if row.state != 'pending' else 'expired'}.")
+    return row
+
+
+async def _close(tx: Transaction, decision_id: UUID, state: str, reason: str | None) -> None:
+    await tx.execute(
+        update(decision_table)
+        .where(decision_table.c.decision_id == decision_id)
+        .values(
+            state=state,
+            decided_by=tx.context.principal.subject,
+            decided_at=tx.now,
+            decision_reason=reason,
+        )
+    )
+
+
+async def _decided(
+    tx: Transaction,
+    rows: Sequence[Row[Any]],
+    decision: str,
+    *,
+    reason: str | None,
+    other_id: UUID | None = None,
+) -> None:
+    person = tx.context.principal.subject
+    ids = [row.id for row in rows]
+    await note(tx, *ids, step=decision, decided_by=person, reason=reason, other_id=other_id)
+    for item_id in ids:
+        _audit(tx, "InboundMessage", item_id, decision, reason)
+
+
+def _audit(tx: Transaction, kind: str, about: UUID, decision: str, reason: str | None) -> None:
+    tx.audit(
+        AuditEntry(
+            action=Action.EXECUTE,
+            resource_type=kind,
+            resource_id=about,
+            reason=reason,
+            details={"decision": decision},
+        )
+    )
