@@ -21,8 +21,8 @@ async def pauses_after(monkeypatch: pytest.MonkeyPatch, *, lasting_seconds: floa
         longest.append(upper)
         return 0.0
 
-    monkeypatch.setattr(loops.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(loops.random, "uniform", note)
+    monkeypatch.setattr("clinic_shared.loops.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("clinic_shared.loops.random.uniform", note)
     await loops.keep_running("relay", stop, work, Health())
     return longest
 

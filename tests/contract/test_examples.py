@@ -22,11 +22,13 @@ REFUSED_AS_WRONG = {400, 403, 415, 422, 428}
 # No password, token or dead letter of an example can be anybody's; not every service hears events or can be rebuilt.
 ABOUT_NOTHING_HERE = {
     "acceptAccessLink",
+    "ask_to_discard_inbound_messages",
     "changePassword",
     "discard_dead_letters",
     "logIn",
     "redrive_dead_letters",
     "refreshSession",
+    "reprocess_inbound_messages",
     "request_rebuild",
     "request_resend",
 }

@@ -95,7 +95,7 @@ def _taken(name: str, interface: Interface, since: datetime | None) -> Select[An
 
     # For an item that was corrected its copy is counted, which has the time and the sender of the original.
     answered = case((item.state != "superseded", parts), else_=0)
-    statement: Select[Any] = select(
+    columns: list[ColumnElement[Any]] = [
         interface.partner.label("partner"),
         _day().label("day"),
         func.sum(answered).label("first"),
@@ -103,8 +103,8 @@ def _taken(name: str, interface: Interface, since: datetime | None) -> Select[An
         of_state("parked").label("parked"),
         of_state("discarded").label("discarded"),
         of_state("received").label("waiting"),
-    )
-    return _within(statement, name, since).group_by("partner", "day")
+    ]
+    return _within(select(*columns), name, since).group_by("partner", "day")
 
 
 def _noted(name: str, interface: Interface, since: datetime | None) -> Select[Any]:

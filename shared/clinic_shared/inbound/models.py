@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, Base64Bytes, BaseModel, Field, model_validator
+from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from clinic_shared.inbound.listing import Wanted
 from clinic_shared.inbound.selection import Chosen
@@ -16,6 +16,11 @@ Reason = Annotated[
     str, Field(min_length=3, max_length=500, description="kept, shown and audited: no patient data here")
 ]
 MOST_AT_ONCE = 1000
+_ID = "019bc9c2-56c0-7000-8000-000000000001"
+
+
+def _example(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
 
 
 class InboundMessage(BaseModel):
@@ -133,11 +138,15 @@ class Revealed(BaseModel):
 
 
 class Given(BaseModel):
+    model_config = _example({"reason": "The laboratory asked what became of it"})
+
     reason: Reason
 
 
 class MessageSelection(BaseModel):
     """Given messages, or all parked ones of a cause as they were seen: so many, up to that id."""
+
+    model_config = _example({"ids": [_ID]})
 
     ids: list[UUID] = Field(default_factory=list, max_length=MOST_AT_ONCE)
     cause: str | None = Field(default=None, min_length=1, max_length=64)
@@ -157,15 +166,21 @@ class MessageSelection(BaseModel):
 
 
 class ReprocessRequest(MessageSelection):
+    model_config = _example({"cause": "0123456789abcdef", "expected_count": 12, "up_to_id": _ID})
+
     reason: Reason | None = None
 
 
 class DiscardRequest(MessageSelection):
+    model_config = _example({"ids": [_ID], "reason": "Sent by a test installation"})
+
     reason: Reason
 
 
 class CorrectRequest(BaseModel):
     """The whole message as it should have been, in the characters of the original (Base64)."""
+
+    model_config = _example({"body": "TVNIfF5+XCZ8", "reason": "The laboratory wrote the unit wrongly"})
 
     body: Base64Bytes
     reason: Reason
