@@ -61,6 +61,7 @@ intake_table = Table(
     Column("last_error", Text),
     Column("durable_at", DateTime(timezone=True), server_default=func.clock_timestamp()),
     Column("cause", Text),
+    Column("set_aside", Text),
     Column("corrects", Uuid),
     Column("superseded_by", Uuid),
 )

@@ -17,6 +17,8 @@ from clinic_shared.intake_store import intake_table
 from clinic_shared.ledger import Dispositions
 
 item = intake_table.c
+standing: ColumnElement[str] = func.coalesce(item.set_aside, item.state)
+"""An item's state; what people set aside is `discarded` or `superseded`."""
 PARTS = tuple(field.name for field in fields(Dispositions) if field.name != "answered")
 ONE: ColumnElement[int] = literal(1)
 _ID_SLACK = timedelta(hours=1)
@@ -91,10 +93,10 @@ def _taken(name: str, interface: Interface, since: datetime | None) -> Select[An
     parts = interface.parts
 
     def of_state(state: str) -> ColumnElement[int]:
-        return func.coalesce(func.sum(case((item.state == state, parts))), 0)
+        return func.coalesce(func.sum(case((standing == state, parts))), 0)
 
     # For an item that was corrected its copy is counted, which has the time and the sender of the original.
-    answered = case((item.state != "superseded", parts), else_=0)
+    answered = case((standing != "superseded", parts), else_=0)
     columns: list[ColumnElement[Any]] = [
         interface.partner.label("partner"),
         _day().label("day"),

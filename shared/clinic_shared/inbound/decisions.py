@@ -64,7 +64,9 @@ async def correct(tx: Transaction, item_id: UUID, body: bytes, *, reason: str) -
         )
     )
     await tx.execute(
-        update(intake_table).where(item.id == item_id).values(state="superseded", superseded_by=copy_id)
+        update(intake_table)
+        .where(item.id == item_id)
+        .values(state="processed", set_aside="superseded", superseded_by=copy_id)
     )
     await _decided(tx, [row], "correct", reason=reason, other_id=copy_id)
     return copy_id
@@ -97,7 +99,9 @@ async def approve(tx: Transaction, decision_id: UUID) -> int:
         raise SelfApprovalError
     rows = await Chosen(ids=decision.intake_ids).lock(tx)
     await tx.execute(
-        update(intake_table).where(item.id.in_([row.id for row in rows])).values(state="discarded")
+        update(intake_table)
+        .where(item.id.in_([row.id for row in rows]))
+        .values(state="processed", set_aside="discarded")
     )
     await _close(tx, decision_id, "approved", None)
     await _decided(tx, rows, "discard", reason=decision.reason)

@@ -11,13 +11,14 @@ from sqlalchemy import ColumnElement, Row, Text, cast, func, or_, select
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError
-from clinic_shared.inbound.accounts import Interface, fates_of
+from clinic_shared.inbound.accounts import Interface, fates_of, standing
 from clinic_shared.inbound.tables import history_table
 from clinic_shared.intake_store import intake_table
 
 item = intake_table.c
 COLUMNS = (
-    *(column for column in item if column.name not in {"body", "answer"}),
+    *(column for column in item if column.name not in {"body", "answer", "state"}),
+    standing.label("state"),
     func.length(item.body).label("size_bytes"),
 )
 MOST_CAUSES = 100
@@ -37,8 +38,10 @@ class Wanted:
     until: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        exact = ("interface", "state", "cause")
-        found = [item[name] == value for name in exact if (value := getattr(self, name)) is not None]
+        exact = {"interface": item.interface, "state": standing, "cause": item.cause}
+        found = [
+            column == value for name, column in exact.items() if (value := getattr(self, name)) is not None
+        ]
         if self.sender is not None:
             found.append(or_(item.sender == self.sender, item.attributes["partner_id"].astext == self.sender))
         if self.reference is not None:

@@ -69,7 +69,12 @@ class Lab:
             pass
 
     async def states(self) -> list[str]:
-        return [row.state for row in await self.office.query("SELECT state FROM intake ORDER BY id")]
+        return [
+            row.state
+            for row in await self.office.query(
+                "SELECT coalesce(set_aside, state) AS state FROM intake ORDER BY id"
+            )
+        ]
 
 
 @pytest.fixture

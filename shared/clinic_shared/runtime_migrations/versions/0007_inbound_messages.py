@@ -1,6 +1,6 @@
 """What was received from outside can be decided about: when it became durable and was answered, and what followed.
 
-Expand only: the release before writes neither the new columns nor the new states.
+Expand only: to the release before, an item that was set aside is one that it has processed.
 """
 
 from alembic import op
@@ -14,15 +14,11 @@ UPGRADE = """
 ALTER TABLE intake
     ADD COLUMN durable_at timestamptz,
     ADD COLUMN cause text,
+    ADD COLUMN set_aside text,
     ADD COLUMN corrects uuid,
     ADD COLUMN superseded_by uuid;
 -- Set apart from the column, so that the rows there are keep null: nobody knows when that was.
 ALTER TABLE intake ALTER COLUMN durable_at SET DEFAULT clock_timestamp();
-ALTER TABLE intake DROP CONSTRAINT intake_state_check;
-ALTER TABLE intake ADD CONSTRAINT intake_state_check
-    CHECK (state IN ('received', 'processed', 'parked', 'discarded', 'superseded')) NOT VALID;
-ALTER TABLE intake VALIDATE CONSTRAINT intake_state_check;
-CREATE INDEX intake_parked ON intake (cause, id) WHERE state = 'parked';
 
 CREATE TABLE intake_history (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
