@@ -14,6 +14,7 @@ from clinic_shared.settings import ServiceSettings
 from clinic_shared.timers import Timers
 
 from clinic_billing import api, consumers, invoicing, ledger, notification_store, settling_api, webhooks
+from clinic_billing.cashdesk import api as cashdesk_api
 from clinic_billing.notifications import Processing
 from clinic_billing.provider_calls import make_provider_calls
 from clinic_billing.providers.installed import Providers
@@ -80,7 +81,7 @@ for kind, handler in (*invoicing.timers.handlers.items(), *fiscalising.timers.ha
 service = Service(
     name="billing",
     package_dir=Path(__file__).parent,
-    routers=(api.router, receipts_api.router, settling_api.router, webhooks.router),
+    routers=(cashdesk_api.router, api.router, receipts_api.router, settling_api.router, webhooks.router),
     handlers=consumers.handlers,
     timers=timers,
     settings=BillingSettings,

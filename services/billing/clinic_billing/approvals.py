@@ -31,7 +31,7 @@ async def decide_refund(tx: Transaction, refund_id: UUID, *, approved: bool, cal
     decided = refund.decided(by=caller.subject, approved=approved)
     await payment_store.save_refund(tx, decided)
     if approved:
-        await payments.send_refund(tx, decided)
+        await payments.send_refund(tx, payment, decided)
     else:
         await payment_store.save_payment(tx, payment.refunding(-refund.amount_minor))
     payments.audit_payment(

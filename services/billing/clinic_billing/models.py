@@ -25,6 +25,14 @@ from clinic_billing.domain import (
 ServiceCode = Annotated[str, Field(min_length=1, max_length=200, examples=["dermatology-consultation"])]
 ReasonCode = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217", examples=["RUB"])]
+ReceiptContact = Annotated[
+    str,
+    Field(
+        max_length=64,
+        pattern=r"^(\+[0-9]{7,15}|[^@\s]+@[^@\s]+)$",
+        description="E-mail or phone that the fiscal receipt goes to; absent: the clinic's own",
+    ),
+]
 # What Stripe takes in one payment.
 Amount = Annotated[int, Field(strict=True, ge=1, le=99_999_999)]
 
@@ -143,14 +151,7 @@ class PaymentRequest(Request):
         Literal["stripe", "yookassa", "razorpay"] | None,
         Field(description="Absent: the one that the clinic prefers"),
     ] = None
-    receipt_to: Annotated[
-        str | None,
-        Field(
-            max_length=64,
-            pattern=r"^(\+[0-9]{7,15}|[^@\s]+@[^@\s]+)$",
-            description="E-mail or phone that the fiscal receipt goes to; absent: the clinic's own",
-        ),
-    ] = None
+    receipt_to: ReceiptContact | None = None
 
 
 class PaymentResponse(BaseModel):

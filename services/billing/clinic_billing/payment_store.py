@@ -82,6 +82,10 @@ async def save_refund(tx: Transaction, changed: Refund) -> None:
     await tx.execute(update(refund).where(mine).values(column_values(refund, changed)))
 
 
+async def set_refund_shift(tx: Transaction, refund_id: UUID, shift_id: UUID) -> None:
+    await tx.execute(update(refund).where(refund.c.refund_id == refund_id).values(shift_id=shift_id))
+
+
 async def find_refund(tx: Transaction, refund_id: UUID) -> Refund | None:
     row = await tx.fetch_one(select(refund).where(refund.c.refund_id == refund_id))
     return None if row is None else _refund(row)

@@ -136,8 +136,14 @@ async def receive(tx: Transaction, payment_id: UUID, told: ToldPayment) -> bool:
         reference=told.reference,
         received_at=told.received_at,
     )
-    settled = invoice.moved_by(received.amount_minor)
     await payment_store.save_payment(tx, received)
+    await book_received(tx, received, invoice)
+    return True
+
+
+async def book_received(tx: Transaction, received: Payment, invoice: Invoice) -> None:
+    """Book a payment that has just been received; `invoice` is locked, and as it was before."""
+    settled = invoice.moved_by(received.amount_minor)
     await store.save_invoice(tx, settled)
     await ledger.book(
         tx,
@@ -149,7 +155,6 @@ async def receive(tx: Transaction, payment_id: UUID, told: ToldPayment) -> bool:
     )
     tx.emit(payment_received(received, settled))
     audit_payment(tx, Action.UPDATE, received)
-    return True
 
 
 async def decline(tx: Transaction, payment_id: UUID, *, failure_code: str | None) -> bool:
