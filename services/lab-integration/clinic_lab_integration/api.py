@@ -6,7 +6,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.errors import NotFoundError
 from clinic_shared.routing import Caller, ClinicRouter, IfMatch, Page, PageQuery, Tx, page_of
 
-from clinic_lab_integration import orders, partners, result_store, store
+from clinic_lab_integration import order_store, orders, partners, result_store, store
 from clinic_lab_integration.models import (
     OrderRequest,
     OrderResponse,
@@ -47,7 +47,8 @@ async def configure_partner(
 @router.post("/orders", permission="lab-orders.place", status_code=201, operation_id="placeLabOrder")
 async def place_order(tx: Tx, caller: Caller, body: OrderRequest) -> OrderResponse:
     """Order tests. The laboratory echoes `placer_order_number` with its results."""
-    return OrderResponse.of(await orders.place_order(tx, body.command(), caller=caller))
+    order = await orders.place_order(tx, body.command(), caller=caller)
+    return OrderResponse.of(order, await order_store.of_orders(tx, [order.lab_order_id]))
 
 
 @router.get("/orders", permission="lab-orders.read", operation_id="listLabOrders")
@@ -58,13 +59,15 @@ async def list_orders(
     found = await orders.list_orders(
         tx, caller=caller, patient_id=patient_id, after=page.after, limit=page.limit + 1
     )
-    return page_of([OrderResponse.of(o) for o in found], page, key=lambda o: o.lab_order_id)
+    told = await order_store.of_orders(tx, [order.lab_order_id for order in found])
+    return page_of([OrderResponse.of(o, told) for o in found], page, key=lambda o: o.lab_order_id)
 
 
 @router.get("/orders/{lab_order_id}", permission="lab-orders.read", operation_id="getLabOrder")
 async def get_order(tx: Tx, caller: Caller, lab_order_id: UUID) -> OrderResponse:
     """Return one order."""
-    return OrderResponse.of(await orders.read_order(tx, lab_order_id, caller=caller))
+    order = await orders.read_order(tx, lab_order_id, caller=caller)
+    return OrderResponse.of(order, await order_store.of_orders(tx, [lab_order_id]))
 
 
 @router.get("/results", permission="results.read", operation_id="listLabResults")

@@ -22,6 +22,8 @@ from clinic_lab_integration import (
     obligation_api,
     obligations,
     onboarding_api,
+    order_api,
+    order_sending,
     worklist_api,
 )
 from clinic_lab_integration.ledger import count_dispositions
@@ -59,12 +61,13 @@ service = Service(
         worklist_api.router,
         obligation_api.router,
         code_map_api.router,
+        order_api.router,
     ),
     handlers=consumers.handlers,
     timers=obligations.timers,
     settings=LabSettings,
     startup=(_open_ledger, keep_directory),
-    workers=(process_messages,),
+    workers=(process_messages, order_sending.send_orders),
     listeners=(mllp.listen,),
-    measurements=(measure_filing, obligations.measure),
+    measurements=(measure_filing, obligations.measure, order_sending.measure),
 )

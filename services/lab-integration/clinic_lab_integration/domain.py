@@ -428,6 +428,23 @@ class OrderStatus(StrEnum):
     PLACED = "placed"
     PARTLY_RESULTED = "partly-resulted"
     RESULTED = "resulted"
+    CANCELLED = "cancelled"
+
+
+class OrderNotCancellableError(DomainError):
+    """Results are in, or the order is cancelled already."""
+
+    slug = "order-not-cancellable"
+    title = "This order can't be cancelled"
+    fix = "`order_status` says how far it has come. What the laboratory has done is billed and filed."
+
+
+class NothingRefusedError(DomainError):
+    """Only what a laboratory has refused is sent again by hand; the rest is tried again by itself."""
+
+    slug = "nothing-refused"
+    title = "The laboratory has refused nothing of this order"
+    fix = "`transmissions` says what was sent and answered."
 
 
 @dataclass(frozen=True)

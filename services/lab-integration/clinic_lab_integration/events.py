@@ -34,8 +34,20 @@ class Place:
 
 
 def order_placed(order: LabOrder) -> Event:
+    return _order_event("lab-integration.lab-order-placed.v1", order, {})
+
+
+def order_cancelled(order: LabOrder) -> Event:
+    return _order_event(
+        "lab-integration.lab-order-cancelled.v1",
+        order,
+        {"cancelled_at": wire_instant(order.cancelled_at), "cancelled_by": wire_id(order.cancelled_by)},
+    )
+
+
+def _order_event(event_type: str, order: LabOrder, more: dict[str, object]) -> Event:
     return Event(
-        type="lab-integration.lab-order-placed.v1",
+        type=event_type,
         subject=order.lab_order_id,
         aggregate_version=order.version,
         patient_id=order.patient_id,
@@ -55,6 +67,7 @@ def order_placed(order: LabOrder) -> Event:
             "priority": order.priority,
             "tests": [asdict(test) for test in order.tests],
             "placed_at": wire_instant(order.placed_at),
+            **more,
         },
         private={"clinical_note": order.clinical_note},
     )

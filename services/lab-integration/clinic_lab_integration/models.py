@@ -1,5 +1,6 @@
 """What clients of lab-integration send and get. Requests refuse fields they don't know."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
@@ -14,6 +15,8 @@ from clinic_lab_integration.connection import Connection, Protocol
 from clinic_lab_integration.domain import OrderedTest
 from clinic_lab_integration.hl7 import AckMode
 from clinic_lab_integration.hl7.charset import is_known
+from clinic_lab_integration.order_messages import Action
+from clinic_lab_integration.order_store import Transmission
 from clinic_lab_integration.orders import PlaceOrder
 from clinic_lab_integration.partners import ConfigurePartner
 from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, LabOrder, Partner, PartnerActivity
@@ -233,8 +236,27 @@ class OrderRequest(Request):
         )
 
 
+class TransmissionResponse(BaseModel):
+    """What the laboratory was told of an order: pending until it has answered, then acknowledged or refused."""
+
+    action: Action
+    state: str
+    attempts: int
+    requested_at: datetime
+    settled_at: datetime | None
+    answer_code: str | None = Field(description="MSA-1, or an HTTP status")
+    last_error: str | None
+
+    @classmethod
+    def of(cls, transmission: Transmission) -> "TransmissionResponse":
+        return cls(**{name: getattr(transmission, name) for name in cls.model_fields})
+
+
 class OrderResponse(BaseModel):
-    """`placer_order_number` is what the lab sends back in ORC-2 / OBR-2."""
+    """`placer_order_number` is what the lab sends back in ORC-2 / OBR-2.
+
+    `transmissions` is empty for a laboratory that takes orders on paper only.
+    """
 
     lab_order_id: UUID
     version: int
@@ -252,11 +274,17 @@ class OrderResponse(BaseModel):
     tests: list[TestBody]
     clinical_note: str | None
     placed_at: datetime
+    cancelled_at: datetime | None
+    cancelled_by: UUID | None
+    cancellation_reason: str | None
+    transmissions: list[TransmissionResponse]
 
     @classmethod
-    def of(cls, order: LabOrder) -> "OrderResponse":
-        named = {name: getattr(order, name) for name in cls.model_fields}
-        return cls(**{**named, "tests": [TestBody(**vars(test)) for test in order.tests]})
+    def of(cls, order: LabOrder, told: Mapping[UUID, Sequence[Transmission]]) -> "OrderResponse":
+        named = {name: getattr(order, name, None) for name in cls.model_fields}
+        named["tests"] = [TestBody(**vars(test)) for test in order.tests]
+        named["transmissions"] = [TransmissionResponse.of(t) for t in told.get(order.lab_order_id, ())]
+        return cls(**named)
 
 
 class ResultResponse(BaseModel):

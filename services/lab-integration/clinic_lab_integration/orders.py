@@ -1,7 +1,7 @@
 """Orders to laboratories: each has a number of ours, which the laboratory echoes with its results."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
@@ -15,10 +15,18 @@ from clinic_shared.errors import (
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 
-from clinic_lab_integration import store, worklist
-from clinic_lab_integration.domain import LabOrderId, OrderedTest, OrderStatus
-from clinic_lab_integration.events import order_placed
+from clinic_lab_integration import order_store, store, worklist
+from clinic_lab_integration.domain import (
+    LabOrderId,
+    NothingRefusedError,
+    OrderedTest,
+    OrderNotCancellableError,
+    OrderStatus,
+)
+from clinic_lab_integration.events import order_cancelled, order_placed
 from clinic_lab_integration.matching import order_key
+from clinic_lab_integration.order_messages import Action as Told
+from clinic_lab_integration.order_messages import Destination
 from clinic_lab_integration.store import LabOrder
 
 # Crockford's alphabet: no letter that is taken for a digit on paper.
@@ -65,19 +73,80 @@ async def place_order(tx: Transaction, command: PlaceOrder, *, caller: Principal
     await store.add_order(tx, order)
     tx.emit(order_placed(order))
     _audit(tx, Action.CREATE, order)
+    if await order_store.find_destination(tx, order.partner_id) is not None:
+        await order_store.add(
+            tx, lab_order_id=order.lab_order_id, partner_id=order.partner_id, action=Told.NEW
+        )
     await worklist.match_again(tx, [order_key(order.placer_order_number)])
     return order
 
 
 async def read_order(tx: Transaction, lab_order_id: UUID, *, caller: Principal) -> LabOrder:
     """Return an order the caller may see. Raises NotFoundError."""
-    order = await store.find_order(tx, lab_order_id)
+    order = _seen(await store.find_order(tx, lab_order_id), caller)
+    _audit(tx, Action.READ, order)
+    return order
+
+
+async def cancel_order(tx: Transaction, lab_order_id: UUID, reason: str, *, caller: Principal) -> LabOrder:
+    """Cancel an order that has no results yet, and tell the laboratory, if it was told of the order.
+
+    Raises NotFoundError, OrderNotCancellableError.
+    """
+    order = _seen(await store.find_order(tx, lab_order_id, lock=True), caller)
+    if order.status is not OrderStatus.PLACED:
+        raise OrderNotCancellableError(order_status=order.status.value)
+    cancelled = replace(
+        order,
+        version=order.version + 1,
+        status=OrderStatus.CANCELLED,
+        cancelled_at=tx.now,
+        cancelled_by=caller.subject,
+        cancellation_reason=reason,
+    )
+    await store.save_cancellation(tx, cancelled)
+    tx.emit(order_cancelled(cancelled))
+    _audit(tx, Action.UPDATE, cancelled)
+    told = (await order_store.of_orders(tx, [lab_order_id])).get(lab_order_id, [])
+    if told and not await order_store.withdraw_unsent(tx, lab_order_id):
+        await order_store.add(tx, lab_order_id=lab_order_id, partner_id=order.partner_id, action=Told.CANCEL)
+    return cancelled
+
+
+async def send_again(tx: Transaction, lab_order_id: UUID, *, caller: Principal) -> LabOrder:
+    """Send what the laboratory has refused once more, as it is configured now."""
+    order = _seen(await store.find_order(tx, lab_order_id, lock=True), caller)
+    if not await order_store.send_again(tx, lab_order_id):
+        raise NothingRefusedError
+    _audit(tx, Action.UPDATE, order)
+    return order
+
+
+def _seen(order: LabOrder | None, caller: Principal) -> LabOrder:
     if order is None:
         raise NotFoundError
     if not caller.works_in(centre_id=order.centre_id, department_id=order.department_id):
         raise ConcealedError
-    _audit(tx, Action.READ, order)
     return order
+
+
+async def set_destination(
+    tx: Transaction, destination: Destination, *, expected_version: int | None
+) -> Destination:
+    """Say where a laboratory takes orders. It holds for orders that are placed from now on, and their retries."""
+    if await store.find_partner(tx, destination.partner_id, lock=True) is None:
+        raise ReferenceNotYetKnownError("The laboratory is not known here yet.", reference="partner_id")
+    known = await order_store.find_destination(tx, destination.partner_id, lock=True)
+    version = known.version if known else 0
+    tx.require_version(version, expected_version)
+    changed = replace(destination, version=version + 1)
+    await order_store.save_destination(tx, changed)
+    tx.audit(
+        AuditEntry(
+            action=Action.UPDATE, resource_type="LabOrderDestination", resource_id=destination.partner_id
+        )
+    )
+    return changed
 
 
 async def list_orders(

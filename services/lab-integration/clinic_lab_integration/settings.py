@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clinic_shared.settings import ServiceSettings
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 
 class LabSettings(ServiceSettings):
@@ -28,6 +28,10 @@ class LabSettings(ServiceSettings):
     )
     partner_refresh_seconds: float = Field(
         default=5.0, gt=0, description="how often partners are read again into memory"
+    )
+
+    order_credentials: dict[str, SecretStr] = Field(
+        default={}, description="`user:password` by a laboratory's id, for orders that are sent over HTTP"
     )
 
     @property

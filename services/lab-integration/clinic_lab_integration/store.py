@@ -244,6 +244,9 @@ class LabOrder(KnownOrder):
     tests: tuple[OrderedTest, ...]
     clinical_note: str | None
     placed_at: datetime
+    cancelled_at: datetime | None = None
+    cancelled_by: UUID | None = None
+    cancellation_reason: str | None = None
 
 
 async def add_order(tx: Transaction, order: LabOrder) -> None:
@@ -252,8 +255,9 @@ async def add_order(tx: Transaction, order: LabOrder) -> None:
     await tx.execute(insert(lab_order).values(values))
 
 
-async def find_order(tx: Transaction, lab_order_id: UUID) -> LabOrder | None:
-    row = await tx.fetch_one(select(lab_order).where(lab_order.c.lab_order_id == lab_order_id))
+async def find_order(tx: Transaction, lab_order_id: UUID, *, lock: bool = False) -> LabOrder | None:
+    statement = select(lab_order).where(lab_order.c.lab_order_id == lab_order_id)
+    row = await tx.fetch_one(statement.with_for_update() if lock else statement)
     return None if row is None else _order(row)
 
 
@@ -297,8 +301,20 @@ async def results_of_order(tx: Transaction, lab_order_id: UUID) -> dict[UUID, Re
 async def save_order_status(tx: Transaction, lab_order_id: LabOrderId, status: OrderStatus) -> None:
     await tx.execute(
         update(lab_order)
-        .where(lab_order.c.lab_order_id == lab_order_id, lab_order.c.status != status.value)
+        .where(
+            lab_order.c.lab_order_id == lab_order_id,
+            lab_order.c.status.not_in([status.value, OrderStatus.CANCELLED.value]),
+        )
         .values(status=status.value, version=lab_order.c.version + 1)
+    )
+
+
+async def save_cancellation(tx: Transaction, order: LabOrder) -> None:
+    changed = ("version", "cancelled_at", "cancelled_by", "cancellation_reason")
+    await tx.execute(
+        update(lab_order)
+        .where(lab_order.c.lab_order_id == order.lab_order_id)
+        .values(status=order.status.value, **{name: getattr(order, name) for name in changed})
     )
 
 

@@ -349,7 +349,7 @@ async def show_referral(tx: Transaction, _: Envelope, referral: Referral) -> Non
     )
 
 
-@handlers.on("lab-integration.lab-order-placed.v1")
+@handlers.on("lab-integration.lab-order-placed.v1", "lab-integration.lab-order-cancelled.v1")
 async def show_lab_order(tx: Transaction, _: Envelope, order: LabOrder) -> None:
     await chart_store.keep_entry(
         tx,

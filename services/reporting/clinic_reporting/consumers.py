@@ -265,7 +265,7 @@ def keep_referral(envelope: Envelope, referral: Referral) -> list[Kept]:
     return _newest(tables.referral_fact, envelope, referral)
 
 
-@handlers.project("lab-integration.lab-order-placed.v1")
+@handlers.project("lab-integration.lab-order-placed.v1", "lab-integration.lab-order-cancelled.v1")
 def keep_lab_order(envelope: Envelope, order: LabOrder) -> list[Kept]:
     return _newest(tables.lab_order_fact, envelope, order)
 

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 
 from clinic_local.fakes.atol import Atol
 from clinic_local.fakes.control import Control, refuse_invalid
+from clinic_local.fakes.laboratory import Laboratory
 from clinic_local.fakes.postmark import Postmark
 from clinic_local.fakes.razorpay import Razorpay
 from clinic_local.fakes.settings import FakesSettings
@@ -22,10 +23,11 @@ from clinic_local.fakes.yookassa import YooKassa
 
 def create_app(settings: FakesSettings) -> Starlette:
     world = World(settings)
-    whatsapp, stripe = WhatsApp(world), Stripe(world)
+    whatsapp, stripe, laboratory = WhatsApp(world), Stripe(world), Laboratory(world)
     yookassa, razorpay, atol = YooKassa(world), Razorpay(world), Atol(world)
-    control = Control(world, [v.reset for v in (whatsapp, stripe, yookassa, razorpay, atol)])
-    vendors = (control, whatsapp, Twilio(world), Postmark(world), stripe, yookassa, razorpay, atol)
+    forgetful = (whatsapp, stripe, yookassa, razorpay, atol, laboratory)
+    control = Control(world, [vendor.reset for vendor in forgetful])
+    vendors = (control, Twilio(world), Postmark(world), *forgetful)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001

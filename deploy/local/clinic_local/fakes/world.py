@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from clinic_local.fakes.callbacks import CallbackSender
 from clinic_local.fakes.settings import FakesSettings
 
-Vendor = Literal["whatsapp", "twilio", "postmark", "stripe", "yookassa", "razorpay", "atol"]
+Vendor = Literal["whatsapp", "twilio", "postmark", "stripe", "yookassa", "razorpay", "atol", "laboratory"]
 T = TypeVar("T")
 
 
