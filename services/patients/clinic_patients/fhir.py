@@ -69,7 +69,7 @@ class FhirPatient(Element):
     active: bool
     identifier: list[FhirIdentifier]
     name: list[HumanName]
-    telecom: list[ContactPoint] | None
+    telecom: list[ContactPoint] | None = None
     gender: Sex
     birth_date: date | None = None
     deceased_boolean: bool | None = None
