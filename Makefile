@@ -21,7 +21,7 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 	--allow-untyped-decorators --no-warn-return-any
 
 .DEFAULT_GOAL := help
-.PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench fmt bootstrap \
+.PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench load fmt bootstrap \
 	release-contracts bootstrap-checks test-extended test-fresh test-modules
 
 help: ## list the targets
@@ -109,6 +109,9 @@ release-contracts: bootstrap ## freeze the event schemas as released, if they ar
 
 bench: bootstrap-checks ## measure against limits of the same run, into .run/bench.json; BENCH_ONLY=relay
 	@cd tests/load && ../../$(VENV)/python -m bench
+
+load: bootstrap-checks ## reception, phones, laboratories and payers at once, against an idle platform; LOAD_USERS=8
+	@cd tests/load && ../../$(VENV)/python -m journeys
 
 fmt: bootstrap ## format the code
 	@$(VENV)/ruff format --quiet .

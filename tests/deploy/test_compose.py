@@ -12,6 +12,7 @@ from clinic_gateway.settings import GatewaySettings
 from clinic_shared.contracts import load
 from clinic_shared.secret_files import SECRETS_DIR
 from clinic_shared.settings import ServiceSettings
+from clinic_shared.tracing import ENDPOINTS
 
 from .manifests import ROOT
 from .test_kubernetes_services import settings_class
@@ -157,7 +158,7 @@ def test_every_setting_exists_in_the_code(name):
     service = name.rpartition("-")[0]
     own = settings_class(service) if service in SERVICES else ServiceSettings
     known = {f"CLINIC_{field.upper()}" for field in {*own.model_fields, *GatewaySettings.model_fields}}
-    assert set(CONTAINERS[name]["environment"]) - known - {SECRETS_DIR} == set()
+    assert set(CONTAINERS[name]["environment"]) - known - {SECRETS_DIR, *ENDPOINTS} == set()
 
 
 def test_every_variable_is_explained(example):

@@ -12,7 +12,7 @@ from clinic_shared.broker_access import accesses
 from clinic_shared.contracts import load
 from clinic_shared.topology import Topology
 
-from .manifests import COMPONENT, of_kind, one, pod, rendered, title, workloads
+from .manifests import COMPONENT, labels, of_kind, one, pod, rendered, title, workloads
 
 SERVICES = tuple(load().services)
 PRODUCTION = rendered("overlays/production")
@@ -153,3 +153,16 @@ def test_argo_cd_brings_everything_in_the_order_of_an_upgrade():
     steps = [waves.pop(name) for name in ordered]
     assert all(max(earlier) < min(later) for earlier, later in pairwise(steps))
     assert set().union(*waves.values()) == {0}, "the rest comes with the servers"
+
+
+def test_everybody_who_leaves_traces_is_told_of_the_collector_and_reaches_it():
+    policy = one(PRODUCTION, "NetworkPolicy", "traces")["spec"]
+    [rule] = policy["egress"]
+    namespace = rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    address = f"http://opentelemetry-collector.{namespace}:{rule['ports'][0]['port']}"
+    told = [map_["data"].get("OTEL_EXPORTER_OTLP_ENDPOINT") for map_ in of_kind(PRODUCTION, "ConfigMap")]
+    assert address in told
+    leaving = {
+        labels(deployment)["app.kubernetes.io/component"] for deployment in of_kind(PRODUCTION, "Deployment")
+    }
+    assert leaving == set(policy["podSelector"]["matchExpressions"][0]["values"])
