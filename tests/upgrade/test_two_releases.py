@@ -31,7 +31,7 @@ WHAT_UPGRADES_CHANGE = (
     "shared/clinic_shared/runtime_migrations",
     "contracts/events",
 )
-OPERATIONS = 8
+OPERATIONS = 4
 """Of each kind: bookings, laboratory messages and payments touch every service."""
 
 

@@ -33,7 +33,7 @@ PATIENTS = 20
 ALONE = {"Reception": 1, "Phone": 1, "Laboratory": 1, "Payer": 1}
 TOGETHER = {"Reception": 2 * USERS, "Phone": 3 * USERS, "Laboratory": USERS, "Payer": max(1, USERS // 4)}
 SLOWER_AT_MOST = 5.0
-UNCOUNTED = {"Aggregated", "(the provider)", "sign in"}
+UNCOUNTED = {"Aggregated", "(the provider)", "/v1/auth/login"}
 _FEWEST = 5
 """A percentile of fewer measurements says nothing."""
 
@@ -119,14 +119,18 @@ def run(system: System, cast: Mapping[str, Any], seconds: int) -> dict[str, Step
         command += ["--csv", str(folder / "run"), "--exit-code-on-error", "0", "--stop-timeout", "90"]
         environment = {**os.environ, "CLINIC_LOAD_CAST": str(folder / "cast.json"), "NO_PROXY": "127.0.0.1"}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        return dict(_steps(folder / "run_stats.csv"))
+        if broken := _rows(folder / "run_exceptions.csv"):
+            sys.exit(f"a journey broke off: {broken[0]['Message']}")
+        return {row["Name"]: _step(row) for row in _rows(folder / "run_stats.csv")}
 
 
-def _steps(stats: Path) -> Iterator[tuple[str, Step]]:
-    with stats.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            step = Step(int(row["Request Count"]), int(row["Failure Count"]), float(row["95%"] or 0))
-            yield row["Name"], step
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as rows:
+        return list(csv.DictReader(rows))
+
+
+def _step(row: Mapping[str, str]) -> Step:
+    return Step(int(row["Request Count"]), int(row["Failure Count"]), float(row["95%"] or 0))
 
 
 def show(alone: Mapping[str, Step], together: Mapping[str, Step]) -> Iterator[str]:
@@ -136,7 +140,7 @@ def show(alone: Mapping[str, Step], together: Mapping[str, Step]) -> Iterator[st
     )
     for heading in ("step", "times", "failed", "p95 idle, ms", "p95 now, ms", "ratio"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
-    wrong = []
+    wrong = [f"{name}: nobody came so far" for name in alone.keys() - together.keys()]
     for name, step in together.items():
         idle = alone.get(name)
         if name in UNCOUNTED or idle is None or idle.requests < _FEWEST:
