@@ -6,7 +6,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.errors import NotFoundError
 from clinic_shared.routing import Caller, ClinicRouter, IfMatch, Page, PageQuery, Tx, page_of
 
-from clinic_lab_integration import order_store, orders, partners, result_store, store
+from clinic_lab_integration import callbacks, order_store, orders, partners, result_store, store
 from clinic_lab_integration.models import (
     OrderRequest,
     OrderResponse,
@@ -32,7 +32,9 @@ async def get_partner(tx: Tx, partner_id: UUID) -> PartnerDetail:
     partner = await store.find_partner(tx, partner_id)
     if partner is None:
         raise NotFoundError
-    return PartnerDetail.with_activity(partner, await store.find_activity(tx, partner_id), now=tx.now)
+    activity = await store.find_activity(tx, partner_id)
+    calls = await callbacks.count_callbacks(tx, partner_id)
+    return PartnerDetail.with_activity(partner, activity, calls, now=tx.now)
 
 
 @router.put("/partners/{partner_id}", permission="lab-partners.manage", operation_id="configureLabPartner")

@@ -13,9 +13,11 @@ from clinic_shared.service import Runtime, Service
 
 from clinic_lab_integration import (
     api,
+    callbacks,
     code_map_api,
     consumers,
     fhir_api,
+    files,
     filing,
     message_api,
     mllp,
@@ -67,7 +69,7 @@ service = Service(
     timers=obligations.timers,
     settings=LabSettings,
     startup=(_open_ledger, keep_directory),
-    workers=(process_messages, order_sending.send_orders),
+    workers=(process_messages, order_sending.send_orders, files.watch_folder, callbacks.send_callbacks),
     listeners=(mllp.listen,),
     measurements=(measure_filing, obligations.measure, order_sending.measure),
 )

@@ -47,8 +47,9 @@ def _network(text: str) -> str:
 
 def _callback(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.username or parts.fragment:
-        raise ValueError("not an http(s) address")
+    plain = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1"}
+    if not (plain or parts.scheme == "https") or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError("not an https address")
     return url
 
 
@@ -180,9 +181,12 @@ class PartnerDetail(PartnerResponse):
         description="share of the last 24 hours that was refused or waits for a person; null: nothing came"
     )
     lag_seconds: float = Field(description="how long what waits longest for the chart has waited; 0: nothing")
+    callbacks: dict[str, int] = Field(description="told of rejections: waiting, delivered, failed")
 
     @classmethod
-    def with_activity(cls, partner: Partner, activity: PartnerActivity, *, now: datetime) -> "PartnerDetail":
+    def with_activity(
+        cls, partner: Partner, activity: PartnerActivity, calls: dict[str, int], *, now: datetime
+    ) -> "PartnerDetail":
         waiting_since = activity.oldest_in_flight_at
         made = cls.of(
             partner,
@@ -191,6 +195,7 @@ class PartnerDetail(PartnerResponse):
             groups=activity.dispositions,
             groups_in_24_hours=activity.day,
             error_rate=activity.error_rate,
+            callbacks=calls,
             lag_seconds=max(0.0, (now - waiting_since).total_seconds()) if waiting_since else 0.0,
         )
         assert isinstance(made, cls)  # noqa: S101  # `of` makes what it is called on

@@ -85,6 +85,11 @@ class PartnerDirectory:
         found = self._by_id.get(partner_id)
         return found if found is not None and found.active else None
 
+    def by_client_id(self, client_id: str) -> Partner | None:
+        """Return a partner whom a folder's name means; a new one is known a few seconds later."""
+        found = self._by_client_id.get(client_id)
+        return found if found is not None and found.active else None
+
     async def by_peer(self, peer: Address, certificate_names: frozenset[str]) -> Partner | None:
         """Whom a peer over MLLP speaks for: the one partner whose configuration means it most exactly."""
         found = self._nearest(peer, certificate_names)

@@ -26,6 +26,9 @@ class LabSettings(ServiceSettings):
     mllp_idle_seconds: float = Field(
         default=86_400, gt=0, description="a connection on which nothing comes for so long is closed"
     )
+    lab_files_dir: Path | None = Field(
+        default=None, description="watched for files of laboratories: <client id>/in; unset: none are"
+    )
     partner_refresh_seconds: float = Field(
         default=5.0, gt=0, description="how often partners are read again into memory"
     )

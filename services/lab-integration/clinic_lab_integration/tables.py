@@ -10,6 +10,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     Table,
@@ -97,6 +98,21 @@ partner_configuration = Table(
     Column("critical_acknowledge_seconds", Integer, nullable=False),
     Column("connection", JSONB, nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
+)
+lab_callback = Table(
+    "lab_callback",
+    metadata,
+    Column("callback_id", Uuid, primary_key=True),
+    Column("partner_id", Uuid, nullable=False),
+    Column("message_id", Uuid, nullable=False),
+    Column("group_index", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False),
+    Column("last_status", Integer),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("delivered_at", DateTime(timezone=True)),
 )
 onboarding_case = Table(
     "onboarding_case",

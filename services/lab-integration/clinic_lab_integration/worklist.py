@@ -12,7 +12,7 @@ from clinic_shared.intake import intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
-from clinic_lab_integration import candidate_store, filing, matching, store, stored, unit_store
+from clinic_lab_integration import callbacks, candidate_store, filing, matching, store, stored, unit_store
 from clinic_lab_integration.candidates import Candidate, rank
 from clinic_lab_integration.domain import (
     Disposition,
@@ -80,6 +80,8 @@ async def reject(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, cal
     await unit_store.settle_unit(
         tx, unit, Outcome(Disposition.REJECTED, "rejected-by-a-person", patient_id=unit.patient_id)
     )
+    row = await message_row(tx, unit.message_id)
+    await callbacks.tell_rejected(tx, unit, MessageNote.read(row.attributes), reason)
     _audit(tx, unit, unit.patient_id, "rejected")
     return await current(tx, unit_id)
 
