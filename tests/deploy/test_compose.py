@@ -107,6 +107,7 @@ def test_only_the_gateway_and_mllp_are_published():
     assert {name for name in CONTAINERS if networks(name) & open_networks} == {
         "gateway",
         "lab-integration-api",
+        "lab-integration-worker",
         "billing-worker",
         "notifications-worker",
     }

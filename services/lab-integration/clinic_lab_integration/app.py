@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from clinic_shared.intake_worker import IntakeWorker, Process
+from clinic_shared.inbound.registry import Process
+from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
 
