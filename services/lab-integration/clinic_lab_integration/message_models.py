@@ -109,6 +109,7 @@ class MessageDetail(MessageResponse):
     """
 
     findings: list[FindingResponse]
+    unread_segments: list[str] = Field(description="kept with the message; nothing is taken out of them")
     answer: str | None
     raw_base64: str | None
     before_base64: str | None
@@ -121,6 +122,7 @@ class MessageDetail(MessageResponse):
             message,
             show_patient=raw is not None,
             findings=[FindingResponse(**vars(f)) for f in note.findings],
+            unread_segments=list(note.unread),
             answer=message.answer.decode(note.charset, "replace") if message.answer is not None else None,
             raw_base64=base64.b64encode(raw).decode() if raw is not None else None,
             before_base64=note.before if raw is not None else None,

@@ -19,6 +19,7 @@ from sqlalchemy import select
 from clinic_lab_integration import reports
 from clinic_lab_integration.hl7 import AssessedMessage, CharsetSource, Outcome, Terms, assess
 from clinic_lab_integration.hl7.charset import UTF8_MARK
+from clinic_lab_integration.hl7.review import unread_segments
 
 INTERFACE = "hl7"
 FHIR = "fhir"
@@ -40,6 +41,7 @@ class FindingNote:
 class MessageNote:
     """What is known of a message without reading it again. `groups` are its patient groups.
 
+    `unread` are its segments that nothing is taken out of; they stay in its bytes.
     `sandbox`: its sender was only tried out when it came, so that it never reaches a chart.
     `before` and `after` are the bytes around it in the request (Base64): frames, marks, line ends.
     `outcome` is None for an acknowledgement.
@@ -59,6 +61,7 @@ class MessageNote:
     answer_code: str | None
     groups: int
     findings: tuple[FindingNote, ...]
+    unread: tuple[str, ...] = ()
     sandbox: bool = False
     before: str = ""
     after: str = ""
@@ -88,12 +91,14 @@ class MessageNote:
                 FindingNote(severity=f.severity, code=f.code, location=f.location.path(), text=f.text)
                 for f in message.findings
             ),
+            unread=() if message.message is None else unread_segments(message.message),
             sandbox=sandbox,
         )
 
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> Self:
         known = {name: attributes[name] for name in cls.__dataclass_fields__ if name in attributes}
+        known["unread"] = tuple(known.get("unread", ()))
         known["findings"] = tuple(FindingNote(**finding) for finding in attributes["findings"])
         return cls(**known)
 

@@ -112,6 +112,14 @@ def _short(key: str) -> str:
     return key if len(key) <= _LONGEST_NAME else "sha256:" + hashlib.sha256(key.encode()).hexdigest()
 
 
+def observations_of(group: PatientResult, report_index: int) -> tuple[Observation, ...]:
+    """The observations of one report, by its place among `sent_reports`."""
+    for index, (_, observations) in enumerate(_ordered(group)):
+        if index == report_index:
+            return observations
+    return ()
+
+
 def _ordered(group: PatientResult) -> Iterator[tuple[Order | None, tuple[Observation, ...]]]:
     if group.observations:
         yield None, group.observations
