@@ -16,7 +16,7 @@ from sqlalchemy import insert
 
 from clinic_billing import invoices, ledger, payment_store, store
 from clinic_billing.accounts import set_off_entries
-from clinic_billing.domain import WITHOUT_SERVICE, Invoice, InvoiceKind, InvoiceLine
+from clinic_billing.domain import PATIENT, WITHOUT_SERVICE, Invoice, InvoiceKind, InvoiceLine
 from clinic_billing.errors import AmountTooHighError, NotAnAdvanceError, NothingAvailableError
 from clinic_billing.events import advance_applied
 from clinic_billing.tables import advance_application
@@ -61,11 +61,15 @@ async def available(tx: Transaction, advance: Invoice) -> int:
     return max(0, advance.available_minor - await payment_store.sum_refunding(tx, advance.invoice_id))
 
 
-async def set_off_for_visit(tx: Transaction, invoice: Invoice) -> Invoice:
-    """Settle the invoice of a visit with what was paid in advance of it; returns it as it is then."""
+async def set_off_for_visit(tx: Transaction, invoice: Invoice, *, package: UUID | None = None) -> Invoice:
+    """Settle the invoice of a visit with what was paid in advance of it; returns it as it is then.
+
+    `package` is the advance that the visit was bought with.
+    """
     if invoice.appointment_id is None:
         return invoice
-    for advance in await store.lock_advances_for(tx, invoice.appointment_id):
+    paid_before = await store.lock_advances_for(tx, invoice.appointment_id, or_this=package)
+    for advance in paid_before:
         amount = min(invoice.outstanding_minor, await available(tx, advance))
         if amount and _belongs(advance, invoice):
             invoice = await _set_off(tx, advance, invoice, amount)
@@ -95,6 +99,7 @@ def _belongs(advance: Invoice, invoice: Invoice) -> bool:
     return (
         advance.kind is InvoiceKind.ADVANCE
         and invoice.kind is InvoiceKind.SERVICES
+        and invoice.payer == PATIENT
         and (advance.patient_id, advance.legal_entity_id, advance.currency)
         == (invoice.patient_id, invoice.legal_entity_id, invoice.currency)
     )

@@ -16,6 +16,7 @@ from clinic_shared.timers import Timers
 from clinic_billing import api, consumers, invoicing, ledger, notification_store, settling_api, webhooks
 from clinic_billing.cashdesk import api as cashdesk_api
 from clinic_billing.notifications import Processing
+from clinic_billing.prices import api as prices_api
 from clinic_billing.provider_calls import make_provider_calls
 from clinic_billing.providers.installed import Providers
 from clinic_billing.receipts import api as receipts_api
@@ -81,7 +82,14 @@ for kind, handler in (*invoicing.timers.handlers.items(), *fiscalising.timers.ha
 service = Service(
     name="billing",
     package_dir=Path(__file__).parent,
-    routers=(cashdesk_api.router, api.router, receipts_api.router, settling_api.router, webhooks.router),
+    routers=(
+        cashdesk_api.router,
+        prices_api.router,
+        api.router,
+        receipts_api.router,
+        settling_api.router,
+        webhooks.router,
+    ),
     handlers=consumers.handlers,
     timers=timers,
     settings=BillingSettings,

@@ -26,6 +26,8 @@ PriceId = NewType("PriceId", UUID)
 RefundId = NewType("RefundId", UUID)
 
 PAYMENT_TERM = timedelta(days=7)
+PATIENT = "patient"
+"""Who pays where no insurer does."""
 WITHOUT_SERVICE = "advance"
 """The code of a line that asks for money in advance of no service in particular."""
 
@@ -92,6 +94,9 @@ class Price:
     valid_from: date
     valid_until: date | None
     set_at: datetime
+    department_id: UUID | None = None
+    payer: str = PATIENT
+    list_id: UUID | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +124,13 @@ class ChargeItem:
 
 @dataclass(frozen=True, kw_only=True)
 class InvoiceLine:
+    """`list_unit_amount_minor` is the price before a discount, where one was given."""
+
     service_code: str
     quantity: int
     unit_amount_minor: int
+    list_unit_amount_minor: int | None = None
+    discount_code: str | None = None
 
     @property
     def amount_minor(self) -> int:
@@ -156,6 +165,7 @@ class Invoice:
     for_appointment_id: UUID | None = None
     applied_minor: int = 0
     written_off_minor: int = 0
+    payer: str = PATIENT
 
     @property
     def outstanding_minor(self) -> int:

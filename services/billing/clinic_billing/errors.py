@@ -125,3 +125,11 @@ class NothingAvailableError(DomainError):
     slug = "nothing-available"
     title = "Nothing of this advance is available"
     fix = "Read the advance's `available_minor` and its payments' refunds."
+
+
+class InsurerPaysError(DomainError):
+    """The invoice goes to the patient's insurer."""
+
+    slug = "insurer-pays"
+    title = "The patient's insurer pays this invoice"
+    fix = "Nothing is to be paid by the patient; `payer` gets the invoice."

@@ -33,6 +33,7 @@ def invoice_issued(invoice: Invoice, *, prepaid_minor: int) -> Event:
             ],
             "total_minor": invoice.total_minor,
             "prepaid_minor": prepaid_minor,
+            "payer": invoice.payer,
             "issued_at": wire_instant(invoice.issued_at),
             "due_on": invoice.due_on.isoformat(),
         },

@@ -15,6 +15,7 @@ from clinic_shared.principal import Principal
 
 from clinic_billing import store
 from clinic_billing.domain import (
+    PATIENT,
     PAYMENT_TERM,
     Centre,
     Invoice,
@@ -39,6 +40,7 @@ async def make(
     lab_order_id: UUID | None = None,
     for_appointment_id: UUID | None = None,
     kind: InvoiceKind = InvoiceKind.SERVICES,
+    payer: str = PATIENT,
 ) -> Invoice:
     today = tx.now.astimezone(ZoneInfo(centre.time_zone)).date()
     total = total_of(lines)
@@ -61,6 +63,7 @@ async def make(
         due_on=today + PAYMENT_TERM,
         kind=kind,
         for_appointment_id=for_appointment_id,
+        payer=payer,
     )
     await store.add_invoice(tx, invoice)
     audit_invoice(tx, Action.CREATE, invoice)

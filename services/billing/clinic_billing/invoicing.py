@@ -19,6 +19,7 @@ from clinic_shared.timers import Timer, Timers
 from clinic_billing import advances, invoices, ledger, store
 from clinic_billing.accounts import invoice_entries
 from clinic_billing.domain import (
+    PATIENT,
     Attention,
     Centre,
     ChargeItem,
@@ -26,6 +27,7 @@ from clinic_billing.domain import (
     PriceKind,
 )
 from clinic_billing.events import invoice_issued
+from clinic_billing.prices import packages, quoting
 
 timers = Timers()
 
@@ -68,7 +70,7 @@ async def record_lab_order(
     if centre is None or await store.is_lab_order_invoiced(tx, lab_order_id):
         return
     placed_on = placed_at.astimezone(ZoneInfo(centre.time_zone)).date()
-    lines = await _priced_lines(tx, centre, test_codes, on=placed_on)
+    lines = await _priced_lines(tx, centre, test_codes, on=placed_on, department_id=department_id)
     if lines:
         await _issue(
             tx,
@@ -81,11 +83,18 @@ async def record_lab_order(
 
 
 async def _priced_lines(
-    tx: Transaction, centre: Centre, test_codes: Sequence[str], *, on: date
+    tx: Transaction, centre: Centre, test_codes: Sequence[str], *, on: date, department_id: UUID
 ) -> list[InvoiceLine]:
     lines = []
     for code, quantity in Counter(test_codes).items():
-        price = await store.find_price(tx, centre=centre, kind=PriceKind.LAB_TEST, service_code=code, on=on)
+        price = await store.find_price(
+            tx,
+            centre=centre,
+            kind=PriceKind.LAB_TEST,
+            service_code=code,
+            on=on,
+            department_id=department_id,
+        )
         if price is not None:
             lines.append(
                 InvoiceLine(service_code=code, quantity=quantity, unit_amount_minor=price.amount_minor)
@@ -129,23 +138,20 @@ async def _invoice_visit(tx: Transaction, item: ChargeItem) -> None:
     centre = await store.find_centre(tx, item.centre_id)
     if centre is None:
         return
-    price = await store.find_price(
-        tx,
-        centre=centre,
-        kind=PriceKind.SERVICE,
-        service_code=item.service_code,
-        on=item.rendered_on,
-    )
-    if price is None or not await store.set_charge_status(tx, item.appointment_id, "billed"):
+    quoted = await quoting.quote(tx, centre, item)
+    if quoted is None or not await store.set_charge_status(tx, item.appointment_id, "billed"):
         return
-    line = InvoiceLine(service_code=item.service_code, quantity=1, unit_amount_minor=price.amount_minor)
+    if quoted.package is not None:
+        await packages.use(tx, quoted.package, item.service_code)
     await _issue(
         tx,
         centre,
-        [line],
+        [quoted.line],
         patient_id=item.patient_id,
         department_id=item.department_id,
         appointment_id=item.appointment_id,
+        payer=quoted.payer,
+        package=quoted.package,
     )
 
 
@@ -158,6 +164,8 @@ async def _issue(
     department_id: UUID,
     appointment_id: UUID | None = None,
     lab_order_id: UUID | None = None,
+    payer: str = PATIENT,
+    package: UUID | None = None,
 ) -> None:
     """The service has been rendered: from now on it is owed, less what was paid for it in advance."""
     invoice = await invoices.make(
@@ -168,6 +176,7 @@ async def _issue(
         department_id=department_id,
         appointment_id=appointment_id,
         lab_order_id=lab_order_id,
+        payer=payer,
     )
     await ledger.book(
         tx,
@@ -177,7 +186,7 @@ async def _issue(
         legal_entity_id=invoice.legal_entity_id,
         currency=invoice.currency,
     )
-    settled = await advances.set_off_for_visit(tx, invoice)
+    settled = await advances.set_off_for_visit(tx, invoice, package=package)
     tx.emit(invoice_issued(invoice, prepaid_minor=settled.paid_minor))
 
 

@@ -37,6 +37,17 @@ ReceiptContact = Annotated[
 Amount = Annotated[int, Field(strict=True, ge=1, le=99_999_999)]
 
 
+PriceAmount = Annotated[int, Field(strict=True, ge=0, le=99_999_999, examples=[250000])]
+Payer = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+        max_length=64,
+        description="`patient`, or the insurer that pays this price",
+    ),
+]
+
+
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -61,9 +72,11 @@ class PriceRequest(Request):
         PriceKind, Field(description="`service`: of the catalogue; `lab-test`: a test code of lab orders")
     ] = PriceKind.SERVICE
     service_code: ServiceCode
-    amount_minor: Annotated[int, Field(strict=True, ge=0, le=99_999_999, examples=[250000])]
+    amount_minor: PriceAmount
     currency: Currency
     valid_from: Annotated[date, Field(description="First day, in the centre's time zone")]
+    department_id: Annotated[UUID | None, Field(description="Only there; absent: in the whole centre")] = None
+    payer: Payer = "patient"
 
     def command(self) -> pricing.SetPrice:
         return pricing.SetPrice(**self.model_dump() | {"kind": self.kind})
@@ -79,6 +92,9 @@ class PriceResponse(BaseModel):
     valid_from: date
     valid_until: Annotated[date | None, Field(description="Exclusive; null while no later price is set")]
     set_at: datetime
+    department_id: UUID | None
+    payer: str
+    list_id: Annotated[UUID | None, Field(description="The version it was published with")]
 
     @classmethod
     def of(cls, price: Price) -> "PriceResponse":
@@ -90,6 +106,8 @@ class InvoiceLineResponse(BaseModel):
     quantity: int
     unit_amount_minor: int
     amount_minor: int
+    list_unit_amount_minor: Annotated[int | None, Field(description="Before the discount, if there was one")]
+    discount_code: str | None
 
 
 class InvoiceResponse(BaseModel):
@@ -109,6 +127,7 @@ class InvoiceResponse(BaseModel):
     paid_minor: Annotated[int, Field(description="Received less refunded")]
     written_off_minor: Annotated[int, Field(description="Given up")]
     outstanding_minor: int
+    payer: Annotated[str, Field(description="`patient`, or the insurer that it goes to")]
     kind: Annotated[InvoiceKind, Field(description="An `advance` is a request that nobody owes anything by")]
     for_appointment_id: Annotated[UUID | None, Field(description="The visit that an advance is for")]
     applied_minor: Annotated[int, Field(description="What of an advance has been set off against invoices")]

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from clinic_billing import advances, payment_store, store, tables
 from clinic_billing.domain import (
+    PATIENT,
     Invoice,
     InvoiceKind,
     Payment,
@@ -21,7 +22,7 @@ from clinic_billing.domain import (
     RefundId,
     RefundStatus,
 )
-from clinic_billing.errors import NotCancellableError, PaymentInProgressError
+from clinic_billing.errors import InsurerPaysError, NotCancellableError, PaymentInProgressError
 from clinic_billing.invoices import visible, within
 
 
@@ -39,6 +40,8 @@ async def start_payment(
     The provider isn't asked yet: that happens after the commit, with the call's id as idempotency key.
     """
     invoice = visible(await store.lock_invoice(tx, invoice_id), caller)
+    if invoice.payer != PATIENT:
+        raise InsurerPaysError(payer=invoice.payer)
     amount = invoice.amount_to_pay(amount_minor)
     pending = await payment_store.find_pending_payment(tx, invoice_id)
     if pending is not None:

@@ -13,7 +13,7 @@ from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
 from clinic_billing import invoicing, store, tables
-from clinic_billing.domain import Centre, Price, PriceId, PriceKind
+from clinic_billing.domain import PATIENT, Centre, Price, PriceId, PriceKind
 from clinic_billing.errors import CurrencyMismatchError, PriceAlreadySetError
 
 
@@ -25,11 +25,14 @@ class SetPrice:
     amount_minor: int
     currency: str
     valid_from: date
+    department_id: UUID | None = None
+    payer: str = PATIENT
+    list_id: UUID | None = None
 
 
 async def set_price(tx: Transaction, command: SetPrice, *, caller: Principal) -> Price:
     """Set a price from a date until the next one begins. Visits that waited for it are invoiced soon."""
-    caller.require_place(centre_id=command.centre_id)
+    caller.require_place(centre_id=command.centre_id, department_id=command.department_id)
     await _check_references(tx, command)
     await store.hold_prices(tx, command.centre_id, exclusive=True)
     price = await _fit_in(tx, command)
@@ -64,7 +67,14 @@ async def _check_references(tx: Transaction, command: SetPrice) -> None:
 
 async def _fit_in(tx: Transaction, command: SetPrice) -> Price:
     """End the price that is valid on the first day, and make the new one end where a later one begins."""
-    others = await store.list_prices_of(tx, command.centre_id, command.kind, command.service_code)
+    others = await store.list_prices_of(
+        tx,
+        command.centre_id,
+        command.kind,
+        command.service_code,
+        department_id=command.department_id,
+        payer=command.payer,
+    )
     earlier = [price for price in others if price.valid_from <= command.valid_from]
     later = [price for price in others if price.valid_from > command.valid_from]
     if earlier and earlier[-1].valid_from == command.valid_from:
@@ -81,4 +91,7 @@ async def _fit_in(tx: Transaction, command: SetPrice) -> Price:
         valid_from=command.valid_from,
         valid_until=later[0].valid_from if later else None,
         set_at=tx.now,
+        department_id=command.department_id,
+        payer=command.payer,
+        list_id=command.list_id,
     )

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_billing.domain import (
+    PATIENT,
     Attention,
     Centre,
     ChargeItem,
@@ -86,17 +87,32 @@ async def hold_prices(tx: Transaction, centre_id: UUID, *, exclusive: bool) -> N
 
 
 async def find_price(
-    tx: Transaction, *, centre: Centre, kind: PriceKind, service_code: str, on: date
+    tx: Transaction,
+    *,
+    centre: Centre,
+    kind: PriceKind,
+    service_code: str,
+    on: date,
+    department_id: UUID | None = None,
+    payer: str = PATIENT,
 ) -> Price | None:
-    """Return the price valid on a date, in the currency the centre charges in."""
+    """Return the price valid on a date, in the currency the centre charges in.
+
+    The payer's comes before what patients pay, and the department's before the centre's.
+    """
     row = await tx.fetch_one(
-        select(price).where(
+        select(price)
+        .where(
             price.c.centre_id == centre.centre_id,
+            or_(price.c.department_id.is_(None), price.c.department_id == department_id),
+            price.c.payer.in_({payer, PATIENT}),
             price.c.kind == kind.value,
             price.c.service_code == service_code,
             price.c.currency == centre.currency,
             price.c.valid.contains(on),
         )
+        .order_by((price.c.payer == PATIENT), price.c.department_id.is_(None))
+        .limit(1)
     )
     return None if row is None else _price(row)
 
@@ -122,12 +138,22 @@ async def list_prices(
     return [_price(row) for row in await tx.fetch_all(statement)]
 
 
-async def list_prices_of(tx: Transaction, centre_id: UUID, kind: PriceKind, service_code: str) -> list[Price]:
-    """Return all prices that one thing has had and will have, in order of time."""
+async def list_prices_of(
+    tx: Transaction,
+    centre_id: UUID,
+    kind: PriceKind,
+    service_code: str,
+    *,
+    department_id: UUID | None,
+    payer: str,
+) -> list[Price]:
+    """Return all prices that one thing has had and will have for somebody, in order of time."""
     rows = await tx.fetch_all(
         select(price)
         .where(
             price.c.centre_id == centre_id,
+            price.c.department_id.is_not_distinct_from(department_id),
+            price.c.payer == payer,
             price.c.kind == kind.value,
             price.c.service_code == service_code,
         )
@@ -147,6 +173,9 @@ async def add_price(tx: Transaction, new: Price) -> None:
             currency=new.currency,
             valid=Range(new.valid_from, new.valid_until, bounds="[)"),
             set_at=new.set_at,
+            department_id=new.department_id,
+            payer=new.payer,
+            list_id=new.list_id,
         )
     )
 
@@ -234,6 +263,8 @@ async def add_invoice(tx: Transaction, new: Invoice) -> None:
                 "quantity": line.quantity,
                 "unit_amount_minor": line.unit_amount_minor,
                 "amount_minor": line.amount_minor,
+                "list_unit_amount_minor": line.list_unit_amount_minor,
+                "discount_code": line.discount_code,
             }
             for position, line in enumerate(new.lines, start=1)
         ],
@@ -259,9 +290,11 @@ async def lock_invoice_of_visit(tx: Transaction, appointment_id: UUID) -> Invoic
     return await _one_invoice(tx, mine.with_for_update())
 
 
-async def lock_advances_for(tx: Transaction, appointment_id: UUID) -> list[Invoice]:
+async def lock_advances_for(tx: Transaction, appointment_id: UUID, *, or_this: UUID | None) -> list[Invoice]:
     """Lock what was asked for in advance of a visit, in the order of ids."""
-    mine = select(invoice).where(invoice.c.for_appointment_id == appointment_id)
+    mine = select(invoice).where(
+        or_(invoice.c.for_appointment_id == appointment_id, invoice.c.invoice_id == or_this)
+    )
     rows = await tx.fetch_all(mine.order_by(invoice.c.invoice_id).with_for_update())
     lines = await _lines(tx, [row.invoice_id for row in rows])
     return [_invoice(row, lines.get(row.invoice_id, ())) for row in rows]
@@ -315,7 +348,11 @@ async def _lines(tx: Transaction, invoice_ids: Sequence[UUID]) -> dict[UUID, tup
     found: dict[UUID, tuple[InvoiceLine, ...]] = {}
     for row in rows:
         line = InvoiceLine(
-            service_code=row.service_code, quantity=row.quantity, unit_amount_minor=row.unit_amount_minor
+            service_code=row.service_code,
+            quantity=row.quantity,
+            unit_amount_minor=row.unit_amount_minor,
+            list_unit_amount_minor=row.list_unit_amount_minor,
+            discount_code=row.discount_code,
         )
         found[row.invoice_id] = (*found.get(row.invoice_id, ()), line)
     return found
@@ -335,6 +372,9 @@ def _price(row: Row[Any]) -> Price:
         valid_from=row.valid.lower,
         valid_until=row.valid.upper,
         set_at=row.set_at,
+        department_id=row.department_id,
+        payer=row.payer,
+        list_id=row.list_id,
     )
 
 

@@ -64,6 +64,9 @@ price = Table(
     Column("currency", Text, nullable=False),
     Column("valid", DATERANGE, nullable=False),
     Column("set_at", DateTime(timezone=True), nullable=False),
+    Column("department_id", Uuid),
+    Column("payer", Text, nullable=False),
+    Column("list_id", Uuid),
 )
 charge_item = Table(
     "charge_item",
@@ -107,6 +110,7 @@ invoice = Table(
     Column("for_appointment_id", Uuid),
     Column("applied_minor", BigInteger, nullable=False),
     Column("written_off_minor", BigInteger, nullable=False),
+    Column("payer", Text, nullable=False),
 )
 invoice_line = Table(
     "invoice_line",
@@ -117,6 +121,8 @@ invoice_line = Table(
     Column("quantity", Integer, nullable=False),
     Column("unit_amount_minor", BigInteger, nullable=False),
     Column("amount_minor", BigInteger, nullable=False),
+    Column("list_unit_amount_minor", BigInteger),
+    Column("discount_code", Text),
 )
 payment = Table(
     "payment",

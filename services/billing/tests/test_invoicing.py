@@ -28,6 +28,8 @@ async def test_a_completed_visit_is_invoiced_at_the_centre_s_price(till: Till) -
             "quantity": 1,
             "unit_amount_minor": PRICE,
             "amount_minor": PRICE,
+            "list_unit_amount_minor": None,
+            "discount_code": None,
         }
     ]
     assert (invoice["number"], invoice["due_on"]) == ("2026-000001", "2026-03-09")

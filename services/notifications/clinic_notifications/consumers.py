@@ -97,6 +97,7 @@ class Invoice(BaseModel):
     department_id: UUID | None
     total_minor: int
     prepaid_minor: int = 0
+    payer: str = "patient"
     currency: str
     payment_url: str | None = None
 
@@ -212,7 +213,7 @@ async def leave_critical_result_to_doctors(tx: Transaction, _: Envelope, result:
 @handlers.on("billing.invoice-issued.v1")
 async def tell_invoice(tx: Transaction, _: Envelope, invoice: Invoice) -> None:
     left_minor = invoice.total_minor - invoice.prepaid_minor
-    if invoice.status != "issued" or left_minor <= 0:
+    if invoice.status != "issued" or left_minor <= 0 or invoice.payer != "patient":
         return
     facts: dict[str, Any] = {
         "number": invoice.number,
