@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import cast
 
+from clinic_shared.inbound.registry import Inbound, receives
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
@@ -29,10 +29,10 @@ from clinic_billing.settings import BillingSettings
 @asynccontextmanager
 async def _start(runtime: Runtime) -> AsyncIterator[None]:
     providers = Providers(cast("BillingSettings", runtime.settings))
-    counted = Ledger.of(runtime)
+    process = Processing(providers.installed).process
     for name in providers.installed:
-        counted.interfaces[name] = partial(notification_store.count_dispositions, provider=name)
-    counted.money = ledger.imbalance
+        receives(runtime, name, notification_store.NOTIFICATIONS, process)
+    Ledger.of(runtime).money = ledger.imbalance
     runtime.provide(providers)
     runtime.on_reload(lambda changed: providers.use(cast("BillingSettings", changed)))
     try:
@@ -70,9 +70,7 @@ async def process_notifications(runtime: Runtime, stop: asyncio.Event) -> None:
 
 
 def intake_worker(runtime: Runtime) -> IntakeWorker:
-    installed = runtime.get(Providers).installed
-    processing = Processing(installed)
-    return IntakeWorker(runtime, dict.fromkeys(installed, processing.process))
+    return IntakeWorker(runtime, Inbound.of(runtime).processing)
 
 
 timers = Timers()

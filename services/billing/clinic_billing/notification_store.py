@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
+from clinic_shared.inbound.accounts import Interface
 from clinic_shared.intake import intake_table
-from clinic_shared.ledger import Dispositions
 from sqlalchemy import Row, Select, Update, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -138,28 +138,7 @@ def _state_as_disposition() -> Any:
     return func.replace(intake_table.c.state, "received", "in-flight")
 
 
-async def count_dispositions(tx: Transaction, *, provider: str) -> Dispositions:
-    """Count what was answered, and on its own what became of it; a copy of the same bytes is a duplicate."""
-    taken = select(
-        func.count().label("items"),
-        func.coalesce(func.sum(intake_table.c.duplicates), 0).label("copies"),
-        func.count().filter(intake_table.c.state == "parked").label("parked"),
-        func.count().filter(intake_table.c.state == "received").label("in_flight"),
-    ).where(intake_table.c.interface == provider)
-    [row] = await tx.fetch_all(taken)
-    decided = (
-        select(notification.c.disposition, func.count().label("items"))
-        .where(notification.c.provider == provider)
-        .group_by(notification.c.disposition)
-    )
-    counts = {found.disposition: found.items for found in await tx.fetch_all(decided)}
-    return Dispositions(
-        answered=row.items + int(row.copies),
-        applied=counts.get("applied", 0),
-        parked=row.parked + counts.get("parked", 0),
-        rejected=counts.get("rejected", 0),
-        superseded=counts.get("superseded", 0),
-        duplicate=counts.get("duplicate", 0) + int(row.copies),
-        discarded=counts.get("discarded", 0),
-        in_flight=row.in_flight + counts.get("in-flight", 0),
-    )
+NOTIFICATIONS = Interface(
+    fates=select(notification.c.intake_id.label("item_id"), notification.c.disposition, notification.c.reason)
+)
+"""How they are counted: each has one disposition, once it has been processed."""

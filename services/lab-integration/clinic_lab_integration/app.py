@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from clinic_shared.inbound.registry import Process
+from clinic_shared.inbound.registry import Inbound, Process, receives
 from clinic_shared.intake_worker import IntakeWorker
-from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
 
 from clinic_lab_integration import (
@@ -30,7 +29,7 @@ from clinic_lab_integration import (
     order_sending,
     worklist_api,
 )
-from clinic_lab_integration.ledger import count_dispositions
+from clinic_lab_integration.ledger import FROM_LABORATORIES
 from clinic_lab_integration.measurements import measure_filing
 from clinic_lab_integration.messages import INTERFACES
 from clinic_lab_integration.partners import keep_directory
@@ -40,13 +39,13 @@ from clinic_lab_integration.settings import LabSettings
 @asynccontextmanager
 async def _open_ledger(runtime: Runtime) -> AsyncIterator[None]:
     for interface in INTERFACES:
-        Ledger.of(runtime).interfaces[interface] = partial(count_dispositions, interface=interface)
+        receives(runtime, interface, FROM_LABORATORIES, processing(runtime))
     yield
 
 
 async def process_messages(runtime: Runtime, stop: asyncio.Event) -> None:
     """Work off what laboratories have sent."""
-    await IntakeWorker(runtime, dict.fromkeys(INTERFACES, processing(runtime))).run(stop)
+    await IntakeWorker(runtime, Inbound.of(runtime).processing).run(stop)
 
 
 def processing(runtime: Runtime) -> Process:

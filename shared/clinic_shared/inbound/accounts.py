@@ -56,7 +56,7 @@ async def by_day(tx: Transaction, name: str, interface: Interface, *, since: dat
     ]
 
 
-async def total(tx: Transaction, name: str, interface: Interface) -> Dispositions:
+async def total(tx: Transaction, *, name: str, interface: Interface) -> Dispositions:
     """Return the equation over all that was ever received."""
     lines = (await _counted(tx, name, interface, None)).values()
     return Dispositions(
@@ -98,7 +98,7 @@ def _taken(name: str, interface: Interface, since: datetime | None) -> Select[An
     # For an item that was corrected its copy is counted, which has the time and the sender of the original.
     answered = case((standing != "superseded", parts), else_=0)
     columns: list[ColumnElement[Any]] = [
-        interface.partner.label("partner"),
+        func.coalesce(interface.partner, "").label("partner"),
         _day().label("day"),
         func.sum(answered).label("first"),
         func.coalesce(func.sum(parts * item.duplicates), 0).label("copies"),
@@ -112,7 +112,7 @@ def _taken(name: str, interface: Interface, since: datetime | None) -> Select[An
 def _noted(name: str, interface: Interface, since: datetime | None) -> Select[Any]:
     fate: Subquery = interface.fates.subquery()
     statement = select(
-        interface.partner.label("partner"),
+        func.coalesce(interface.partner, "").label("partner"),
         _day().label("day"),
         fate.c.disposition.label("disposition"),
         func.count().label("parts"),

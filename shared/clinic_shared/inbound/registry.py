@@ -2,11 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from clinic_shared.database import Transaction
+from clinic_shared.inbound import accounts
 from clinic_shared.inbound.accounts import Interface
 from clinic_shared.intake_store import Item
+from clinic_shared.ledger import Ledger
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
@@ -29,6 +32,10 @@ class Inbound:
             runtime.provide(inbound)
         return cast("Inbound", inbound)
 
-    def receives(self, name: str, interface: Interface, process: Process) -> None:
-        self.interfaces[name] = interface
-        self.processing[name] = process
+
+def receives(runtime: "Runtime", name: str, interface: Interface, process: Process) -> None:
+    """Let a service take something in over an interface: counted at `/v1/ops/ledger`, seen at `/v1/ops/messages`."""
+    inbound = Inbound.of(runtime)
+    inbound.interfaces[name] = interface
+    inbound.processing[name] = process
+    Ledger.of(runtime).interfaces[name] = partial(accounts.total, name=name, interface=interface)

@@ -11,7 +11,7 @@ from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.errors import InvalidRequestError
 from clinic_shared.inbound.accounts import Interface
-from clinic_shared.inbound.registry import Inbound
+from clinic_shared.inbound.registry import receives
 from clinic_shared.intake import Intake, Item
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.testing import eventually
@@ -37,7 +37,7 @@ class Lab:
             literal("applied").label("disposition"),
             cast(null(), String).label("reason"),
         )
-        Inbound.of(office.runtime).receives("hl7", Interface(fates), self._process)
+        receives(office.runtime, "hl7", Interface(fates), self._process)
         self.worker = IntakeWorker(office.runtime, {"hl7": self._process})
 
     async def _process(self, tx: Transaction, item: Item) -> None:
