@@ -152,8 +152,11 @@ def with_surroundings(
         position = start + len(message.raw)
         places.append((start, position))
     gaps = [payload[end:start] for (_, end), (start, _) in pairwise([(0, 0), *places])]
-    noted = [replace(note, before=_base64(gap)) for note, gap in zip(notes, gaps, strict=True)]
-    return [*noted[:-1], replace(noted[-1], after=_base64(payload[position:]))]
+    noted = [
+        replace(note, before=_base64(gap)) if gap else note for note, gap in zip(notes, gaps, strict=True)
+    ]
+    rest = payload[position:]
+    return [*noted[:-1], replace(noted[-1], after=_base64(rest))] if rest else noted
 
 
 def _base64(raw: bytes) -> str:

@@ -70,9 +70,10 @@ class Bench:
             yield runtime
 
     @asynccontextmanager
-    async def api(self, service: Service) -> AsyncIterator[str]:
+    async def api(self, service: Service, **settings: str) -> AsyncIterator[str]:
         """Run one API process of a service, as it is deployed; yields its address."""
-        async with process_of(service.package_dir.name, "api", **self.environment(service)) as url:
+        environment = self.environment(service) | settings
+        async with process_of(service.package_dir.name, "api", **environment) as url:
             yield url
 
     @asynccontextmanager

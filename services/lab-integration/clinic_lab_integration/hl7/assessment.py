@@ -194,7 +194,7 @@ def assess(raw: bytes, *, max_bytes: int = MAX_PAYLOAD_BYTES, terms: Terms = _NO
 def _message(payload: Payload, chunk: Chunk, terms: Terms, *, wide: bool) -> AssessedMessage:
     declared = _declared_charset(chunk.lines[0])
     text, charset = decode(payload.content[chunk.start : chunk.end], declared or terms.default_charset)
-    if not declared:
+    if charset.contradicted and not declared:
         charset = replace(charset, contradicted=False)  # the sender has said nothing that could be wrong
     if wide:
         charset = Charset("utf-16", CharsetSource.BYTE_ORDER_MARK)
