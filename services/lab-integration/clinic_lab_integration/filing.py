@@ -24,6 +24,7 @@ from clinic_lab_integration import (
     result_store,
     store,
     stored,
+    turns,
     unit_store,
 )
 from clinic_lab_integration.domain import (
@@ -77,6 +78,8 @@ async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> 
     matched = [Match(ParkReason.NOT_FOR_PRODUCTION)] * len(groups)
     if not (note.is_test and parks_test_messages):
         matched = await matching.match_groups(tx, UUID(note.partner_id), groups)
+    if partner is not None:
+        await turns.take_turn(tx, item, partner, groups, matched)
     await store.lock_patients(tx, (m.whose for m in matched if isinstance(m.whose, UUID)))
     for group, found in zip(groups, matched, strict=True):
         unit = _new_unit(item, note, group.index, Disposition.IN_FLIGHT)
