@@ -238,6 +238,8 @@ class SentReport:
     reported_at: datetime | None
     sent_at: datetime | None
     content: ReportContent
+    parent_filler_order_number: str | None = None
+    """Of the report that this one grew out of: a reflex test, or a culture's susceptibilities."""
 
 
 @dataclass(frozen=True, kw_only=True)

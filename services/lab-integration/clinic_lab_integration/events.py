@@ -134,6 +134,7 @@ def result_event(
             "lab_order_id": wire_id(place.lab_order_id),
             "placer_order_number": sent.placer_order_number,
             "filler_order_number": sent.filler_order_number,
+            "parent_filler_order_number": sent.parent_filler_order_number,
             "patient_id": str(patient_id),
             "partner_id": str(partner_id),
             "message_id": str(message_id),

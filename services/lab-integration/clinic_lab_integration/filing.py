@@ -199,7 +199,7 @@ async def publish(
     new: ReportVersion,
     filing: Filing,
 ) -> None:
-    order = filing.order_of(sent)
+    order = filing.order_of(sent) or await _order_of_parent(tx, unit, sent, filing)
     place = await place_of(tx, order, filing.partner)
     await result_store.add_version(
         tx,
@@ -242,6 +242,18 @@ async def publish(
             details={"version": str(new.version), "status": new.status.value},
         )
     )
+
+
+async def _order_of_parent(tx: Transaction, unit: Unit, sent: SentReport, filing: Filing) -> LabOrder | None:
+    if not sent.parent_filler_order_number:
+        return None
+    lab_order_id = await result_store.order_of_parent(
+        tx,
+        partner_id=unit.partner_id,
+        patient_id=filing.patient_id,
+        parent_filler_order_number=sent.parent_filler_order_number,
+    )
+    return await store.find_order(tx, lab_order_id) if lab_order_id else None
 
 
 async def place_of(tx: Transaction, order: LabOrder | None, partner: Partner | None) -> Place:

@@ -293,7 +293,10 @@ class OrderResponse(BaseModel):
 
 
 class ResultResponse(BaseModel):
-    """The newest version of a report, without its values: those are in the chart."""
+    """The newest version of a report, without its values: those are in the chart.
+
+    `parent_filler_order_number` is of the report that this one grew out of: a reflex test.
+    """
 
     result_id: UUID
     version: int
@@ -304,6 +307,7 @@ class ResultResponse(BaseModel):
     lab_order_id: UUID | None
     placer_order_number: str | None
     filler_order_number: str | None
+    parent_filler_order_number: str | None
     code: str | None
     system: str | None
     display: str | None

@@ -170,6 +170,7 @@ def _sent(
         collected_at=collected[0] if collected else observed_at,
         reported_at=order.reported_at.at if order else None,
         sent_at=sent_at,
+        parent_filler_order_number=order.parent.value if order and order.parent else None,
         content=ReportContent(
             observations=tuple(_observation(o, observed_at) for o in observations),
             notes=tuple(note for note in notes if note),

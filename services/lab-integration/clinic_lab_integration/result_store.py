@@ -83,6 +83,7 @@ async def add_version(
             report_index=sent.index,
             placer_order_number=sent.placer_order_number,
             filler_order_number=sent.filler_order_number,
+            parent_filler_order_number=sent.parent_filler_order_number,
             code=sent.code,
             system=sent.system,
             display=sent.display,
@@ -105,6 +106,24 @@ async def mark_filed(tx: Transaction, result_id: UUID, version: int, *, filed_at
         .where(lab_result_version.c.result_id == result_id, lab_result_version.c.version == version)
         .values(filed_at=filed_at)
     )
+
+
+async def order_of_parent(
+    tx: Transaction, *, partner_id: UUID, patient_id: UUID, parent_filler_order_number: str
+) -> UUID | None:
+    """Return the order that a report's parent answers: what it led to is the same doctor's."""
+    row = await tx.fetch_one(
+        select(lab_result.c.lab_order_id)
+        .join(lab_result_version, lab_result_version.c.result_id == lab_result.c.result_id)
+        .where(
+            lab_result.c.patient_id == patient_id,
+            lab_result.c.partner_id == partner_id,
+            lab_result.c.lab_order_id.is_not(None),
+            lab_result_version.c.filler_order_number == parent_filler_order_number,
+        )
+        .limit(1)
+    )
+    return row.lab_order_id if row else None
 
 
 async def list_results(

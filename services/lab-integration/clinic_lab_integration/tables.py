@@ -236,6 +236,7 @@ lab_result_version = Table(
     Column("report_index", Integer, nullable=False),
     Column("placer_order_number", Text),
     Column("filler_order_number", Text),
+    Column("parent_filler_order_number", Text),
     Column("code", Text),
     Column("system", Text),
     Column("display", Text),

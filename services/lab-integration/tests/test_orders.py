@@ -181,3 +181,25 @@ async def test_patients_see_their_own_results_and_no_others(lab: Laboratory, com
     assert (await lab.lab.http.get("/v1/lab/results", params=query)).status_code == 401
     refused = await lab.lab.http.get("/v1/lab/results", params=query, headers=lab.headers("biller"))
     assert refused.status_code == 403
+
+
+async def test_a_reflex_test_is_linked_to_what_led_to_it_and_is_the_same_doctor_s(
+    lab: Laboratory, compose
+) -> None:
+    patient_id = await lab.add_patient()
+    order = await lab.order(patient_id)
+    await lab.send(answer_to(compose, order["placer_order_number"], code="TSH"))
+    reflex = compose(
+        "PID|1||MRN-1^^^POLYCLINIC^MR",
+        "OBR|1||F-T4^LIS|T4^Free T4|||||||||||||||||||||F||||^F-TSH&LIS",
+        "OBX|1|NM|T4||9||||||F",
+        msh={10: "M-2"},
+    )
+    await lab.send(reflex)
+    first, second = await lab.lab.events("lab-integration.lab-result-received.v1")
+    assert second.data["parent_filler_order_number"] == first.data["filler_order_number"] == "F-TSH"
+    assert second.data["lab_order_id"] == order["lab_order_id"]
+    assert second.data["practitioner_id"] == order["practitioner_id"]
+    listed = {r["filler_order_number"]: r for r in await lab.results(patient_id)}
+    assert listed["F-T4"]["parent_filler_order_number"] == "F-TSH"
+    assert (await lab.get("/v1/lab/obligations"))["items"] == []

@@ -209,6 +209,8 @@ class ResultVersion:
     notes: tuple[str, ...]
     observations: tuple[Observation, ...]
     filed_at: datetime
+    parent_filler_order_number: str | None = None
+    """Of the report that this one grew out of: a reflex test."""
 
     _DELIVERY: ClassVar[frozenset[str]] = frozenset(
         {"message_id", "group_index", "report_index", "received_at", "filed_at"}

@@ -272,6 +272,7 @@ class ResultVersionResponse(BaseModel):
     report: ReportCode
     lab_order_id: UUID | None
     placer_order_number: str | None
+    parent_filler_order_number: str | None
     filler_order_number: str | None
     partner_id: UUID
     message_id: UUID

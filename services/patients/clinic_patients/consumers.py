@@ -185,6 +185,7 @@ class LabResult(BaseModel):
     lab_order_id: UUID | None
     placer_order_number: str | None
     filler_order_number: str | None
+    parent_filler_order_number: str | None = None
     patient_id: UUID
     partner_id: UUID
     message_id: UUID

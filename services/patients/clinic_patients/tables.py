@@ -168,6 +168,7 @@ result_version = Table(
     Column("lab_order_id", Uuid),
     Column("placer_order_number", Text),
     Column("filler_order_number", Text),
+    Column("parent_filler_order_number", Text),
     Column("partner_id", Uuid, nullable=False),
     Column("message_id", Uuid, nullable=False),
     Column("group_index", Integer, nullable=False),

@@ -10,6 +10,7 @@ from fastapi import Query
 from clinic_reporting import reports, store
 from clinic_reporting.models import (
     ActivityFigures,
+    AnalysisFigures,
     AppointmentFigures,
     ForkResponse,
     LaboratoryFigures,
@@ -72,6 +73,14 @@ async def report_laboratory(tx: Tx, caller: Caller, asked: Asked) -> ReportRespo
     report = await reports.laboratory(tx, asked.question(), caller)
     items = [LaboratoryFigures.of(line, report.names) for line in report.lines]
     return ReportResponse[LaboratoryFigures](**response_fields(report), items=items)
+
+
+@router.get("/laboratory/turnaround", permission="reports.read", operation_id="reportLaboratoryTurnaround")
+async def report_turnaround(tx: Tx, caller: Caller, asked: Asked) -> ReportResponse[AnalysisFigures]:
+    """How long results take, by laboratory, test and stage: from the order over collection to the chart."""
+    report = await reports.turnaround(tx, asked.question(), caller)
+    items = [AnalysisFigures.of(line) for line in report.lines]
+    return ReportResponse[AnalysisFigures](**response_fields(report), items=items)
 
 
 @router.get("/revenue", permission="reports.read", operation_id="reportRevenue")

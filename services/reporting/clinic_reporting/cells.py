@@ -28,10 +28,12 @@ from clinic_reporting.domain import AppointmentStatus, Level, Milestone, Period,
 from clinic_reporting.figures import (
     Activity,
     ActivityCell,
+    AnalysisLine,
     AppointmentCell,
     DayCell,
     Edge,
     LaboratoryCell,
+    LaboratoryStage,
     Medians,
     MoneyCell,
     Movement,
@@ -294,6 +296,52 @@ async def turnarounds(tx: Transaction, scope: Scope, period: Period, level: Leve
         )
         for row in rows
     }
+
+
+MOST_TESTS = 1000
+
+
+async def test_lines(tx: Transaction, scope: Scope, period: Period) -> list[AnalysisLine]:
+    """Return the tests of results first received in the period, the most frequent first."""
+    result, placed_at = tables.lab_result_fact.c, tables.lab_order_fact.c.placed_at
+    received_at, filed_at = _RECEIVED.c.reached_at, _FILED.c.reached_at
+    stages = {
+        LaboratoryStage.PLACED_TO_COLLECTED: _seconds(placed_at, result.collected_at),
+        LaboratoryStage.COLLECTED_TO_REPORTED: _seconds(result.collected_at, result.reported_at),
+        LaboratoryStage.REPORTED_TO_RECEIVED: _seconds(result.reported_at, received_at),
+        LaboratoryStage.RECEIVED_TO_FILED: _seconds(received_at, filed_at),
+        LaboratoryStage.PLACED_TO_FILED: _seconds(placed_at, filed_at),
+    }
+    keys = (result.partner_id, result.test_code, result.test_system)
+    columns = [
+        _percentile(share, seconds).label(f"{stage}_{name}")
+        for stage, seconds in stages.items()
+        for name, share in (("median", 0.5), ("p90", 0.9))
+    ]
+    rows = await tx.fetch_all(
+        select(*keys, func.count().label("results"), *columns)
+        .select_from(_results())
+        .where(_results_within(scope, period))
+        .group_by(*keys)
+        .order_by(func.count().desc(), *keys)
+        .limit(MOST_TESTS)
+    )
+    return [
+        AnalysisLine(
+            partner_id=row.partner_id,
+            test_code=row.test_code,
+            test_system=row.test_system,
+            results=row.results,
+            stages={
+                stage: Spread(
+                    median_seconds=_whole(getattr(row, f"{stage}_median")),
+                    p90_seconds=_whole(getattr(row, f"{stage}_p90")),
+                )
+                for stage in stages
+            },
+        )
+        for row in rows
+    ]
 
 
 # -- revenue

@@ -106,9 +106,20 @@ class LabResult(Fact):
     department_id: UUID | None
     lab_order_id: UUID | None
     critical_count: int
+    partner_id: UUID
+    test_code: str | None = None
+    test_system: str | None = None
+    collected_at: AwareDatetime | None
+    reported_at: AwareDatetime | None
+
+
+class ReportCode(BaseModel):
+    code: str | None
+    system: str | None
 
 
 class LabResultMessage(LabResult):
+    report: ReportCode
     received_at: AwareDatetime
 
 
@@ -277,7 +288,10 @@ def keep_lab_order(envelope: Envelope, order: LabOrder) -> list[Kept]:
 )
 def keep_lab_result(envelope: Envelope, result: LabResultMessage) -> list[Kept]:
     """A correction brings its own time of receipt; the turnaround ends at the first."""
-    kept = LabResult.model_validate(result.model_dump(include=set(LabResult.model_fields)))
+    told = result.model_dump(include=set(LabResult.model_fields))
+    kept = LabResult.model_validate(
+        {**told, "test_code": result.report.code, "test_system": result.report.system}
+    )
     return [
         *_newest(tables.lab_result_fact, envelope, kept),
         _first(result.result_id, Milestone.RECEIVED, result.received_at),

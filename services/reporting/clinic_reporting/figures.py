@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from clinic_reporting.domain import AppointmentStatus, Level, Place
 
@@ -253,6 +254,27 @@ class Turnaround:
     placed_to_received: Spread = Spread()
     received_to_filed: Spread = Spread()
     placed_to_filed: Spread = Spread()
+
+
+class LaboratoryStage(StrEnum):
+    """Where the time of a result goes, from the order to the chart."""
+
+    PLACED_TO_COLLECTED = "placed_to_collected"
+    COLLECTED_TO_REPORTED = "collected_to_reported"
+    REPORTED_TO_RECEIVED = "reported_to_received"
+    RECEIVED_TO_FILED = "received_to_filed"
+    PLACED_TO_FILED = "placed_to_filed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisLine:
+    """Results of one test of one laboratory, with the spread of each stage."""
+
+    partner_id: UUID | None
+    test_code: str | None
+    test_system: str | None
+    results: int
+    stages: Mapping[LaboratoryStage, Spread]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from clinic_reporting.domain import AppointmentStatus, Level, Period, Place
 from clinic_reporting.figures import (
     Activity,
     ActivityLine,
+    AnalysisLine,
     AppointmentLine,
     LaboratoryLine,
     Movement,
@@ -213,6 +214,31 @@ class LaboratoryFigures(PlaceResponse):
                 placed_to_filed=SpreadFigures.of(times.placed_to_filed),
             ),
         )
+
+
+class StagesResponse(BaseModel):
+    """Collected and reported are the laboratory's own times; the rest are ours."""
+
+    placed_to_collected: SpreadFigures
+    collected_to_reported: SpreadFigures
+    reported_to_received: SpreadFigures
+    received_to_filed: SpreadFigures
+    placed_to_filed: SpreadFigures
+
+
+class AnalysisFigures(BaseModel):
+    """Reports of one test (as the laboratory codes it) first received in the period."""
+
+    partner_id: UUID | None
+    test_code: str | None
+    test_system: str | None
+    results: Count
+    stages: StagesResponse
+
+    @classmethod
+    def of(cls, line: AnalysisLine) -> "AnalysisFigures":
+        stages = {stage.value: SpreadFigures.of(spread) for stage, spread in line.stages.items()}
+        return cls(**{**vars(line), "stages": StagesResponse(**stages)})
 
 
 class RevenueFigures(PlaceResponse):

@@ -126,6 +126,14 @@ async def laboratory(
     return await reading.report(tx, lines, columns)
 
 
+async def turnaround(tx: Transaction, question: Question, caller: Principal) -> Report[figures.AnalysisLine]:
+    reading = await _read(tx, question, caller)
+    lines = await cells.test_lines(tx, reading.scope, question.period)
+    heard = (tables.lab_order_fact, tables.lab_result_fact)
+    columns = [*(table.c.occurred_at for table in heard), tables.lab_milestone.c.reached_at]
+    return await reading.report(tx, lines, columns)
+
+
 async def revenue(tx: Transaction, question: Question, caller: Principal) -> Report[figures.RevenueLine]:
     reading = await _read(tx, question, caller)
     found = await cells.money_cells(tx, reading.scope, question.period)

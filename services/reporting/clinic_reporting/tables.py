@@ -90,6 +90,11 @@ lab_result_fact = _aggregate(
     *_place(nullable=True),
     Column("lab_order_id", Uuid),
     _required("critical_count", Integer),
+    Column("partner_id", Uuid),
+    Column("test_code", Text),
+    Column("test_system", Text),
+    _at("collected_at", nullable=True),
+    _at("reported_at", nullable=True),
 )
 lab_milestone = Table(
     "lab_milestone",

@@ -104,7 +104,8 @@ async def _result(network: Network, minutes: int, **changes: Any) -> None:
     result = {"result_id": result_id, "lab_order_id": order_id, **here} | changes
     received_at = f"2026-03-04T08:{minutes:02}:00Z"
     await deliver("lab-integration.lab-result-received.v1", received_at=received_at, **result)
-    filed = {name: value for name, value in result.items() if name != "critical_count"}
+    only_results = {"critical_count", "collected_at", "reported_at", "report"}
+    filed = {name: value for name, value in result.items() if name not in only_results}
     await deliver("patients.lab-result-filed.v1", filed_at=f"2026-03-04T08:{minutes:02}:10Z", **filed)
 
 
@@ -120,6 +121,24 @@ async def test_laboratory_tells_turnaround_corrections_and_criticals(network: Ne
     }
     [centre] = await network.items("laboratory", level="centre")
     assert centre["turnaround"] == line["turnaround"]
+
+
+async def test_turnaround_is_told_by_laboratory_test_and_stage(network: Network) -> None:
+    times = {"collected_at": "2026-03-04T08:02:00Z", "reported_at": "2026-03-04T08:05:00Z"}
+    for minutes in (10, 20, 30):
+        await _result(network, minutes, **times)
+    await _result(network, 10, report={"code": "X", "system": None, "display": None}, lab_order_id=None)
+    frequent, other = await network.items("laboratory/turnaround")
+    assert (frequent["test_code"], frequent["results"]) == ("58410-2", 3)
+    assert frequent["partner_id"] == other["partner_id"]
+    assert {name: spread["median_seconds"] for name, spread in frequent["stages"].items()} == {
+        "placed_to_collected": 120,
+        "collected_to_reported": 180,
+        "reported_to_received": 900,
+        "received_to_filed": 10,
+        "placed_to_filed": 1210,
+    }
+    assert (other["test_code"], other["stages"]["placed_to_filed"]["median_seconds"]) == ("X", None)
 
 
 async def test_a_result_without_an_order_is_counted_for_the_network_only(network: Network) -> None:
