@@ -23,6 +23,8 @@ from clinic_billing.receipts import api as receipts_api
 from clinic_billing.receipts import fiscalising
 from clinic_billing.receipts.atol import AtolOnline
 from clinic_billing.receipts.registrar import FICTITIOUS_COMPANY
+from clinic_billing.reconciliation import api as reconciliation_api
+from clinic_billing.reconciliation.running import measure_reconciliation, reconcile_daily
 from clinic_billing.settings import BillingSettings
 
 
@@ -83,15 +85,16 @@ service = Service(
     routers=(
         cashdesk_api.router,
         prices_api.router,
-        api.router,
+        reconciliation_api.router,
         receipts_api.router,
         settling_api.router,
+        api.router,
         webhooks.router,
     ),
     handlers=consumers.handlers,
     timers=timers,
     settings=BillingSettings,
     startup=(_start, _open_receipts),
-    workers=(make_provider_calls, process_notifications, fiscalising.fiscalise_receipts),
-    measurements=(fiscalising.measure_receipts,),
+    workers=(make_provider_calls, process_notifications, fiscalising.fiscalise_receipts, reconcile_daily),
+    measurements=(fiscalising.measure_receipts, measure_reconciliation),
 )
