@@ -14,6 +14,7 @@ from clinic_shared.settings import ServiceSettings
 from clinic_shared.timers import Timers
 
 from clinic_billing import api, consumers, invoicing, ledger, notification_store, settling_api, webhooks
+from clinic_billing.accounting import api as accounting_api
 from clinic_billing.cashdesk import api as cashdesk_api
 from clinic_billing.notifications import Processing
 from clinic_billing.prices import api as prices_api
@@ -83,6 +84,7 @@ service = Service(
     name="billing",
     package_dir=Path(__file__).parent,
     routers=(
+        accounting_api.router,
         cashdesk_api.router,
         prices_api.router,
         reconciliation_api.router,
