@@ -7,7 +7,7 @@ from uuid import UUID
 
 from clinic_shared.errors import NotFoundError
 from clinic_shared.routing import Caller, ClinicRouter, IfMatch, Page, PageQuery, Tx, page_of
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Row
 
@@ -17,6 +17,9 @@ from clinic_lab_integration.models import Name, Request
 
 router = ClinicRouter(prefix="/v1/lab", tags=["lab-code-maps"])
 
+Version = Annotated[
+    int | None, Query(ge=0, le=2**31, description="An earlier version; else the one in force")
+]
 READ, MANAGE = "lab-partners.read", "lab-partners.manage"
 Loinc = Annotated[str, Path(min_length=1, max_length=100, description="LOINC")]
 
@@ -140,7 +143,7 @@ class PanicRangeResponse(BaseModel):
 
 @router.get("/partners/{partner_id}/code-map", permission=READ, operation_id="getLabCodeMap")
 async def get_code_map(
-    tx: Tx, partner_id: UUID, page: PageQuery, version: int | None = None
+    tx: Tx, partner_id: UUID, page: PageQuery, version: Version = None
 ) -> Page[MappedCode]:
     """List what a laboratory's codes and units stand for, now or in an earlier version of its map."""
     if await store.find_partner(tx, partner_id) is None:

@@ -24,7 +24,8 @@ def _url(text: str) -> str:
     url = urlsplit(text)
     if url.scheme not in HttpOrMllp or not url.hostname or url.username or url.password:
         raise ValueError("not an address such as mllp://lab.example:2575 or https://lab.example/hl7")
-    if url.scheme.startswith("mllp") and url.port is None:
+    # Reading the port raises ValueError for one that is none.
+    if url.port is None and url.scheme.startswith("mllp"):
         raise ValueError("MLLP has no usual port: name it")
     return text
 

@@ -104,7 +104,7 @@ async def _send(runtime: Runtime, transmission: Transmission) -> None:
             answer = await _ask(runtime, requested, to)
     except NoAnswerError as error:
         await _postpone(runtime, transmission, error.code)
-    except (httpx.HTTPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever one laboratory does, the others get their orders
         await _postpone(runtime, transmission, type(error).__name__)
     else:
         crash_point("lab.order.sent")
