@@ -1,6 +1,6 @@
 """The queries of code maps, of what they lack, and of panic ranges."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -131,10 +131,8 @@ async def list_unmapped(
 # -- panic ranges
 
 
-async def panic_ranges_of(tx: Transaction, codes: Collection[str]) -> dict[str, PanicRange]:
-    if not codes:
-        return {}
-    rows = await tx.fetch_all(select(panic_range).where(panic_range.c.code.in_(sorted(codes))))
+async def panic_ranges(tx: Transaction) -> dict[str, PanicRange]:
+    rows = await list_panic_ranges(tx)
     return {row.code: PanicRange(row.code, row.unit, row.low, row.high) for row in rows}
 
 

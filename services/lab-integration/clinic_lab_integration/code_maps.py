@@ -24,6 +24,7 @@ from clinic_lab_integration.meaning import (
     Written,
     understand,
 )
+from clinic_lab_integration.once import once
 
 _MOST_MAPS = 64
 _MOST_KNOWN_GAPS = 10_000
@@ -56,7 +57,7 @@ async def _understand(
 ) -> tuple[Mapping[Written, Meaning], Mapping[SourceCode, str | None]]:
     code_map = await _current_map(tx, partner_id)
     written = {_written(o): None for report in reports for o in report.content.observations}
-    ranges = await code_map_store.panic_ranges_of(tx, _codes(written, code_map))
+    ranges = await once(tx, "panic-ranges", partial(code_map_store.panic_ranges, tx))
     gaps: dict[SourceCode, str | None] = {}
     meanings: dict[Written, Meaning] = {}
     for one in written:
@@ -85,18 +86,9 @@ def _with_meanings(report: SentReport, meanings: Mapping[Written, Meaning]) -> S
     )
 
 
-def _codes(written: Mapping[Written, None], code_map: CodeMap) -> set[str]:
-    """Every LOINC code that these may stand for."""
-    mapped = {
-        entry.code
-        for one in written
-        if (entry := code_map.entries.get(SourceCode(MapKind.TEST, one.system or "", one.code or "")))
-    }
-    return mapped | {one.standard.code for one in written if one.standard and one.standard.code}
-
-
 async def _current_map(tx: Transaction, partner_id: UUID) -> CodeMap:
-    version = await code_map_store.current_version(tx, partner_id)
+    asked = partial(code_map_store.current_version, tx, partner_id)
+    version = await once(tx, ("code-map", partner_id), asked)
     if version == 0:
         return CodeMap()
     key = (partner_id, version)

@@ -44,6 +44,7 @@ from clinic_lab_integration.events import Place, result_event
 from clinic_lab_integration.matching import Group, Match
 from clinic_lab_integration.measurements import FILING_SECONDS
 from clinic_lab_integration.messages import MessageNote
+from clinic_lab_integration.once import once
 from clinic_lab_integration.store import LabOrder, Partner
 from clinic_lab_integration.unit_store import Outcome, Unit, UnitReport
 
@@ -69,7 +70,8 @@ async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> 
         if note.sandbox and note.outcome is not None:
             await onboarding.note_cases(tx, unit.partner_id, item.id, {onboarding.REFUSAL})
         return
-    partner = await store.find_partner(tx, UUID(note.partner_id))
+    partner_id = UUID(note.partner_id)
+    partner = await once(tx, ("partner", partner_id), partial(store.find_partner, tx, partner_id))
     if note.sandbox:
         await onboarding.take(tx, item, note, partner)
         return

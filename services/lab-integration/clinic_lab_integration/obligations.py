@@ -92,15 +92,17 @@ async def watch(
     if critical:
         seconds = partner.critical_acknowledge_seconds if partner else CRITICAL_ACKNOWLEDGE_SECONDS
         await _oblige(tx, ObligationKind.CRITICAL, about, place, seconds=seconds, observations=critical)
-    elif place.practitioner_id is None and await _lacks_a_reader(tx, about, new):
+    elif place.practitioner_id is None and await _lacks_a_reader(tx, about, known, new):
         await _oblige(tx, ObligationKind.REVIEW, about, place, seconds=REVIEW_SECONDS)
 
 
-async def _lacks_a_reader(tx: Transaction, about: About, version: ReportVersion) -> bool:
+async def _lacks_a_reader(tx: Transaction, about: About, known: ReportVersion, new: ReportVersion) -> bool:
     """One review at a time: whoever reads the result reads its newest version."""
-    if version.status in RETRACTED | {ResultStatus.REGISTERED}:
+    if new.status in RETRACTED | {ResultStatus.REGISTERED}:
         return False
-    return not await obligation_store.is_waiting(tx, ObligationKind.REVIEW, about.result_id)
+    return known.version == 0 or not await obligation_store.is_waiting(
+        tx, ObligationKind.REVIEW, about.result_id
+    )
 
 
 async def alert_readers(tx: Transaction, about: About, readers: Iterable[UUID], *, place: Place) -> None:

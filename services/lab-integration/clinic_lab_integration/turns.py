@@ -6,6 +6,7 @@ the first is given up (parked), the others go on: versions know their order by t
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from clinic_lab_integration import matching, stored
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.matching import Group, Match
 from clinic_lab_integration.messages import MessageNote
+from clinic_lab_integration.once import once
 from clinic_lab_integration.store import Partner
 
 _MOST = 500
@@ -34,7 +36,9 @@ async def take_turn(
 
     Those of its laboratory that wait are woken: it may be what they wait for.
     """
-    failing = await _failing(tx, item, partner.partner_id)
+    # What this transaction itself has processed still counts: then each is processed by itself, in order.
+    read = partial(_failing, tx, partner.partner_id)
+    failing = [row for row in await once(tx, ("failing", partner.partner_id), read) if row.id != item.id]
     if not failing:
         return
     mine = _keys(groups, matched)
@@ -44,7 +48,7 @@ async def take_turn(
     await _wake(tx, [row.id for row in failing if row.last_error == EarlierMessageWaitsError.__name__])
 
 
-async def _failing(tx: Transaction, item: Item, partner_id: UUID) -> Sequence[Row[Any]]:
+async def _failing(tx: Transaction, partner_id: UUID) -> Sequence[Row[Any]]:
     columns = intake_table.c
     return await tx.fetch_all(
         select(columns.id, columns.last_error)
@@ -52,7 +56,6 @@ async def _failing(tx: Transaction, item: Item, partner_id: UUID) -> Sequence[Ro
             columns.state == "received",
             columns.attempts > 0,
             columns.attributes["partner_id"].astext == str(partner_id),
-            columns.id != item.id,
         )
         .order_by(columns.id)
         .limit(_MOST)
