@@ -31,7 +31,7 @@ def with_ending(content: bytes, ending: bytes | None) -> bytes:
 def ledger_of(system: System) -> dict[str, int]:
     with Caller(system.url, ADMIN_LOGIN, Secrets(system.root).get(ADMIN_PASSWORD)) as admin:
         interfaces = admin.get("/v1/ops/ledger")["interfaces"]
-    return next(line for line in interfaces if line["service"] == "lab-integration")
+    return next(line for line in interfaces if line["interface"] == "hl7")
 
 
 @pytest.mark.skipif(not CORPUS, reason="CLINIC_CORPUS names no folder of real messages")

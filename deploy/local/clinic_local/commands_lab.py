@@ -174,12 +174,16 @@ class Desk:
         for answer in answers:
             self._print_segments(answer.decode("utf-8", "replace"))
         for control_id in acknowledged(answers):
-            self._follow(self._message_of(control_id))
+            message_id = self._message_of(control_id)
+            if message_id is None:
+                self._console.print(f"\nMessage {control_id} came long ago: it is not among the newest")
+            else:
+                self._follow(message_id)
 
-    def _message_of(self, control_id: str) -> str:
+    def _message_of(self, control_id: str) -> str | None:
         """Over MLLP nothing tells the message's id: it is the newest of this control id."""
         newest = self._doctor.get(MESSAGES)["items"]
-        return str(next(m["message_id"] for m in newest if m["control_id"] == control_id))
+        return next((m["message_id"] for m in newest if m["control_id"] == control_id), None)
 
     def _send(self, message: bytes) -> tuple[httpx.Response, float]:
         credentials = httpx.BasicAuth(self._network.lab_client_id, self._network.lab_client_secret)
