@@ -122,7 +122,8 @@ class Environments:
             key = private_dir(self._secrets.folder / name) / "checkpoint-key.pem"
             return {"CLINIC_AUDIT_SIGNING_KEY_FILE": str(key)}
         if name == "lab-integration":
-            return {"CLINIC_MLLP_PORT": str(self.mllp_port)}
+            folder = private_dir(self._secrets.folder.parent / "lab-files")
+            return {"CLINIC_MLLP_PORT": str(self.mllp_port), "CLINIC_LAB_FILES_DIR": str(folder)}
         if name == "notifications":
             return {"CLINIC_FAKES_URL": self.base_url("fakes")}
         return {}

@@ -73,6 +73,7 @@ class MllpServer:
         self._settings = cast("LabSettings", runtime.settings)
         self._doors = doors
         self._links: dict[asyncio.Task[None], Link] = {}
+        self._open = 0
         self.ports: tuple[int, ...] = ()
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -96,6 +97,7 @@ class MllpServer:
         ]
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
         try:
             partner = await self._partner_of(writer)
             if partner is not None:
@@ -105,12 +107,13 @@ class MllpServer:
         except Exception as error:  # a connection ends, the others go on
             log.exception("mllp_connection_failed", exc_info=error)
         finally:
+            self._open -= 1
             writer.close()
             with suppress(OSError, ssl.SSLError):
                 await writer.wait_closed()
 
     async def _partner_of(self, writer: asyncio.StreamWriter) -> Partner | None:
-        if len(self._links) >= self._settings.mllp_connections:
+        if self._open > self._settings.mllp_connections:
             REFUSED.labels(reason="too-many-connections").inc()
             return None
         peer = _address_of(writer)

@@ -43,6 +43,7 @@ from clinic_lab_integration.store import Partner
 log = structlog.get_logger()
 
 SEND = "lab-messages.send"
+_STRANGERS_SECONDS = 1.0
 _NOBODY = "sha256:" + "0" * 64
 
 
@@ -94,6 +95,8 @@ class PartnerDirectory:
         """Whom a peer over MLLP speaks for: the one partner whose configuration means it most exactly."""
         found = self._nearest(peer, certificate_names)
         if found is None:
+            # Anybody can connect, so strangers must not make us read the database more often than that.
+            await asyncio.sleep(max(0.0, self._read_at + _STRANGERS_SECONDS - time.monotonic()))
             await self._look_again()
             found = self._nearest(peer, certificate_names)
         return found

@@ -212,6 +212,21 @@ async def test_two_laboratories_behind_one_address_are_not_confused(lab: Laborat
         assert await wire.is_closed()
 
 
+async def test_more_connections_than_agreed_are_hung_up_on(lab: Laboratory, compose) -> None:
+    await configure(lab, mllp_peers=["127.0.0.1"])
+    settings = cast("LabSettings", lab.lab.runtime.settings).model_copy(update={"mllp_connections": 1})
+    server, stop = MllpServer(replace(lab.lab.runtime, settings=settings), [Door(0)]), asyncio.Event()
+    serving = asyncio.create_task(server.serve(stop))
+    await eventually(lambda: server.ports or serving.done())
+    async with connected(server) as wire:
+        assert (await wire.ask(compose()))[1] == "MSA|AA|MSG-1"
+        async with connected(server) as other:
+            assert await other.is_closed()
+        assert (await wire.ask(compose(msh={10: "M-2"})))[1] == "MSA|AA|M-2"
+    stop.set()
+    await serving
+
+
 async def test_being_told_to_stop_answers_what_was_read(lab: Laboratory, compose) -> None:
     await configure(lab, mllp_peers=["127.0.0.1"])
     async with listening(lab) as server:
