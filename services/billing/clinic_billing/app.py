@@ -17,6 +17,7 @@ from clinic_billing import api, consumers, invoicing, ledger, notification_store
 from clinic_billing.accounting import api as accounting_api
 from clinic_billing.cashdesk import api as cashdesk_api
 from clinic_billing.notifications import Processing
+from clinic_billing.papers import api as papers_api
 from clinic_billing.prices import api as prices_api
 from clinic_billing.provider_calls import make_provider_calls
 from clinic_billing.providers.installed import Providers
@@ -86,6 +87,7 @@ service = Service(
     routers=(
         accounting_api.router,
         cashdesk_api.router,
+        papers_api.router,
         prices_api.router,
         reconciliation_api.router,
         receipts_api.router,
