@@ -19,7 +19,13 @@ SAMPLE = Path(__file__).with_name("python_sample.py")
 PACKAGE = "polyclinic_client"
 SECONDS = 240
 # Laboratories post HL7 from their interface engines; the generator knows no body of that kind.
-LEFT_OUT = {"POST /v1/lab/messages", "POST /v1/lab/messages/validate"}
+LEFT_OUT = {
+    "POST /v1/lab/messages",
+    "POST /v1/lab/messages/validate",
+    # PDF
+    "GET /v1/lab/orders/{lab_order_id}/requisition",
+    "GET /v1/lab/results/{result_id}/documents/{document_id}",
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * SECONDS)]
 scheduling = service_fixture(service)
@@ -66,7 +72,7 @@ def generated(description, tmp_path_factory):
     return folder, generate(description, folder)
 
 
-def test_the_generator_leaves_nothing_out_but_hl7(generated):
+def test_the_generator_leaves_nothing_out_but_hl7_and_pdf(generated):
     _, said = generated
     assert set(re.findall(r"WARNING parsing (\S+ \S+) within", said)) == LEFT_OUT
     assert "Unable to" not in said

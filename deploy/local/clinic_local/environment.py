@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 from clinic_shared.production import DEVELOPMENT_MARK
@@ -20,6 +21,8 @@ ADMIN_LOGIN = "admin@demo.example.org"
 ADMIN_PASSWORD = "demo-admin-password"  # noqa: S105  # a file's name below `.run/secrets/`
 # What belongs to this machine's servers and not to a service.
 _NOT_INHERITED = {
+    "CLINIC_DETOUR_AMQP",
+    "CLINIC_DETOUR_POSTGRES",
     "CLINIC_OTHER_RELEASE",
     "CLINIC_POSTGRES_URL",
     "CLINIC_POSTGRES_SOURCE",
@@ -99,7 +102,7 @@ class Environments:
             **self._common(),
             **(self._vendors() if name in _SPEAK_TO_VENDORS else {}),
             "CLINIC_HTTP_PORT": str(self.ports[name]),
-            "CLINIC_DATABASE_URL": self.database_url(name),
+            "CLINIC_DATABASE_URL": _detour(self.database_url(name), "CLINIC_DETOUR_POSTGRES"),
             "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / name)),
             **self._of_one(name),
             **self._crash_file(name),
@@ -177,7 +180,7 @@ class Environments:
             "CLINIC_ENVIRONMENT": "development",
             **_inherited(os.environ),
             **jwks,
-            "CLINIC_AMQP_URL": self._rabbitmq.amqp_url,
+            "CLINIC_AMQP_URL": _detour(self._rabbitmq.amqp_url, "CLINIC_DETOUR_AMQP"),
             "CLINIC_AMQP_MANAGEMENT_URL": self._rabbitmq.management_url,
             "CLINIC_SUBSCRIBED_SERVICES": ",".join(self._services),
             "CLINIC_URL": self.url,
@@ -212,6 +215,16 @@ def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
     for name in ("no_proxy", "NO_PROXY"):
         kept[name] = ",".join(part for part in (kept.get(name), LOOPBACK, "localhost") if part)
     return kept
+
+
+def _detour(url: str, variable: str) -> str:
+    """In tests, lead processes to a server by way of `host:port`, where something may happen to what they say."""
+    way = os.environ.get(variable)
+    if way is None or os.environ.get("CLINIC_ENVIRONMENT") != "test":
+        return url
+    parts = urlsplit(url)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{credentials}{at}{way}").geturl()
 
 
 def database_name(service: str) -> str:

@@ -98,6 +98,15 @@ def supervisor_pid(root: Path) -> int | None:
         return None
 
 
+def pids_before(root: Path) -> list[int]:
+    """Return the processes of the run before this one, as far as it told: killed, it may not have seen them end."""
+    try:
+        raw: dict[str, Any] = json.loads((_folder(root) / "state.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [process["pid"] for process in raw["processes"] if process["pid"] is not None]
+
+
 def write_env(root: Path, variables: Mapping[str, str]) -> None:
     """Write `.run/env`, to be sourced: `. .run/env`."""
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]

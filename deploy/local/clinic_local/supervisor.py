@@ -26,7 +26,7 @@ from clinic_local.paths import CHECKOUT, run_dir
 from clinic_local.ports import PortBook, holder, is_free, reserve
 from clinic_local.postgres import Postgres, PostgresServer
 from clinic_local.rabbitmq import Rabbit, RabbitServer
-from clinic_local.state import ProcessState, RunState, root, supervisor_lock, write_env
+from clinic_local.state import ProcessState, RunState, pids_before, root, supervisor_lock, write_env
 from clinic_local.steps import Reporter, Step
 from clinic_local.tasks import Background, Task, run_tasks
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 5.0
+_LEFT_BEHIND_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _WATCH_SECONDS = 0.25
 # Both servers start slowly, so trying more often than this would only keep them from it.
@@ -73,6 +74,7 @@ class Supervisor:
         """Go through the gates in order. Raises SetupError at the first that stays shut."""
         machine.require_disk(self._run, machine.DATA_BYTES)
         machine.require_memory()
+        self._wait_for_the_run_before()
         postgres, rabbitmq = self._launch_servers()
         code = self._load_code()
         environments = Environments(self._secrets, self._ports, postgres, rabbitmq, tuple(code.services))
@@ -86,6 +88,12 @@ class Supervisor:
         self._write_state()
         self._reporter.tell(Step("ready", "", self._url))
         self._reporter.close()
+
+    def _wait_for_the_run_before(self) -> None:
+        """A supervisor that was killed leaves servers that are still ending, on their ports and their data."""
+        deadline = time.monotonic() + _LEFT_BEHIND_SECONDS
+        while any(map(_is_of_a_system, pids_before(self._root))) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
     def _launch_servers(self) -> tuple[PostgresServer, RabbitServer]:
         with self._reporter.gate("servers") as detail:
@@ -234,6 +242,15 @@ class Supervisor:
                 server.process.ask_to_stop()
         for server in servers:
             server.stop()
+
+
+def _is_of_a_system(pid: int) -> bool:
+    """Tell whether it runs and is what we would have started: the number may be somebody else's by now."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return any(part in command for part in (b"postgres", b"rabbit", b"clinic_local"))
 
 
 def _is_compiled() -> bool:

@@ -11,6 +11,7 @@ from fastapi import Query
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
+from clinic_shared.dead_letters.models import ReasonGiven
 from clinic_shared.inbound import decisions, listing, models, rehearsal
 from clinic_shared.inbound.registry import Inbound
 from clinic_shared.paging import PageQuery, page_of
@@ -34,7 +35,7 @@ async def list_inbound_messages(
     rows = await listing.listed(tx, chosen.wanted(), before=page.after, limit=page.limit + 1)
     found = page_of([models.InboundMessage.of(row) for row in rows], page, key=lambda message: message.id)
     asked = [
-        models.Decision(**{**row._mapping, "count": len(row.intake_ids)})  # noqa: SLF001  # public, by its documentation
+        models.MessageDecision(**{**row._mapping, "count": len(row.intake_ids)})  # noqa: SLF001  # public, by its documentation
         for row in await decisions.listed(tx)
     ]
     groups = [models.ParkedGroup(**asdict(group)) for group in await listing.groups(tx)]
@@ -46,40 +47,46 @@ async def list_inbound_messages(
 @router.post("/dry-run", permission=REPROCESS, transactional=False)
 async def try_inbound_messages(
     runtime: CurrentRuntime, context: CurrentContext, body: models.MessageSelection
-) -> models.DryRun:
+) -> models.MessageDryRun:
     """Process parked messages as they would be now, and roll everything back."""
     async with runtime.database.transaction(context) as tx:
         _audit(tx, Action.EXECUTE, decision="dry-run")
     tried = await rehearsal.dry_run(runtime, ids=body.ids, cause=body.cause)
-    return models.DryRun(items=[models.Rehearsed(**asdict(one)) for one in tried])
+    return models.MessageDryRun(items=[models.RehearsedMessage(**asdict(one)) for one in tried])
 
 
 @router.post("/reprocess", permission=REPROCESS)
-async def reprocess_inbound_messages(tx: Tx, body: models.ReprocessRequest) -> models.Count:
+async def reprocess_inbound_messages(tx: Tx, body: models.MessageReprocessRequest) -> models.MessageCount:
     """Let parked messages be processed again, in the order in which they came.
 
     409 `selection-changed` when they are no longer those that were seen; then nothing is decided.
     """
-    return models.Count(count=await decisions.reprocess(tx, body.chosen(), reason=body.reason))
+    return models.MessageCount(count=await decisions.reprocess(tx, body.chosen(), reason=body.reason))
 
 
 @router.post("/discard", permission=REPROCESS)
-async def ask_to_discard_inbound_messages(tx: Tx, body: models.DiscardRequest) -> models.Asked:
+async def ask_to_discard_inbound_messages(
+    tx: Tx, body: models.MessageDiscardRequest
+) -> models.MessageDiscardAsked:
     """Ask to let parked messages be. Nothing changes until a second person approves."""
-    return models.Asked(decision_id=await decisions.ask_to_discard(tx, body.chosen(), reason=body.reason))
+    return models.MessageDiscardAsked(
+        decision_id=await decisions.ask_to_discard(tx, body.chosen(), reason=body.reason)
+    )
 
 
 @router.post("/decisions/{decision_id}/approve", permission=APPROVE)
-async def approve_inbound_message_decision(tx: Tx, decision_id: UUID) -> models.Count:
+async def approve_inbound_message_decision(tx: Tx, decision_id: UUID) -> models.MessageCount:
     """Agree as the second person: the messages are discarded now. Not for whoever asked."""
-    return models.Count(count=await decisions.approve(tx, decision_id))
+    return models.MessageCount(count=await decisions.approve(tx, decision_id))
 
 
 @router.post("/decisions/{decision_id}/reject", permission=APPROVE)
-async def reject_inbound_message_decision(tx: Tx, decision_id: UUID, body: models.Given) -> models.Count:
+async def reject_inbound_message_decision(
+    tx: Tx, decision_id: UUID, body: ReasonGiven
+) -> models.MessageCount:
     """Refuse, or withdraw one's own request. The messages stay as they are."""
     await decisions.reject(tx, decision_id, reason=body.reason)
-    return models.Count(count=0)
+    return models.MessageCount(count=0)
 
 
 @router.get("/{message_id}", permission=READ)
@@ -93,23 +100,25 @@ async def show_inbound_message(
     return models.InboundMessagePage(
         **models.InboundMessage.of(row).model_dump(),
         envelope=listing.envelope(row.attributes),
-        fates=[models.Fate(disposition=fate.disposition, reason=fate.reason) for fate in fates],
-        history=[models.Step(**asdict(step)) for step in await listing.history(tx, row)],
+        fates=[models.MessageFate(disposition=fate.disposition, reason=fate.reason) for fate in fates],
+        history=[models.MessageStep(**asdict(step)) for step in await listing.history(tx, row)],
     )
 
 
 @router.post("/{message_id}/reveal", permission=REVEAL, idempotency=Idempotency.NONE)
-async def reveal_inbound_message(tx: Tx, message_id: UUID, body: models.Given) -> models.Revealed:
+async def reveal_inbound_message(tx: Tx, message_id: UUID, body: ReasonGiven) -> models.RevealedMessage:
     """Show a message as it came, for a reason, which is audited."""
     raw, answer = await listing.reveal(tx, message_id, reason=body.reason)
-    return models.Revealed.of(raw, answer)
+    return models.RevealedMessage.of(raw, answer)
 
 
 @router.post("/{message_id}/correct", permission=CORRECT, status_code=201, idempotency=Idempotency.NONE)
-async def correct_inbound_message(tx: Tx, message_id: UUID, body: models.CorrectRequest) -> models.Corrected:
+async def correct_inbound_message(
+    tx: Tx, message_id: UUID, body: models.MessageCorrectionRequest
+) -> models.CorrectedMessage:
     """Put a corrected copy in a parked message's place: it is processed; the original stays, and says so."""
     copy_id = await decisions.correct(tx, message_id, body.body, reason=body.reason)
-    return models.Corrected(copy_id=copy_id)
+    return models.CorrectedMessage(copy_id=copy_id)
 
 
 def _audit(tx: Transaction, action: Action, *, about: UUID | None = None, **details: str) -> None:

@@ -62,7 +62,7 @@ class ParkedGroup(BaseModel):
     last_id: UUID
 
 
-class Decision(BaseModel):
+class MessageDecision(BaseModel):
     """A request to let messages be, which needs a second person."""
 
     decision_id: UUID
@@ -82,7 +82,7 @@ class InboundMessages(Page[InboundMessage]):
     """A page of messages, the newest first; all that is parked, by cause; the latest decisions."""
 
     groups: list[ParkedGroup]
-    decisions: list[Decision]
+    decisions: list[MessageDecision]
 
 
 class MessageFilter(BaseModel):
@@ -98,12 +98,12 @@ class MessageFilter(BaseModel):
         return Wanted(**self.model_dump())
 
 
-class Fate(BaseModel):
+class MessageFate(BaseModel):
     disposition: str
     reason: str | None
 
 
-class Step(BaseModel):
+class MessageStep(BaseModel):
     at: datetime | None
     step: str
     error: str | None
@@ -116,11 +116,11 @@ class InboundMessagePage(InboundMessage):
     """All about one message but its content."""
 
     envelope: dict[str, Any] = Field(description="what was read before the answer; identifiers, no names")
-    fates: list[Fate] = Field(description="what became of each part, such as a patient group")
-    history: list[Step]
+    fates: list[MessageFate] = Field(description="what became of each part, such as a patient group")
+    history: list[MessageStep]
 
 
-class Revealed(BaseModel):
+class RevealedMessage(BaseModel):
     """The bytes as they came; `text` where they are UTF-8."""
 
     body: str = Field(description="Base64")
@@ -135,12 +135,6 @@ class Revealed(BaseModel):
             text = None
         told = None if answer is None else base64.b64encode(answer).decode()
         return cls(body=base64.b64encode(body).decode(), text=text, answer=told)
-
-
-class Given(BaseModel):
-    model_config = _example({"reason": "The laboratory asked what became of it"})
-
-    reason: Reason
 
 
 class MessageSelection(BaseModel):
@@ -165,19 +159,19 @@ class MessageSelection(BaseModel):
         )
 
 
-class ReprocessRequest(MessageSelection):
+class MessageReprocessRequest(MessageSelection):
     model_config = _example({"cause": "0123456789abcdef", "expected_count": 12, "up_to_id": _ID})
 
     reason: Reason | None = None
 
 
-class DiscardRequest(MessageSelection):
+class MessageDiscardRequest(MessageSelection):
     model_config = _example({"ids": [_ID], "reason": "Sent by a test installation"})
 
     reason: Reason
 
 
-class CorrectRequest(BaseModel):
+class MessageCorrectionRequest(BaseModel):
     """The whole message as it should have been, in the characters of the original (Base64)."""
 
     model_config = _example({"body": "TVNIfF5+XCZ8", "reason": "The laboratory wrote the unit wrongly"})
@@ -186,19 +180,19 @@ class CorrectRequest(BaseModel):
     reason: Reason
 
 
-class Count(BaseModel):
+class MessageCount(BaseModel):
     count: int
 
 
-class Asked(BaseModel):
+class MessageDiscardAsked(BaseModel):
     decision_id: UUID
 
 
-class Corrected(BaseModel):
+class CorrectedMessage(BaseModel):
     copy_id: UUID
 
 
-class Rehearsed(BaseModel):
+class RehearsedMessage(BaseModel):
     """What would become of one message."""
 
     item_id: UUID
@@ -208,8 +202,8 @@ class Rehearsed(BaseModel):
     events: dict[str, int] = Field(description="what would be published, by type")
 
 
-class DryRun(BaseModel):
-    items: list[Rehearsed]
+class MessageDryRun(BaseModel):
+    items: list[RehearsedMessage]
 
 
 class LedgerDay(BaseModel):

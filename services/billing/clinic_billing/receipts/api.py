@@ -10,7 +10,7 @@ from clinic_billing import store as invoice_store
 from clinic_billing.invoices import visible, within
 from clinic_billing.receipts import store
 from clinic_billing.receipts.models import (
-    CorrectionRequest,
+    ReceiptCorrectionRequest,
     FiscalProfileRequest,
     FiscalProfileResponse,
     ReceiptResponse,
@@ -64,7 +64,7 @@ async def retry_receipt(tx: Tx, caller: Caller, receipt_id: UUID) -> ReceiptResp
     "/v1/receipts/{receipt_id}/correction", permission="payments.manage", operation_id="correctReceipt"
 )
 async def correct_receipt(
-    tx: Tx, caller: Caller, receipt_id: UUID, body: CorrectionRequest
+    tx: Tx, caller: Caller, receipt_id: UUID, body: ReceiptCorrectionRequest
 ) -> ReceiptResponse:
     """Register a correction receipt in place of one that failed and is too late to be an ordinary one."""
     failed = await _visible(tx, await store.lock(tx, receipt_id), caller)

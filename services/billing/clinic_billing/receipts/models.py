@@ -69,7 +69,7 @@ class ReceiptResponse(BaseModel):
         )
 
 
-class CorrectionRequest(Request):
+class ReceiptCorrectionRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"base_on": "2026-03-02", "base_number": "12"}]}
     )
