@@ -10,9 +10,9 @@ from clinic_billing import store as invoice_store
 from clinic_billing.invoices import visible, within
 from clinic_billing.receipts import store
 from clinic_billing.receipts.models import (
-    ReceiptCorrectionRequest,
     FiscalProfileRequest,
     FiscalProfileResponse,
+    ReceiptCorrectionRequest,
     ReceiptResponse,
 )
 from clinic_billing.receipts.receipt import Receipt, ReceiptStatus
