@@ -23,6 +23,8 @@ LEFT_OUT = {
     "POST /v1/lab/messages",
     "POST /v1/lab/messages/validate",
     # PDF
+    "GET /v1/invoices/{invoice_id}/act",
+    "GET /v1/invoices/{invoice_id}/pdf",
     "GET /v1/lab/orders/{lab_order_id}/requisition",
     "GET /v1/lab/results/{result_id}/documents/{document_id}",
 }
