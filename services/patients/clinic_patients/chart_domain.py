@@ -1,7 +1,7 @@
 """The chart's rules, pure. What stands in a chart is amended by newer versions, never overwritten."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -163,7 +163,8 @@ class Observation:
     observed_at: datetime | None
     sub_id: str | None
     notes: tuple[str, ...]
-    meaning: Mapping[str, Any] | None = None
+    meaning: Mapping[str, Any] | None = field(default=None, compare=False)
+    """Ours, not the laboratory's: the release before files without it."""
 
     @property
     def identity(self) -> tuple[str | None, str | None, str | None]:
@@ -213,7 +214,7 @@ class ResultVersion:
     """Of the report that this one grew out of: a reflex test."""
 
     _DELIVERY: ClassVar[frozenset[str]] = frozenset(
-        {"message_id", "group_index", "report_index", "received_at", "filed_at"}
+        {"message_id", "group_index", "report_index", "received_at", "filed_at", "parent_filler_order_number"}
     )
     _PRIVATE: ClassVar[frozenset[str]] = frozenset({"conclusion", "notes", "observations"})
 
