@@ -111,7 +111,7 @@ bench: bootstrap-checks ## measure against limits of the same run, into .run/ben
 	@cd tests/load && ../../$(VENV)/python -m bench
 
 load: bootstrap-checks ## reception, phones, laboratories and payers at once, against an idle platform; LOAD_USERS=8
-	@cd tests/load && ../../$(VENV)/python -m journeys
+	@cd tests/load && ../../$(VENV)/python -m bench.journeys
 
 fmt: bootstrap ## format the code
 	@$(VENV)/ruff format --quiet .

@@ -321,8 +321,8 @@ async def test_a_stopping_gateway_ends_its_streams(start: Start, monkeypatch: py
     made = []
     original = app.Gateway.__init__
 
-    def remember(self: Any, *arguments: Any) -> None:
-        original(self, *arguments)
+    def remember(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
         made.append(self)
 
     monkeypatch.setattr(app.Gateway, "__init__", remember)

@@ -177,7 +177,13 @@ def test_csv_of_old_programs_is_read() -> None:
 
 
 def test_a_receipt_of_another_amount_or_none_is_found() -> None:
-    owed = {"amount_minor": 5, "currency": "RUB", "done": True, "exists": True, "tendered_minor": 5}
+    owed: dict[str, Any] = {
+        "amount_minor": 5,
+        "currency": "RUB",
+        "done": True,
+        "exists": True,
+        "tendered_minor": 5,
+    }
     changes: list[dict[str, Any]] = [{}, {"exists": False}, {"done": False}, {"tendered_minor": 4}]
     found = with_receipts(OwedReceipt(**owed | change, movement_id=str(uuid7())) for change in changes)
     assert [one.kind for one in found] == ["receipt-missing", "receipt-open", "receipt-differs"]

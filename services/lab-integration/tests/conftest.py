@@ -278,7 +278,7 @@ def fhir_bundle() -> FhirBundle:
             "issued": "2026-01-15T10:30:00+03:00",
             "result": [{"reference": "urn:uuid:glucose"}],
         }
-        named = {"report": report, "glucose": observation, "patient": patient}
+        named: dict[str, dict[str, Any]] = {"report": report, "glucose": observation, "patient": patient}
         entries = [
             {
                 "fullUrl": f"urn:uuid:{name}",

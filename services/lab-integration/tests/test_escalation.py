@@ -1,14 +1,14 @@
 """Who is asked, and who next: without servers."""
 
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from clinic_lab_integration.escalation import Duty, OwnerRole, ladder, next_rung
 
 DOCTOR, HEAD, ON_CALL = uuid4(), uuid4(), uuid4()
 DUTY = Duty(department_id=uuid4(), head_id=HEAD, on_call_id=ON_CALL)
-ORDERED = (OwnerRole.ORDERING, DOCTOR)
+ORDERED: tuple[OwnerRole, UUID | None] = (OwnerRole.ORDERING, DOCTOR)
 
 
 def asked(rungs):

@@ -259,7 +259,7 @@ def test_whatever_is_sent_is_judged(fhir_bundle: FhirBundle, seed: int) -> None:
 
 
 def _spoil(value: Any, rng: random.Random) -> None:
-    odd = [None, "", "x", 0, -1.5, True, [], {}, [None], [[]], {"a": "b"}, ["x"], "\u0416" * 300]
+    odd: list[Any] = [None, "", "x", 0, -1.5, True, [], {}, [None], [[]], {"a": "b"}, ["x"], "\u0416" * 300]
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
     if not keys:
         return

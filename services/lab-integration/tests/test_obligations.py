@@ -174,7 +174,7 @@ async def test_whoever_has_read_what_is_withdrawn_has_to_say_so(lab: Laboratory,
     head = await hire(lab)
     await on_duty(lab, head_id=head)
     readers = [uuid7(), uuid7()]
-    place = {"department_id": str(lab.department_id), "centre_id": str(lab.centre_id)}
+    place: dict[str, Any] = {"department_id": str(lab.department_id), "centre_id": str(lab.centre_id)}
     told = [{"reader_id": str(r), "version": 1, "read_at": "2026-03-02T06:00:00Z"} for r in readers]
     for _ in range(2):
         await lab.lab.deliver_example("patients.retracted-result-read.v1", readers=told, **place)

@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.whole import network_of, register, registrar
 from clinic_local.api_client import Caller
 from clinic_local.demo_network import Network
 from clinic_local.paths import CHECKOUT
 from clinic_local.testing import System, running_system
 from rich.console import Console
 from rich.table import Table
+
+from .whole import network_of, register, registrar
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 PANEL = CHECKOUT / "contracts" / "hl7" / "panel.hl7"
