@@ -17,7 +17,7 @@ from clinic_shared.health import Health
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.service import Runtime
 from pydantic import ValidationError
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, case, func, select, update
 
 from clinic_billing import payment_store, rereading, settlement
 from clinic_billing.domain import Payment, PaymentStatus, Refund
@@ -40,8 +40,9 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
 BATCH = 10
-# A call may be several requests (Razorpay: look, then make).
-LEASE = timedelta(seconds=6 * TIMEOUT_SECONDS)
+LEASE = timedelta(seconds=3 * TIMEOUT_SECONDS)
+# Reading twice at once changes nothing, so who waits for a notification needn't wait for a dead reader.
+READING_LEASE = timedelta(seconds=10)
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 600.0
 # Providers forget idempotency keys after 24 hours: a refund repeated later could pay twice.
@@ -93,7 +94,11 @@ async def _lease(runtime: Runtime) -> list[Call]:
         rows = await tx.fetch_all(
             update(provider_call)
             .where(provider_call.c.call_id.in_(due.scalar_subquery()))
-            .values(attempts=provider_call.c.attempts + 1, next_attempt_at=func.clock_timestamp() + LEASE)
+            .values(
+                attempts=provider_call.c.attempts + 1,
+                next_attempt_at=func.clock_timestamp()
+                + case((provider_call.c.kind == READ_PAYMENT, READING_LEASE), else_=LEASE),
+            )
             .returning(provider_call)
         )
     return [_call(row) for row in rows]
