@@ -22,7 +22,7 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench load fmt bootstrap \
-	release-contracts bootstrap-checks test-extended test-fresh test-modules
+	release-contracts bootstrap-checks chaos test-extended test-fresh test-modules
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,8 +78,11 @@ test: bootstrap-checks lint types contracts
 	@$(PYTEST) -m "not extended" $(SERIAL)
 endif
 
-test-extended: bootstrap-checks ## minutes on whole systems: requests made from the API's description, two releases at once
-	@$(PYTEST) -m extended tests/e2e tests/upgrade
+chaos: bootstrap-checks ## faults under load and what came of it: make chaos SEED=1 DURATION=120
+	@$(VENV)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))
+
+test-extended: bootstrap-checks ## minutes on whole systems: requests made from the API's description, two releases at once, faults
+	@$(PYTEST) -m extended tests/e2e tests/upgrade tests/chaos
 
 test-modules: bootstrap-checks ## a whole system without each service that can be left out; takes minutes
 	@$(PYTEST) tests/modules/each_left_out.py

@@ -79,6 +79,7 @@ class Violation(StrEnum):
     GAP = "gap"
     UNBALANCED = "unbalanced"
     LEFT_OVER = "left over"
+    DIFFERENT = "different"
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,14 @@ class Finding:
 @dataclass(frozen=True)
 class Verdict:
     findings: tuple[Finding, ...]
+    lines: tuple["Line", ...] = ()
 
     @property
     def sound(self) -> bool:
         return not self.findings
+
+    def count(self, violation: Violation) -> int:
+        return sum(len(finding.what) for finding in self.of(violation))
 
     def of(self, violation: Violation) -> list[Finding]:
         return [finding for finding in self.findings if finding.violation is violation]
@@ -132,6 +137,8 @@ class Snapshot:
 
     effects: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     """By kind of operation and place: how often each operation has taken effect there."""
+    sequences: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """By place and subject: the numbers of what was told about it, in the order in which it took effect."""
     subscriptions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Event type -> the installed services that keep it."""
     published: dict[str, list[Published]] = field(default_factory=dict)
@@ -152,11 +159,45 @@ def judge(snapshot: Snapshot, history: History) -> Verdict:
         *_deliveries(snapshot, history),
         *_logs(snapshot),
         *_order(snapshot),
+        *_sequences(snapshot),
         *_left_over(snapshot),
         *_audit(snapshot),
         *_ledger(snapshot.ledger),
     ]
-    return Verdict(tuple(findings))
+    return Verdict(tuple(findings), tuple(_lines(snapshot, history)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One kind of operation, as clients know it, and in how many the effects contradict them."""
+
+    kind: str
+    injected: int
+    acknowledged: int
+    refused: int
+    unknown: int
+    lost: int
+    doubled: int
+    phantom: int
+
+
+def _lines(snapshot: Snapshot, history: History) -> Iterator[Line]:
+    for kind in sorted(history.kinds() | snapshot.effects.keys()):
+        known = history.operations(kind)
+        answers = Counter(known.values())
+        found: Counter[Violation] = Counter()
+        for finding in _of_kind(kind, snapshot, known):
+            found[finding.violation] += len(finding.what)
+        yield Line(
+            kind=kind,
+            injected=len(known),
+            acknowledged=answers[Answer.ACKED],
+            refused=answers[Answer.FAILED],
+            unknown=answers[Answer.UNKNOWN],
+            lost=found[Violation.LOST],
+            doubled=found[Violation.DUPLICATE],
+            phantom=found[Violation.PHANTOM],
+        )
 
 
 def _found(violation: Violation, where: str, what: Iterable[object]) -> Iterator[Finding]:
@@ -166,16 +207,19 @@ def _found(violation: Violation, where: str, what: Iterable[object]) -> Iterator
 
 
 def _operations(snapshot: Snapshot, history: History) -> Iterator[Finding]:
-    for kind, places in snapshot.effects.items():
-        known = history.operations(kind)
-        acked = {key for key, answer in known.items() if answer is Answer.ACKED}
-        possible = {key for key, answer in known.items() if answer is not Answer.FAILED}
-        for place, effects in places.items():
-            where = f"{kind}: {place}"
-            yield from _found(Violation.LOST, where, acked - effects.keys())
-            yield from _found(Violation.DUPLICATE, where, (k for k, count in effects.items() if count > 1))
-            yield from _found(Violation.PHANTOM, where, effects.keys() - possible)
+    for kind in snapshot.effects:
+        yield from _of_kind(kind, snapshot, history.operations(kind))
     yield from _found(Violation.LOST, "the checker: nobody counts", history.kinds() - snapshot.effects.keys())
+
+
+def _of_kind(kind: str, snapshot: Snapshot, known: Mapping[str, Answer]) -> Iterator[Finding]:
+    acked = {key for key, answer in known.items() if answer is Answer.ACKED}
+    possible = {key for key, answer in known.items() if answer is not Answer.FAILED}
+    for place, effects in snapshot.effects.get(kind, {}).items():
+        where = f"{kind}: {place}"
+        yield from _found(Violation.LOST, where, acked - effects.keys())
+        yield from _found(Violation.DUPLICATE, where, (k for k, count in effects.items() if count > 1))
+        yield from _found(Violation.PHANTOM, where, effects.keys() - possible)
 
 
 def _deliveries(snapshot: Snapshot, history: History) -> Iterator[Finding]:
@@ -221,6 +265,12 @@ def _order(snapshot: Snapshot) -> Iterator[Finding]:
                 if later.version < earlier.version
             )
             yield from _found(Violation.DISORDER, f"{producer} at {consumer}", wrong)
+
+
+def _sequences(snapshot: Snapshot) -> Iterator[Finding]:
+    for place, subjects in snapshot.sequences.items():
+        wrong = (subject for subject, numbers in subjects.items() if numbers != sorted(numbers))
+        yield from _found(Violation.DISORDER, place, wrong)
 
 
 def _left_over(snapshot: Snapshot) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """Reads what took effect: straight from the services' databases, the broker and the operators' ledger."""
 
+import hashlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,6 +16,9 @@ from clinic_shared import contracts
 from .accounting import AuditTrail, Finding, History, Published, Snapshot, Verdict, Violation, judge
 
 BOOKING, LAB_RESULT, OBSERVATION, PAYMENT = "booking", "lab result", "observation", "payment"
+INBOUND, CORRECTION = "lab message", "correction"
+SERIES = "series-"
+"""Begins the filler numbers of results that are corrected again and again."""
 MARK = "chaos-"
 """Begins the keys of what these tests do, where the demo network has left something of the same kind."""
 
@@ -24,6 +29,7 @@ _WAITING: LiteralString = """
     SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM audit_outbox),
            (SELECT count(*) FROM intake WHERE state <> 'processed')
 """
+_ENVELOPES = {b"FHS", b"BHS", b"BTS", b"FTS"}
 _NAMES = ("outbox", "audit outbox", "intake")
 SETTLE_SECONDS = 120
 
@@ -121,6 +127,7 @@ class Books:
         for service in self._urls:
             self._read_consumer(service, snapshot)
         snapshot.effects = {kind: self._new(kind, read(self.query)) for kind, read in self._effects().items()}
+        snapshot.sequences = {"corrections in the chart": self._sequences()}
         for service in self._urls:
             self._read_producer(service, snapshot)
         snapshot.audit = self._audit_trails()
@@ -166,7 +173,12 @@ class Books:
     def _effects(self) -> dict[str, Callable[[Rows], dict[str, Counter[str]]]]:
         kinds: dict[str, Callable[[Rows], dict[str, Counter[str]]]] = {BOOKING: self._bookings}
         if "lab-integration" in self._urls:
-            kinds |= {LAB_RESULT: _lab_results, OBSERVATION: _observations}
+            kinds |= {
+                INBOUND: _inbound,
+                LAB_RESULT: _lab_results,
+                CORRECTION: _corrections,
+                OBSERVATION: _observations,
+            }
         return kinds | {PAYMENT: _payments}
 
     def _new(self, kind: str, places: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
@@ -191,10 +203,43 @@ class Books:
                 places[place] = Counter(key_of[one] for one in ids if one in key_of)
         return places
 
+    def _sequences(self) -> dict[str, list[int]]:
+        told: dict[str, list[int]] = {}
+        for correction in _corrections(self.query)["chart"].elements():
+            filler, _, number = correction.rpartition("#")
+            told.setdefault(filler, []).append(int(number))
+        return told
+
     def _queues(self) -> dict[str, int]:
         answer = httpx.get(f"{self._management}/api/queues", params={"columns": "name,messages"}, timeout=5)
         found = answer.raise_for_status().json()
         return {f"queue {queue['name']}": queue.get("messages", 0) for queue in found}
+
+
+def fingerprints(payload: bytes) -> list[str]:
+    """Return what each message of a payload is known by, however its lines end and whatever wraps them."""
+    lines = (line.strip() for line in re.split(rb"[\r\n]+", payload))
+    messages: list[list[bytes]] = []
+    for line in lines:
+        if line.startswith(b"MSH"):
+            messages.append([])
+        if messages and line and line[:3] not in _ENVELOPES:
+            messages[-1].append(line)
+    return [hashlib.sha256(b"\r".join(message)).hexdigest()[:20] for message in messages]
+
+
+def _inbound(rows: Rows) -> dict[str, Counter[str]]:
+    kept = rows("lab-integration", "SELECT body FROM intake WHERE interface LIKE 'hl7%'")
+    return {"kept": Counter(one for (body,) in kept for one in fingerprints(bytes(body)))}
+
+
+def _corrections(rows: Rows) -> dict[str, Counter[str]]:
+    statement: LiteralString = (
+        "SELECT filler_order_number || '#' || value FROM observation "
+        "JOIN result_version USING (result_id, version) WHERE filler_order_number LIKE 'series-%' "
+        "ORDER BY filler_order_number, version"
+    )
+    return {"chart": _counted(rows("patients", statement))}
 
 
 def _lab_results(rows: Rows) -> dict[str, Counter[str]]:

@@ -1,5 +1,7 @@
 """What is done to a system, and waiting until it has got over it."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,16 @@ def wait_until_running(system: System, before: dict[str, int]) -> None:
     """Wait until other processes run in the place of those that died."""
     for name, pid in before.items():
         system.wait_until_restarted(name, pid, within_seconds=RECOVERY_SECONDS)
+
+
+@contextmanager
+def stopped(system: System, name: str) -> Iterator[None]:
+    """Worse than dead: whoever listens still takes connections, and says nothing."""
+    pid = system.kill(name, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

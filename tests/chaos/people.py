@@ -4,10 +4,12 @@ Whoever gets no answer, or one that says that the platform is in trouble, does t
 with the same Idempotency-Key, the laboratory with the same bytes, as real clients are told to.
 """
 
+import os
+import re
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,12 +22,14 @@ from clinic_local.demo_network import Network
 from clinic_local.paths import CHECKOUT
 
 from .accounting import Answer, History
-from .books import BOOKING, LAB_RESULT, MARK, OBSERVATION, PAYMENT
+from .books import BOOKING, CORRECTION, INBOUND, LAB_RESULT, MARK, OBSERVATION, PAYMENT, SERIES, fingerprints
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 PANEL = CHECKOUT / "contracts" / "hl7" / "panel.hl7"
+CORRECTED = CHECKOUT / "contracts" / "hl7" / "correction.hl7"
 HL7 = "application/hl7-v2"
 _RETRY_SECONDS = 0.2
+_COME_AGAIN = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}
 
 
 class NotAnsweredError(Exception):
@@ -134,6 +138,15 @@ def _slot(number: int) -> datetime:
     return (opening + timedelta(days=2 + day, minutes=30 * place)).astimezone(UTC)
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What was told about a patient under a filler number, so that it can be told again of somebody else."""
+
+    patient: Patient
+    filler: str
+    message: bytes
+
+
 @dataclass
 class Lab:
     """The laboratory: sends the same bytes until they are acknowledged."""
@@ -142,6 +155,8 @@ class Lab:
     network: Network
     history: History
     keys: Keys = field(default_factory=Keys)
+    sent: list[Sent] = field(default_factory=list)
+    _series: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def write(self, patient: Patient, order_number: str = "") -> tuple[str, bytes]:
         """Write the panel of `contracts/hl7` about a patient; returns its filler number and the bytes."""
@@ -158,24 +173,49 @@ class Lab:
             .replace(b"FILLER-0001", key.encode())
         )
 
-    def send(self, patient: Patient, order_number: str = "") -> str:
-        """Send a result until it is acknowledged; returns its filler number."""
-        key, message = self.write(patient, order_number)
-        self.insist(key, message)
+    def send(self, patient: Patient, *, again: bool = False) -> str:
+        """Send a result until it is acknowledged, `again` as if it had not been; returns its filler number."""
+        key, message = self.write(patient)
+        for _ in range(2 if again else 1):
+            self.insist(key, message)
+        self.sent.append(Sent(patient, key, message))
         return key
 
     def insist(self, key: str, message: bytes) -> bytes:
         """Send these bytes until they are acknowledged; returns the acknowledgement."""
         operations = {LAB_RESULT: [key], OBSERVATION: [f"{key}/{code}" for code in _codes(message)]}
-        acknowledgement = persist(self.history, operations, lambda: self._post(message))
-        return bytes(acknowledgement)
+        return self.accepted(message, operations)
+
+    def amend(self, patient: Patient) -> str:
+        """Send the next value of a patient's one result that is corrected again and again."""
+        number, key = self.keys.next()
+        filler, count = self._series.get(patient.patient_id, (f"{SERIES}{key}", 0))
+        count += 1
+        message = _nth_value(patient, filler, count, control_id=f"{key}-{number}")
+        self.accepted(message, {CORRECTION: [f"{filler}#{count}"]})
+        self._series[patient.patient_id] = filler, count
+        self.sent.append(Sent(patient, filler, message))
+        return filler
+
+    def deliver(self, payload: bytes) -> None:
+        """Send what others wrote until there is an answer, whatever it says."""
+        persist(self.history, {INBOUND: fingerprints(payload)}, lambda: self._post(payload))
+
+    def accepted(self, message: bytes, operations: dict[str, list[str]] | None = None) -> bytes:
+        """Send these bytes until they are accepted, which stands for these operations; returns the answer."""
+        answer = persist(
+            self.history, (operations or {}) | {INBOUND: fingerprints(message)}, lambda: self._post(message)
+        )
+        assert acknowledgement_code(answer) == "AA", answer
+        return bytes(answer)
 
     def _post(self, message: bytes) -> bytes:
+        """Send once. Raises NotAnsweredError, ApiError."""
         answer = self.post(message)
-        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status_code in _COME_AGAIN:
             raise NotAnsweredError
-        answer.raise_for_status()
-        assert acknowledgement_code(answer.content) == "AA", answer.content
+        if not answer.is_success:
+            raise ApiError(answer)
         return answer.content
 
     def post(self, message: bytes) -> httpx.Response:
@@ -188,6 +228,38 @@ class Lab:
             timeout=30,
             trust_env=False,
         )
+
+
+def _nth_value(patient: Patient, filler: str, count: int, *, control_id: str) -> bytes:
+    """Write a result whose only value is its number, each reported a minute after the one before."""
+    reported = datetime(2026, 1, 15, 11, 0, tzinfo=UTC) + timedelta(minutes=count)
+    text = CORRECTED.read_text(encoding="utf-8")
+    replaced = {
+        "CORRECTION-0001": control_id,
+        "PATIENT-NUMBER": patient.record_number,
+        "ORDER-NUMBER^POLYCLINIC": "",
+        "FILLER-0001": filler,
+        "20260115143000+0300": f"{reported:%Y%m%d%H%M%S}+0000",
+        "20260115102500+0300": f"{reported:%Y%m%d%H%M%S}+0000",
+        "|121|": f"|{count}|",
+    }
+    for old, new in replaced.items():
+        text = text.replace(old, new)
+    if count == 1:
+        text = re.sub(r"\|C(?=\||\r|\n|$)", "|F", text)
+    return text.encode()
+
+
+def corpus() -> Iterator[bytes]:
+    """Yield the HL7 files that `CLINIC_CORPUS` names, which are no part of this repository, each message once."""
+    folder = os.environ.get("CLINIC_CORPUS")
+    seen: set[str] = set()
+    for file in sorted(Path(folder, "hl7v2").rglob("*")) if folder else ():
+        if file.suffix in {".hl7", ".txt"}:
+            payload = file.read_bytes()
+            if seen.isdisjoint(found := fingerprints(payload)):
+                seen.update(found)
+                yield payload
 
 
 def acknowledgement_code(answer: bytes) -> str | None:

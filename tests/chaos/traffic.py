@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from .people import Desk, Lab, Patient, Till
+from .people import Desk, Lab, Patient, Till, corpus
 
 FLOW_SECONDS = 60
 BOOKINGS, LAB_MESSAGES, PAYMENTS = KINDS = ("bookings", "lab messages", "payments")
+CORRECTIONS, OTHERS_MESSAGES = "corrections", "others' messages"
+ALL_KINDS = (*KINDS, CORRECTIONS, OTHERS_MESSAGES)
 _PAUSE_SECONDS = (0.1, 0.4)
+_SENT_AGAIN = 0.2
 _LONGEST_FLOW = 60
 """Operations of each kind in one flow, whatever happens: the machine may be small."""
 
@@ -19,7 +22,8 @@ _LONGEST_FLOW = 60
 class Flow:
     """Traffic that is under way. `done` counts what was acknowledged, by kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_most: int) -> None:
+        self.at_most = at_most
         self.stop = threading.Event()
         self.done: Counter[str] = Counter()
         self.errors: list[Exception] = []
@@ -32,7 +36,7 @@ class Flow:
     def wait_for_more(self, operations: int = 1, *, kinds: Collection[str] = KINDS) -> None:
         """Wait until so many more operations of each of these kinds have been acknowledged."""
         with self._lock:
-            wanted = {kind: min(self.done[kind] + operations, _LONGEST_FLOW) for kind in kinds}
+            wanted = {kind: min(self.done[kind] + operations, self.at_most) for kind in kinds}
         deadline = time.monotonic() + FLOW_SECONDS
         while any(self.done[kind] < count for kind, count in wanted.items()):
             assert not self.errors, self.errors
@@ -49,18 +53,33 @@ class Traffic:
         self._till = till
         self._patients = patients
         self._rng = rng
+        self._corpus = list(corpus())
+
+    @property
+    def patients(self) -> list[Patient]:
+        return self._patients
 
     @contextmanager
-    def flowing(self) -> Iterator[Flow]:
-        """Let traffic flow until the block ends; then what was begun is finished, and errors are raised."""
-        flow = Flow()
+    def flowing(self, wanted: Collection[str] = KINDS, *, at_most: int = _LONGEST_FLOW) -> Iterator[Flow]:
+        """Let traffic flow until the block ends; then what was begun is finished, and errors are raised.
+
+        `at_most` limits the operations of each kind.
+        """
+        flow = Flow(at_most)
         kinds: dict[str, Callable[[random.Random], object]] = {
             BOOKINGS: lambda rng: self._desk.book(rng.choice(self._patients)),
-            LAB_MESSAGES: lambda rng: self._lab.send(rng.choice(self._patients)),
-            PAYMENTS: lambda _: self._till.pay(self._till.visit()),
+            LAB_MESSAGES: lambda rng: self._lab.send(
+                rng.choice(self._patients), again=rng.random() < _SENT_AGAIN
+            ),
+            CORRECTIONS: lambda rng: self._lab.amend(rng.choice(self._patients)),
+            PAYMENTS: lambda rng: self._till.pay(self._till.visit(), deliveries=rng.randint(1, 3)),
         }
+        if self._corpus:
+            kinds[OTHERS_MESSAGES] = lambda rng: self._lab.deliver(rng.choice(self._corpus))
         threads = []
         for kind, act in kinds.items():
+            if kind not in wanted:
+                continue
             flow.done[kind] = 0
             rng = random.Random(self._rng.random())
             threads.append(threading.Thread(target=_keep_doing, args=(flow, kind, act, rng), name=kind))
@@ -75,10 +94,16 @@ class Traffic:
         print(f"acknowledged: {dict(flow.done)}")
         assert not flow.errors, flow.errors
 
+    def _send(self, rng: random.Random) -> None:
+        key, message = self._lab.write(rng.choice(self._patients))
+        self._lab.insist(key, message)
+        if rng.random() < _SENT_AGAIN:
+            self._lab.insist(key, message)
+
 
 def _keep_doing(flow: Flow, kind: str, act: Callable[[random.Random], object], rng: random.Random) -> None:
     try:
-        while not flow.stop.is_set() and flow.done[kind] < _LONGEST_FLOW:
+        while not flow.stop.is_set() and flow.done[kind] < flow.at_most:
             act(rng)
             flow.count(kind)
             flow.stop.wait(rng.uniform(*_PAUSE_SECONDS))

@@ -1,0 +1,82 @@
+"""Messages that a test puts on the broker itself: again, in another order, forged, unreadable, far too big."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from clinic_local.api_client import Caller
+from clinic_shared import contracts
+from clinic_shared.envelope import Envelope
+from clinic_shared.events import Origin
+from clinic_shared.ids import uuid7
+
+from .accounting import History
+from .books import Books
+from .people import Patient
+from .server_harm import Broker
+
+BOOKED, CANCELLED = "scheduling.appointment-booked.v1", "scheduling.appointment-cancelled.v1"
+OVERSIZE_BYTES = 4_000_000
+
+
+def published_about(books: Books, producer: str, patient: Patient) -> list[tuple[Envelope, bytes]]:
+    """Return what a producer's log has about a patient, as it stood on the wire, oldest first."""
+    rows = books.query(
+        producer,
+        "SELECT event_id, type, subject, aggregate_version, partition_key, occurred_at, recorded_at, "
+        "origin, correlation_id, causation_id, traceparent, seal, data::text, private::text "
+        "FROM event WHERE patient_id = %s ORDER BY event_id",
+        patient.patient_id,
+    )
+    return [_on_the_wire(producer, *row) for row in rows]
+
+
+def _on_the_wire(producer: str, *row: Any) -> tuple[Envelope, bytes]:
+    names = (
+        *("id", "type", "subject", "aggregate_version", "partition_key", "time", "recorded_at"),
+        *("origin", "correlation_id", "causation_id", "traceparent", "seal"),
+    )
+    *values, data, private = row
+    attributes = dict(zip(names, values, strict=True))
+    envelope = Envelope(source=producer, **attributes | {"origin": Origin(attributes["origin"])})
+    body = f'{{"data":{data}' + (f',"private":{private}' if private else "") + "}"
+    return envelope, body.encode()
+
+
+def forged(
+    event_type: str, history: History, patient: Patient, *, version: int, **changes: Any
+) -> tuple[Envelope, bytes]:
+    """Make an event that no producer knows, of a contract's example."""
+    example = contracts.examples(event_type)[0]
+    subject = changes["appointment_id"]
+    data = example["data"] | {"patient_id": patient.patient_id, "version": version, **changes}
+    now = datetime.now(UTC)
+    envelope = Envelope(
+        id=uuid7(),
+        source=event_type.partition(".")[0],
+        type=event_type,
+        subject=subject,
+        time=now,
+        recorded_at=now,
+        aggregate_version=version,
+        partition_key=UUID(patient.patient_id),
+        correlation_id=uuid7(),
+    )
+    history.foreign.add(envelope.id)
+    return envelope, json.dumps({"data": data, "private": example.get("private")}, default=str).encode()
+
+
+def discard_all(operator: Caller, service: str) -> None:
+    """Let a person decide."""
+    path = f"/v1/ops/dead-letters/{service}"
+    for letter in operator.items(path, state="parked"):
+        operator.post(f"{path}/{letter['id']}/discard", {"reason": "planted by a test"})
+
+
+def poison(broker: Broker, history: History, body: bytes) -> UUID:
+    """Publish what nobody can read; returns its id."""
+    event_id = uuid7()
+    history.foreign.add(event_id)
+    broker.publish(BOOKED, {"cloudEvents_id": str(event_id)}, body)
+    return event_id

@@ -1,0 +1,56 @@
+"""The same laboratory messages once more, one after the other on a system at rest, about other patients.
+
+Whatever faults did to order, repetition and timing, both tellings must end in the same charts.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from .accounting import Finding, Violation
+from .books import Books
+from .people import Lab, Patient, Sent
+from .stage import Stage
+
+AGAIN = "again-"
+Chart = dict[str, list[tuple[Any, ...]]]
+
+
+def differing_charts(stage: Stage) -> Iterator[Finding]:
+    """Tell everything again, wait for quiet, and compare result by result."""
+    twins: dict[str, Patient] = {}
+    told = list(stage.lab.sent)
+    for sent in told:
+        twin = twins.setdefault(sent.patient.patient_id, stage.desk.register())
+        _tell_again(stage.lab, sent, twin)
+    verdict = stage.books.settle()
+    yield from verdict.findings
+    under_faults = _charts(stage.books, twins)
+    serial = _charts(stage.books, [twin.patient_id for twin in twins.values()])
+    fillers = {sent.filler for sent in told}
+    different = sorted(f for f in fillers if under_faults.get(f) != serial.get(AGAIN + f))
+    if different:
+        yield Finding(Violation.DIFFERENT, "charts of a serial run", tuple(different))
+
+
+def _tell_again(lab: Lab, sent: Sent, twin: Patient) -> None:
+    message = sent.message.replace(sent.patient.record_number.encode(), twin.record_number.encode())
+    message = message.replace(sent.filler.encode(), (AGAIN + sent.filler).encode())
+    header, _, rest = message.partition(b"\r")
+    fields = header.split(b"|")
+    fields[9] = AGAIN.encode() + fields[9].removeprefix(AGAIN.encode())
+    lab.accepted(b"\r".join((b"|".join(fields), rest)))
+
+
+def _charts(books: Books, patient_ids: Any) -> Chart:
+    """Return what is in force and what was before, by filler number, without what only one telling can have."""
+    charts: Chart = {}
+    for filler, *row in books.query(
+        "patients",
+        "SELECT filler_order_number, v.version, v.status, v.report_code, o.position, o.code, o.value_type, o.value, "
+        "o.units, o.reference_range, o.interpretation, o.status, o.notes "
+        "FROM result_version v LEFT JOIN observation o USING (result_id, version) "
+        "WHERE v.patient_id = ANY(%s::uuid[]) ORDER BY 1, 2, 5",
+        list(patient_ids),
+    ):
+        charts.setdefault(filler, []).append(tuple(row))
+    return charts

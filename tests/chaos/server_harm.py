@@ -1,0 +1,195 @@
+"""What is done to the two servers from inside: to databases, their sessions and their disk; to the broker and its queues."""
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import psycopg
+from clinic_local.environment import database_name
+from clinic_local.rabbitmq import Rabbit
+from clinic_local.testing import System
+from clinic_shared import contracts
+from clinic_shared.ids import uuid7
+from psycopg import sql
+
+WORKED_ON = ("outbox", "event", "inbox", "held", "intake", "idempotency_key")
+"""Tables of the runtime, which every service has and most transactions write to."""
+_FULL_BYTES = 65_536
+_COMMAND_SECONDS = 60
+
+
+def administrator(system: System, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
+    url = system.addresses["CLINIC_PRIVATE_POSTGRES_URL"].rpartition("/")[0]
+    return psycopg.connect(f"{url}/{database}", autocommit=True, connect_timeout=5)
+
+
+@contextmanager
+def database_closed(system: System, service: str) -> Iterator[int]:
+    """Let nobody connect to a service's database, and end the connections that there are."""
+    name = database_name(service)
+    with administrator(system) as admin:
+        admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+        try:
+            yield terminate_sessions(system, service)
+        finally:
+            statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
+            admin.execute(statement.format(sql.Identifier(name)))
+
+
+def terminate_sessions(system: System, service: str) -> int:
+    """End a service's sessions, whatever they are doing; returns how many there were."""
+    with administrator(system) as admin:
+        ended = admin.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            (database_name(service),),
+        ).fetchone()
+    return int(ended[0]) if ended else 0
+
+
+@contextmanager
+def table_locked(system: System, service: str, table: str) -> Iterator[None]:
+    """Somebody holds a table and does nothing, as a careless operator's open transaction does."""
+    with administrator(system, database_name(service)) as holder, holder.transaction():
+        holder.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table)))
+        yield
+
+
+@contextmanager
+def disk_full(system: System) -> Iterator[int]:
+    """Let no process of the database server write beyond the first bytes of any file.
+
+    The server treats an exceeded limit as it does a full disk, and no file system has to be mounted for it:
+    what isn't to be had without root.
+    """
+    postmaster = system.process("postgres").pid
+    assert postmaster is not None
+    limited = _limit(postmaster, _FULL_BYTES)
+    try:
+        yield limited
+    finally:
+        _limit(postmaster, "unlimited")
+
+
+def _limit(postmaster: int, size: int | str) -> int:
+    """Limit the children only: a server that has crashed recovers by itself, on the space it has again."""
+    try:
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    except FileNotFoundError:
+        return 0
+    owner = Path(f"/proc/{postmaster}").stat()
+    # Whoever may change to the server's account may do this without any further right.
+    is_ours = owner.st_uid == os.getuid()
+    user, group = (None, None) if is_ours else (owner.st_uid, owner.st_gid)
+    for child in children:
+        command = ["prlimit", f"--fsize={size}:", f"--pid={child}"]
+        subprocess.run(command, check=False, capture_output=True, user=user, group=group)
+    return len(children)
+
+
+class Broker:
+    """The broker as somebody with its management API and its command line sees it."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        url = system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=10)
+
+    def publish(self, event_type: str, headers: dict[str, Any], body: bytes) -> None:
+        """Publish to a producer's exchange as its relay does. Raises LookupError when nobody gets it."""
+        exchange = f"{event_type.partition('.')[0]}.events"
+        properties = {
+            "headers": headers,
+            "delivery_mode": 2,
+            "content_type": "application/json",
+            "message_id": headers.get("cloudEvents_id", str(uuid7())),
+        }
+        document = {
+            "properties": properties,
+            "routing_key": event_type,
+            "payload": base64.b64encode(body).decode(),
+            "payload_encoding": "base64",
+        }
+        answer = self._http.post(f"/api/exchanges/%2F/{exchange}/publish", json=document).raise_for_status()
+        if not answer.json()["routed"]:
+            raise LookupError(exchange)
+
+    def delete_queue(self, name: str) -> None:
+        self._http.delete(f"/api/queues/%2F/{quote(name)}").raise_for_status()
+
+    def close_connections(self) -> int:
+        """Let the broker close all connections; returns how many."""
+        found = self._http.get("/api/connections").raise_for_status().json()
+        for connection in found:
+            self._http.delete(f"/api/connections/{quote(connection['name'], safe='')}")
+        return len(found)
+
+    def declare_topology(self) -> None:
+        services = ",".join(contracts.load().services)
+        declared = self._system.clinic("topology", "declare", "--services", services)
+        assert declared.returncode == 0, declared.stdout + declared.stderr
+
+    @contextmanager
+    def queue_missing(self, name: str) -> Iterator[None]:
+        """Somebody deletes a subscriber's queue by mistake, and the operator declares it again."""
+        self.delete_queue(name)
+        try:
+            yield
+        finally:
+            self.declare_topology()
+
+    @contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        self.control("set_vm_memory_high_watermark", "absolute", "1")
+        try:
+            yield
+        finally:
+            self.control("set_vm_memory_high_watermark", "absolute", "512MB")
+
+    @contextmanager
+    def disk_alarm(self) -> Iterator[None]:
+        self.control("set_disk_free_limit", "100000GB")
+        try:
+            yield
+        finally:
+            self.control("set_disk_free_limit", "200MB")
+
+    @contextmanager
+    def impatient(self, milliseconds: int, *, looking_every: int) -> Iterator[None]:
+        """Let channels that are opened now take a delivery back that isn't acknowledged in time."""
+        setting = "application:set_env(rabbit, {}, {})."
+        before = {"consumer_timeout": 1_800_000, "channel_tick_interval": 60_000}
+        hurried = {"consumer_timeout": milliseconds, "channel_tick_interval": looking_every}
+        try:
+            for name, value in hurried.items():
+                self.control("eval", setting.format(name, value))
+            yield
+        finally:
+            for name, value in before.items():
+                self.control("eval", setting.format(name, value))
+
+    def alarms(self) -> list[str]:
+        answer = self._http.get("/api/health/checks/alarms")
+        return [alarm["resource"] for alarm in answer.json().get("alarms", ())]
+
+    def control(self, *arguments: str) -> None:
+        """Run `rabbitmqctl` in the environment of the broker's own process."""
+        pid = self._system.process("rabbitmq").pid
+        installation = Rabbit(self._system.root).already_here()
+        assert installation is not None
+        words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        environment = dict(word.split("=", 1) for word in words if "=" in word)
+        command = [str(installation.server.with_name("rabbitmqctl")), "-q", *arguments]
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS
+        )
+        if result.returncode != 0:
+            raise ChildProcessError(result.stdout + result.stderr)
+
+    def close(self) -> None:
+        self._http.close()

@@ -1,0 +1,47 @@
+"""A fixed part of what `make chaos` does: each fault at least once, under traffic, and then the books."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clinic_local.testing import System
+from clinic_shared.testing import eventually
+
+from . import matrix, report
+from .nemeses import NEMESES
+from .people import Desk
+from .server_harm import Broker, table_locked
+from .stage import Stage
+
+pytestmark = pytest.mark.extended
+
+SEED = 20_260_115
+SECONDS = 75
+OFTEN_MILLISECONDS = 500
+TIMEOUT_MILLISECONDS = 1_000
+
+
+def test_whatever_happens_nothing_is_lost_doubled_or_invented(stage: Stage) -> None:
+    done = matrix.run(stage, seed=SEED, seconds=SECONDS)
+    print(report.faults(done.injections), report.operations(done.verdict), sep="\n\n")
+    assert done.passed, f"\n{done.verdict}"
+    struck = {injection.nemesis for injection in done.injections}
+    assert len(struck) > len(NEMESES) // 2
+
+
+async def test_a_consumer_that_thinks_too_long_loses_its_channel_and_nothing_else(
+    stage: Stage, system: System, broker: Broker, desk: Desk
+) -> None:
+    """RabbitMQ asks for an acknowledgement within half an hour; here within a second."""
+    patient = desk.register()
+    log = Path(system.process("postgres").log).with_name("rabbitmq.log")
+    with broker.impatient(TIMEOUT_MILLISECONDS, looking_every=OFTEN_MILLISECONDS):
+        stage.wires["rabbitmq"].cut("patients")
+        with table_locked(system, "patients", "inbox"):
+            desk.book(patient)
+            await eventually(_says(log, "delivery acknowledgement", log.stat().st_size), within_seconds=60)
+    stage.wires["rabbitmq"].cut("patients")
+
+
+def _says(log: Path, words: str, beyond: int) -> Callable[[], bool]:
+    return lambda: words.encode() in log.read_bytes()[beyond:]
