@@ -153,11 +153,12 @@ def _compare_properties(pointer: str, old: _Node, new: _Node) -> Iterator[Break]
     before = old.properties()
     for name in sorted(set(after) - set(before)):
         # Where unknown properties were allowed, recorded events may hold anything under this name.
-        if old.get("additionalProperties", True) is not False and _is_an_object(old):
+        if old.get("additionalProperties", True) is not False and _may_be_an_object(old):
             yield Break(
                 f"{pointer}/{name}", "may stand in recorded events with another meaning", Direction.BACKWARD
             )
 
 
-def _is_an_object(node: _Node) -> bool:
-    return "properties" in node.schema
+def _may_be_an_object(node: _Node) -> bool:
+    types = node.get("type", "object")
+    return "object" in ([types] if isinstance(types, str) else types)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from clinic_shared.compatibility import Break, Direction, UnjudgeableSchemaError, breaking_changes
 from clinic_shared.contracts import load
-from hypothesis import HealthCheck, event, find, given, settings
+from hypothesis import HealthCheck, event, example, find, given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
@@ -344,6 +344,7 @@ LIMITS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pairs())
+@example(({}, {"properties": {"a": {"type": "boolean"}}}))
 def test_what_is_called_compatible_is_read_by_both_readers(pair):
     old, new = pair
     hurt = {one.direction for one in breaking_changes(old, new)}
