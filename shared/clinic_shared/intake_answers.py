@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from clinic_shared.clock import Clock
 from clinic_shared.database import Database
 from clinic_shared.inbound.tables import history_table
+from clinic_shared.loops import pause
 
 log = structlog.get_logger()
 
@@ -24,6 +25,7 @@ class AnswerNotes:
         self._clock = clock
         self._waiting: list[tuple[UUID, datetime]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def answered(self, item_id: UUID) -> None:
         self._waiting.append((item_id, self._clock.now()))
@@ -32,14 +34,14 @@ class AnswerNotes:
 
     async def close(self) -> None:
         """Note what is still to be noted."""
+        # Not cancelled: a connection that is just being made would be left open.
+        self._closing.set()
         if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait({self._writing})
-        await self._note()
+            await self._writing
 
     async def _write(self) -> None:
         while self._waiting:
-            await asyncio.sleep(TOGETHER_SECONDS)
+            await pause(self._closing, TOGETHER_SECONDS)
             await self._note()
 
     async def _note(self) -> None:

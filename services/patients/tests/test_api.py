@@ -22,7 +22,8 @@ async def test_without_a_token_there_is_no_answer(clinic: Clinic) -> None:
     for method, path, _ in ROUTES:
         answer = await clinic.patients.http.request(method, path.format(patient_id=uuid7()))
         assert answer.status_code == 401, path
-        assert answer.headers["content-type"] == "application/problem+json"
+        kind = "application/fhir+json" if path.startswith("/fhir/") else "application/problem+json"
+        assert answer.headers["content-type"] == kind
 
 
 async def test_without_its_scope_nobody_gets_in_and_the_refusal_is_audited(clinic: Clinic) -> None:
