@@ -29,6 +29,7 @@ from clinic_shared.testing import (
     service_fixture,
 )
 from sqlalchemy import Table, select, text
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 WEBHOOK = "/v1/webhooks/payments/stripe"
@@ -320,13 +321,30 @@ class Provider:
 
 
 class Door:
-    """An address that exists before the application behind it."""
+    """An address that exists before the application behind it, and after it."""
 
     app: ASGIApp
 
+    def __init__(self) -> None:
+        self._inside = 0
+        self._shut = False
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] != "http":
+            return
+        if self._shut:
+            await Response(status_code=503)(scope, receive, send)
+            return
+        self._inside += 1
+        try:
             await self.app(scope, receive, send)
+        finally:
+            self._inside -= 1
+
+    async def shut(self) -> None:
+        """Let nobody in any more, and wait until everybody is out."""
+        self._shut = True
+        await eventually(lambda: self._inside == 0)
 
 
 @pytest.fixture
@@ -365,3 +383,4 @@ async def provider(
         yield provider
         # What is still on its way must not meet a database that is being taken down.
         await provider.quiet()
+        await door.shut()
