@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import psycopg
 import pytest
 from clinic_local.testing import System
-from psycopg import sql
 
 from .books import Books
 from .harm import dying
 from .people import Desk, Lab, Patient, Till, acknowledgement_code
+from .server_harm import database_closed
 
-DATABASE = "clinic_lab_integration"
 LAB = "lab-integration"
 AT_ONCE_SECONDS = 15
 """How long a caller waits at most while something is away; alone on a machine it is well below a second."""
@@ -38,19 +36,6 @@ def broker_stopped(system: System) -> Iterator[None]:
         yield
     finally:
         system.kill("rabbitmq", signal.SIGCONT)
-
-
-@contextmanager
-def database_closed(system: System, name: str) -> Iterator[None]:
-    """Let nobody connect to one database, and end the connections that there are."""
-    database = sql.Identifier(name)
-    with psycopg.connect(system.addresses["CLINIC_PRIVATE_POSTGRES_URL"], autocommit=True) as admin:
-        admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(database))
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
-        try:
-            yield
-        finally:
-            admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(database))
 
 
 def test_without_the_broker_bookings_lab_messages_and_payments_are_accepted_and_flow_on_later(
@@ -77,7 +62,7 @@ def test_without_its_database_lab_messages_are_acknowledged_and_take_effect_once
     system: System, books: Books, lab: Lab, patient: Patient
 ) -> None:
     before = _taken_from_the_queue(books)
-    with database_closed(system, DATABASE):
+    with database_closed(system, LAB):
         key, message = lab.write(patient)
         acknowledgement = lab.insist(key, message)
         assert lab.insist(key, message) == acknowledgement
@@ -91,7 +76,7 @@ def test_without_its_database_lab_messages_are_acknowledged_and_take_effect_once
 def test_a_worker_that_dies_while_it_empties_the_buffer_takes_nothing_twice(
     system: System, books: Books, lab: Lab, patient: Patient
 ) -> None:
-    with dying(system, LAB, "intake.drain.after"), database_closed(system, DATABASE):
+    with dying(system, LAB, "intake.drain.after"), database_closed(system, LAB):
         for _ in range(3):
             lab.send(patient)
     verdict = books.settle()
@@ -102,7 +87,7 @@ def test_with_neither_database_nor_broker_a_lab_message_is_refused_for_now_and_k
     system: System, books: Books, lab: Lab, patient: Patient
 ) -> None:
     key, message = lab.write(patient)
-    with database_closed(system, DATABASE), broker_stopped(system):
+    with database_closed(system, LAB), broker_stopped(system):
         refusal = lab.post(message)
         assert refusal.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert int(refusal.headers["Retry-After"]) > 0
