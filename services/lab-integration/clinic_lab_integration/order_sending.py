@@ -104,7 +104,8 @@ async def _send(runtime: Runtime, transmission: Transmission) -> None:
             answer = await _ask(runtime, requested, to)
     except NoAnswerError as error:
         await _postpone(runtime, transmission, error.code)
-    except Exception as error:  # noqa: BLE001  # whatever one laboratory does, the others get their orders
+    except Exception as error:  # whatever one laboratory does, the others get their orders
+        log.warning("lab_order_not_sent", lab_order_id=transmission.lab_order_id, exc_info=error)
         await _postpone(runtime, transmission, type(error).__name__)
     else:
         crash_point("lab.order.sent")
