@@ -139,13 +139,15 @@ async def note_error(tx: Transaction, message_id: UUID, error: str) -> None:
     await tx.execute(update(message).where(message.c.message_id == message_id).values(last_error=error))
 
 
-async def keep_reply(tx: Transaction, provider: str, reference: str, content: dict[str, Any]) -> None:
-    """Keep what a patient wrote, once."""
-    await tx.execute(
+async def keep_reply(tx: Transaction, provider: str, reference: str, content: dict[str, Any]) -> bool:
+    """Keep what a patient wrote; False when it is kept already."""
+    row = await tx.fetch_one(
         insert(reply)
         .values(provider=provider, provider_reference=reference, content=content, received_at=tx.now)
         .on_conflict_do_nothing()
+        .returning(reply.c.provider)
     )
+    return row is not None
 
 
 # -- who and in whose name

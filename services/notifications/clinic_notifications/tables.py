@@ -149,6 +149,14 @@ reply = Table(
     Column("content", JSONB, nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False),
 )
+callback = Table(
+    "callback",
+    metadata,
+    Column("intake_id", Uuid, primary_key=True),
+    Column("disposition", Text, nullable=False),
+    Column("reason", Text),
+    Column("decided_at", DateTime(timezone=True), nullable=False),
+)
 
 MESSAGE_ONCE = "message_once"
 TEMPLATE_VERSION_ONCE = "template_version_once"

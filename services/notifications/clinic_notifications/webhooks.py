@@ -1,36 +1,32 @@
-"""Vendors' callbacks: the signature over the raw body, then kept and applied in one transaction, then 200."""
+"""Vendors' callbacks: whose they are by the signature over the raw body, then durable, then answered.
+
+Nothing is read or changed here (`callbacks.py` does): the database or the broker may be down, and the worker.
+"""
 
 from typing import Annotated, Literal, cast
-from urllib.parse import parse_qsl
 from uuid import UUID
 
-import structlog
 from clinic_shared import metrics
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.context import Context
 from clinic_shared.errors import DomainError
-from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentRuntime, RawBody, Tx
+from clinic_shared.intake import Intake, Item
+from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, CurrentRuntime, RawBody
+from clinic_shared.service import Runtime
 from fastapi import Query, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import Counter
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from clinic_notifications import statuses, store
+from clinic_notifications import callbacks
 from clinic_notifications.channels import twilio, whatsapp
 from clinic_notifications.settings import NotificationSettings
-from clinic_notifications.statuses import Report
-
-log = structlog.get_logger()
 
 router = ClinicRouter(tags=["webhooks"])
 
 MAX_NOTIFICATION_BYTES = 3 * 1024 * 1024
 """What Meta says its notifications may grow to."""
 
-REPORTS = Counter(
-    "clinic_message_reports_total",
-    "Statuses that vendors reported: new, repeated",
-    ["provider", "outcome"],
-    registry=metrics.REGISTRY,
-)
 REFUSED = Counter(
     "clinic_message_callbacks_refused_total",
     "Callbacks without a valid signature",
@@ -48,17 +44,8 @@ class CallbackSignatureError(DomainError):
     fix = "Check the app secret or auth token, and that CLINIC_URL is the address the vendor calls."
 
 
-class UnreadableCallbackError(DomainError):
-    """Signed by the vendor, but not in the shape of its callbacks."""
-
-    slug = "unreadable-callback"
-    title = "The callback can't be read"
-    status = 400
-    fix = "If the vendor did send it, its format has changed: report `request_id`."
-
-
 class Received(BaseModel):
-    """The callback is kept and has taken effect."""
+    """The callback is kept; what it says takes effect afterwards."""
 
     received: Literal[True] = True
 
@@ -87,52 +74,68 @@ async def verify_whatsapp(
 @router.post(
     "/v1/webhooks/messaging/whatsapp",
     permission=PUBLIC,
+    transactional=False,
     max_body_bytes=MAX_NOTIFICATION_BYTES,
     operation_id="receiveWhatsAppNotification",
 )
-async def receive_whatsapp(request: Request, runtime: CurrentRuntime, tx: Tx, body: RawBody) -> Received:
-    """Take statuses of messages, in whatever order and number they come, and what patients wrote."""
+async def receive_whatsapp(
+    request: Request, runtime: CurrentRuntime, context: CurrentContext, body: RawBody
+) -> Received:
+    """Take statuses of messages in, in whatever order and number they come, and what patients wrote.
+
+    403: not signed by Meta. 503: come again, nothing was kept.
+    """
     settings = cast("NotificationSettings", runtime.settings)
     signature = request.headers.get("x-hub-signature-256", "")
     if not whatsapp.is_signed(body, signature, settings.whatsapp_app_secret.get_secret_value()):
-        REFUSED.labels(provider=whatsapp.PROVIDER).inc()
-        raise CallbackSignatureError
-    try:
-        notification = whatsapp.Notification.model_validate_json(body)
-        reports = notification.reports()
-    except (ValidationError, OverflowError, OSError):
-        raise UnreadableCallbackError from None
-    await _take(tx, reports)
-    for reference, content in notification.replies().items():
-        await store.keep_reply(tx, whatsapp.PROVIDER, reference, content)
-    return Received()
+        raise _refused(whatsapp.PROVIDER)
+    return await _take_in(whatsapp.PROVIDER, request, runtime, context, body)
 
 
 @router.post(
     "/v1/webhooks/messaging/twilio",
     permission=PUBLIC,
+    transactional=False,
     media_types=("application/x-www-form-urlencoded",),
     operation_id="receiveTwilioStatus",
 )
 async def receive_twilio(
-    request: Request, runtime: CurrentRuntime, tx: Tx, body: RawBody, message_id: UUID | None = None
+    request: Request,
+    runtime: CurrentRuntime,
+    context: CurrentContext,
+    body: RawBody,
+    message_id: UUID | None = None,
 ) -> Received:
-    """Take the status of an SMS."""
+    """Take the status of an SMS in. 403: not signed by Twilio. 503: come again, nothing was kept."""
     settings = cast("NotificationSettings", runtime.settings)
-    fields = dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
     query = request.url.query
     url = settings.url + twilio.CALLBACK_PATH + (f"?{query}" if query else "")
     signature = request.headers.get("x-twilio-signature", "")
-    if not twilio.is_signed(url, fields, signature, settings.twilio_auth_token.get_secret_value()):
-        REFUSED.labels(provider=twilio.PROVIDER).inc()
-        raise CallbackSignatureError
-    report = twilio.report_of(fields, message_id=message_id, received_at=tx.now)
-    await _take(tx, [report] if report else [])
+    token = settings.twilio_auth_token.get_secret_value()
+    if not twilio.is_signed(url, callbacks.form_of(body), signature, token):
+        raise _refused(twilio.PROVIDER)
+    attributes = {callbacks.MESSAGE_ID: str(message_id)} if message_id else {}
+    return await _take_in(twilio.PROVIDER, request, runtime, context, body, **attributes)
+
+
+def _refused(provider: str) -> CallbackSignatureError:
+    REFUSED.labels(provider=provider).inc()
+    return CallbackSignatureError()
+
+
+async def _take_in(
+    provider: str, request: Request, runtime: Runtime, context: Context, body: bytes, **attributes: str
+) -> Received:
+    item = Item(
+        interface=provider,
+        # What the address says belongs to the callback, so it tells duplicates apart, too.
+        sender=":".join((provider, *attributes.values())),
+        content_type=request.headers.get("content-type", "")[:200],
+        body=body,
+        received_at=runtime.clock.now(),
+        attributes=attributes,
+        correlation_id=context.correlation_id,
+    )
+    audit = AuditEntry(action=Action.CREATE, resource_type="MessagingCallback", resource_id=item.id)
+    await Intake.of(runtime).accept(item, audit=audit, context=context)
     return Received()
-
-
-async def _take(tx: Tx, reports: list[Report]) -> None:
-    # In the order of references and then ids, so that two notifications about the same messages don't deadlock.
-    for report in sorted(reports, key=lambda r: (r.reference, str(r.message_id))):
-        fresh = await statuses.take_report(tx, report)
-        REPORTS.labels(provider=report.provider, outcome="new" if fresh else "repeated").inc()

@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 import pytest
 from clinic_local.fakes.in_process import running_fakes, serving
-from clinic_notifications.app import service
+from clinic_notifications.app import intake_worker, service
 from clinic_notifications.sending import Sender
 from clinic_shared.app import create_app
 from clinic_shared.auth import TokenSigner
@@ -127,6 +127,13 @@ class Clinic:
             return bool(deliveries["pending"] == 0)
 
         await eventually(quiet)
+        await self.work_off()
+
+    async def work_off(self) -> None:
+        """Let what vendors called back with take effect."""
+        worker = intake_worker(self.notifications.runtime)
+        while await worker.process_waiting():
+            continue
 
     # -- what it says
 

@@ -30,4 +30,5 @@ async def test_a_message_is_followed_until_it_is_read(clinic: Clinic) -> None:
 
 
 async def _is(clinic: Clinic, status: str) -> bool:
+    await clinic.work_off()
     return (await clinic.statuses(purpose="appointment-confirmation")) == [status]

@@ -144,6 +144,7 @@ async def test_a_number_without_whatsapp_gets_an_sms_and_then_a_mail(clinic: Cli
     await clinic.book(patient_id=patient_id)
 
     async def mailed() -> bool:
+        await clinic.work_off()
         await clinic.send_due()
         return len(await clinic.inbox()) == 3
 
@@ -173,6 +174,7 @@ async def test_who_is_out_of_the_service_window_gets_an_sms(clinic: Clinic) -> N
     await clinic.book()
 
     async def texted() -> bool:
+        await clinic.work_off()
         await clinic.send_due()
         return [m["channel"] for m in await clinic.inbox()] == ["whatsapp", "sms"]
 

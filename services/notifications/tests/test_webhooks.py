@@ -17,6 +17,7 @@ from clinic_notifications.channels import Accepted, Letter
 from clinic_notifications.domain import Channel
 from clinic_notifications.sending import Vendors
 from clinic_notifications.settings import NotificationSettings
+from clinic_shared.ledger import Ledger
 
 from .conftest import PHONE, Clinic
 
@@ -51,7 +52,13 @@ async def post_body(clinic: Clinic, body: bytes, signature: str | None = None) -
         "content-type": "application/json",
         "x-hub-signature-256": signature or sign(SETTINGS.whatsapp_app_secret, body),
     }
-    return await clinic.notifications.http.post(WHATSAPP, content=body, headers=headers)
+    answer = await clinic.notifications.http.post(WHATSAPP, content=body, headers=headers)
+    await clinic.work_off()
+    return answer
+
+
+async def fates(clinic: Clinic) -> list[str]:
+    return [row["disposition"] for row in await clinic.rows(tables.callback)]
 
 
 async def sent_messages(clinic: Clinic, count: int = 1) -> list[dict[str, Any]]:
@@ -111,6 +118,7 @@ async def test_a_wrong_signature_is_refused_and_changes_nothing(clinic: Clinic) 
     assert answer.status_code == 403
     assert answer.json()["type"].endswith("/callback-signature-invalid")
     assert await clinic.statuses(purpose="appointment-confirmation") == ["sent"]
+    assert await fates(clinic) == []
 
 
 async def test_the_signature_counts_over_the_bytes_as_they_came(clinic: Clinic) -> None:
@@ -123,13 +131,50 @@ async def test_the_signature_counts_over_the_bytes_as_they_came(clinic: Clinic) 
 @pytest.mark.parametrize(
     "body", [b"[]", b'{"entry":1}', b'{"entry":[{"changes":[{"value":{"statuses":[{"id":""}]}}]}]}']
 )
-async def test_what_isn_t_a_notification_is_refused(clinic: Clinic, body: bytes) -> None:
-    assert (await post_body(clinic, body)).status_code == 400
+async def test_what_the_vendor_signed_and_nobody_can_read_waits_for_a_person(
+    clinic: Clinic, body: bytes
+) -> None:
+    assert (await post_body(clinic, body)).status_code == 200
+    await assert_parked(clinic)
 
 
-async def test_a_timestamp_beyond_time_is_refused(clinic: Clinic) -> None:
+async def test_a_timestamp_beyond_time_waits_for_a_person(clinic: Clinic) -> None:
     beyond = status("wamid.X", "sent") | {"timestamp": "99999999999999999"}
-    assert (await post_whatsapp(clinic, [beyond])).status_code == 400
+    assert (await post_whatsapp(clinic, [beyond])).status_code == 200
+    await assert_parked(clinic)
+
+
+async def assert_parked(clinic: Clinic) -> None:
+    [message] = (await clinic.get("/v1/ops/messages", "system-administrator")).json()["items"]
+    assert (message["interface"], message["state"]) == ("whatsapp", "parked")
+    assert await ledger_of(clinic, "whatsapp") == {"answered": 1, "parked": 1}
+
+
+async def ledger_of(clinic: Clinic, interface: str) -> dict[str, int]:
+    """What isn't zero of an interface's line, which must add up."""
+    runtime = clinic.notifications.runtime
+    async with runtime.database.transaction() as tx:
+        counted = await Ledger.of(runtime).interfaces[interface](tx)
+    assert counted.balanced, counted
+    return {name: count for name, count in vars(counted).items() if count}
+
+
+async def test_every_callback_is_accounted_for(clinic: Clinic) -> None:
+    message = await sent_message(clinic)
+    reference = message["provider_reference"]
+    twice = [status(reference, "delivered")]
+    for told in (twice, twice, [status(reference, "delivered") | {"conversation": {}}], []):
+        await post_whatsapp(clinic, told)
+    await post_twilio(clinic, "queued", sid="SM1")
+    await post_twilio(clinic, "sent", sid="SM1")
+    assert await ledger_of(clinic, "whatsapp") == {
+        "answered": 4,
+        "applied": 1,
+        "duplicate": 1,
+        "superseded": 1,
+        "rejected": 1,
+    }
+    assert await ledger_of(clinic, "twilio") == {"answered": 2, "applied": 1, "rejected": 1}
 
 
 async def test_what_a_patient_writes_is_kept_once(clinic: Clinic) -> None:
@@ -176,9 +221,11 @@ async def post_twilio(
         "content-type": "application/x-www-form-urlencoded",
         "x-twilio-signature": sign_twilio(SETTINGS.twilio_auth_token, url, fields),
     }
-    return await clinic.notifications.http.post(
+    answer = await clinic.notifications.http.post(
         f"{TWILIO}{query}", content=urlencode(fields), headers=headers
     )
+    await clinic.work_off()
+    return answer
 
 
 async def test_an_sms_is_followed_by_the_id_in_its_callback_s_address(clinic: Clinic) -> None:
