@@ -71,6 +71,10 @@ class LabOrder(BaseModel):
     placed_at: datetime
 
 
+class CancelledLabOrder(BaseModel):
+    lab_order_id: UUID
+
+
 @handlers.on("identity.centre-opened.v1", "identity.centre-changed.v1")
 async def keep_centre(tx: Transaction, _: Envelope, centre: Centre) -> None:
     """Visits may have waited for the centre, as they wait for prices."""
@@ -177,3 +181,8 @@ async def invoice_lab_order(tx: Transaction, _: Envelope, order: LabOrder) -> No
         test_codes=[test.code for test in order.tests],
         placed_at=order.placed_at,
     )
+
+
+@handlers.on("lab-integration.lab-order-cancelled.v1")
+async def withdraw_cancelled_lab_order(tx: Transaction, _: Envelope, order: CancelledLabOrder) -> None:
+    await invoicing.withdraw_lab_order(tx, order.lab_order_id)

@@ -79,6 +79,7 @@ class Attention(StrEnum):
     ADVANCE_OVERDRAWN = "advance-overdrawn"
     VISIT_CANCELLED = "visit-cancelled"
     VISIT_MISSED = "visit-missed"
+    LAB_ORDER_CANCELLED = "lab-order-cancelled"
 
 
 @dataclass(frozen=True, kw_only=True)

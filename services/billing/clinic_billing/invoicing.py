@@ -16,13 +16,14 @@ from clinic_shared.database import Transaction
 from clinic_shared.principal import Principal
 from clinic_shared.timers import Timer, Timers
 
-from clinic_billing import advances, invoices, ledger, store
+from clinic_billing import advances, invoices, lab_order_store, ledger, store
 from clinic_billing.accounts import invoice_entries
 from clinic_billing.domain import (
     PATIENT,
     Attention,
     Centre,
     ChargeItem,
+    Invoice,
     InvoiceLine,
     PriceKind,
 )
@@ -49,7 +50,10 @@ async def withdraw_visit(tx: Transaction, appointment_id: UUID, *, why: Attentio
     """
     if await store.set_charge_status(tx, appointment_id, "not-billable"):
         return
-    invoice = await store.lock_invoice_of_visit(tx, appointment_id)
+    await _note(tx, await store.lock_invoice_of_visit(tx, appointment_id), why)
+
+
+async def _note(tx: Transaction, invoice: Invoice | None, why: Attention) -> None:
     if invoice is not None and invoice.attention is not why:
         await store.save_invoice(tx, invoice.noting(why))
         invoices.audit_invoice(tx, Action.UPDATE, invoice)
@@ -66,8 +70,9 @@ async def record_lab_order(
     placed_at: datetime,
 ) -> None:
     """Invoice the tests that have a price here; without one, the order is none of billing's business."""
+    await lab_order_store.lock(tx, lab_order_id)
     centre = await store.find_centre(tx, centre_id)
-    if centre is None or await store.is_lab_order_invoiced(tx, lab_order_id):
+    if centre is None or await lab_order_store.is_settled(tx, lab_order_id):
         return
     placed_on = placed_at.astimezone(ZoneInfo(centre.time_zone)).date()
     lines = await _priced_lines(tx, centre, test_codes, on=placed_on, department_id=department_id)
@@ -80,6 +85,14 @@ async def record_lab_order(
             department_id=department_id,
             lab_order_id=lab_order_id,
         )
+
+
+async def withdraw_lab_order(tx: Transaction, lab_order_id: UUID) -> None:
+    """An order was cancelled. Normally it is invoiced by then: a person decides, since money may have been paid."""
+    await lab_order_store.lock(tx, lab_order_id)
+    await lab_order_store.keep_cancelled(tx, lab_order_id)
+    invoice = await store.lock_invoice_of_lab_order(tx, lab_order_id)
+    await _note(tx, invoice, Attention.LAB_ORDER_CANCELLED)
 
 
 async def _priced_lines(

@@ -300,9 +300,9 @@ async def lock_advances_for(tx: Transaction, appointment_id: UUID, *, or_this: U
     return [_invoice(row, lines.get(row.invoice_id, ())) for row in rows]
 
 
-async def is_lab_order_invoiced(tx: Transaction, lab_order_id: UUID) -> bool:
-    found = select(invoice.c.invoice_id).where(invoice.c.lab_order_id == lab_order_id)
-    return await tx.fetch_one(found) is not None
+async def lock_invoice_of_lab_order(tx: Transaction, lab_order_id: UUID) -> Invoice | None:
+    mine = select(invoice).where(invoice.c.lab_order_id == lab_order_id)
+    return await _one_invoice(tx, mine.with_for_update())
 
 
 async def list_invoices(

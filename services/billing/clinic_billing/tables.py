@@ -80,6 +80,12 @@ charge_item = Table(
     Column("status", Text, nullable=False),
     Column("recorded_at", DateTime(timezone=True), nullable=False),
 )
+cancelled_lab_order = Table(
+    "cancelled_lab_order",
+    metadata,
+    Column("lab_order_id", Uuid, primary_key=True),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+)
 invoice_number = Table(
     "invoice_number",
     metadata,

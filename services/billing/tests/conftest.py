@@ -104,15 +104,22 @@ class Till:
         }
         await self.billing.deliver_example(f"scheduling.appointment-{state}.v1", **known | changes)
 
-    async def order_tests(self, *codes: str) -> None:
+    async def order_tests(self, *codes: str, lab_order_id: UUID | None = None) -> UUID:
+        lab_order_id = lab_order_id or uuid7()
         tests = [{"code": code, "system": "http://loinc.org", "display": None} for code in codes]
         await self.billing.deliver_example(
             "lab-integration.lab-order-placed.v1",
-            lab_order_id=str(uuid7()),
+            lab_order_id=str(lab_order_id),
             patient_id=str(self.patient_id),
             centre_id=str(self.centre_id),
             department_id=str(self.department_id),
             tests=tests,
+        )
+        return lab_order_id
+
+    async def cancel_order(self, lab_order_id: UUID) -> None:
+        await self.billing.deliver_example(
+            "lab-integration.lab-order-cancelled.v1", lab_order_id=str(lab_order_id)
         )
 
     # -- people

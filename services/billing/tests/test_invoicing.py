@@ -202,3 +202,21 @@ async def test_a_lab_order_is_invoiced_for_the_tests_that_have_a_price(till: Til
 async def test_a_lab_order_without_prices_is_none_of_billing_s_business(till: Till) -> None:
     await till.order_tests("58410-2")
     assert await till.rows(tables.invoice) == []
+
+
+async def test_the_invoice_of_a_cancelled_lab_order_waits_for_a_person(till: Till) -> None:
+    await till.set_price(kind="lab-test", service_code="58410-2", amount_minor=500)
+    await till.order_tests("58410-2")
+    await till.cancel_order(await till.order_tests("58410-2"))
+    other, noted = (await till.get("/v1/invoices")).json()["items"]
+    assert (other["attention"], noted["attention"]) == (None, "lab-order-cancelled")
+    assert (noted["status"], noted["outstanding_minor"]) == ("issued", 500)
+    await till.assert_books_are_right()
+
+
+async def test_a_lab_order_that_is_told_of_after_its_cancellation_is_not_invoiced(till: Till) -> None:
+    await till.set_price(kind="lab-test", service_code="58410-2", amount_minor=500)
+    lab_order_id = uuid7()
+    await till.cancel_order(lab_order_id)
+    await till.order_tests("58410-2", lab_order_id=lab_order_id)
+    assert await till.rows(tables.invoice) == []
