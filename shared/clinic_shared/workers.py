@@ -52,20 +52,13 @@ class Workers:
 async def tell(tx: Transaction, worker: UUID, queues: Mapping[str, Waiting]) -> None:
     """Say that this worker runs and what waits for it."""
     waiting = {HEARTBEAT: Waiting(oldest_at=None, messages=None), **queues}
-    statement = insert(worker_state).values(
-        [
-            {
-                "worker": worker,
-                "queue": queue,
-                "oldest_at": one.oldest_at,
-                "messages": one.messages,
-                "measured_at": func.now(),
-            }
-            for queue, one in waiting.items()
-        ]
-    )
+    statement = insert(worker_state).values(measured_at=func.now())
     changing = {name: statement.excluded[name] for name in ("oldest_at", "messages", "measured_at")}
-    await tx.execute(statement.on_conflict_do_update(index_elements=["worker", "queue"], set_=changing))
+    rows = [
+        {"worker": worker, "queue": queue, "oldest_at": one.oldest_at, "messages": one.messages}
+        for queue, one in waiting.items()
+    ]
+    await tx.execute(statement.on_conflict_do_update(index_elements=["worker", "queue"], set_=changing), rows)
     await tx.execute(delete(worker_state).where(worker_state.c.measured_at < func.now() - FORGOTTEN_AFTER))
 
 

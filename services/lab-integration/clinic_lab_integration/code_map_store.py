@@ -112,7 +112,7 @@ async def add_unmapped(
         }
         for source in sorted(codes, key=lambda s: (s.kind.value, s.system, s.code))
     ]
-    await tx.execute(upsert(unmapped_code).values(rows).on_conflict_do_nothing())
+    await tx.execute(upsert(unmapped_code).on_conflict_do_nothing(), rows)
 
 
 async def list_unmapped(

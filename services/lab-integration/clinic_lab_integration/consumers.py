@@ -14,6 +14,7 @@ from clinic_lab_integration import candidate_store, filing, obligations, store, 
 from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.events import Place
+from clinic_lab_integration.once import forget
 
 handlers = Handlers("lab-integration")
 
@@ -132,7 +133,10 @@ async def keep_practitioner(tx: Transaction, _: Envelope, staff: StaffMember) ->
         "department_ids": staff.department_ids,
         "active": staff.active and staff.practitioner,
     }
-    if await keep_newer(tx, tables.practitioner, values) and not values["active"]:
+    if not await keep_newer(tx, tables.practitioner, values):
+        return
+    forget(tx)
+    if not values["active"]:
         await obligations.pass_on(tx, staff.staff_id)
 
 

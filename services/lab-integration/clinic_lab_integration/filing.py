@@ -269,10 +269,10 @@ async def place_of(tx: Transaction, order: LabOrder | None, partner: Partner | N
         )
     if partner is None or partner.default_department_id is None:
         return Place()
-    department = await store.find_department(tx, partner.default_department_id)
-    return Place(
-        centre_id=department.centre_id if department else None, department_id=partner.default_department_id
-    )
+    department_id = partner.default_department_id
+    read = partial(store.find_department, tx, department_id)
+    department = await once(tx, ("department", department_id), read)
+    return Place(centre_id=department.centre_id if department else None, department_id=department_id)
 
 
 async def close(

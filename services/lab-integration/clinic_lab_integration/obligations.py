@@ -6,6 +6,7 @@ They end by being acknowledged, and in no other way: a timer asks the next one f
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
@@ -38,6 +39,7 @@ from clinic_lab_integration.escalation import (
 from clinic_lab_integration.events import Place, critical_event
 from clinic_lab_integration.hl7 import ResultStatus
 from clinic_lab_integration.obligation_store import Obligation, Shown
+from clinic_lab_integration.once import once
 from clinic_lab_integration.store import CRITICAL_ACKNOWLEDGE_SECONDS, Partner
 
 timers = Timers()
@@ -124,7 +126,8 @@ async def _oblige(
     observations: tuple[ObservationState, ...] = (),
 ) -> None:
     first = (OwnerRole.READER, reader_id) if reader_id else (OwnerRole.ORDERING, place.practitioner_id)
-    rung = (await _rungs(tx, first, place.department_id, seconds))[0]
+    asked = partial(_rungs, tx, first, place.department_id, seconds)
+    rung = (await once(tx, ("rungs", *first, place.department_id, seconds), asked))[0]
     raised = Obligation(
         obligation_id=uuid7(),
         kind=kind,

@@ -17,3 +17,8 @@ async def once(tx: Transaction, key: Hashable, read: Callable[[], Awaitable[T]])
     if key not in known:
         known[key] = await read()
     return cast("T", known[key])
+
+
+def forget(tx: Transaction) -> None:
+    """Read anew from now on: the transaction has changed what may have been read."""
+    _known.pop(tx, None)

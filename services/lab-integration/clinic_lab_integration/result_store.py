@@ -1,7 +1,6 @@
 """The queries of results: a report by its key, and its versions."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -95,7 +94,7 @@ async def add_version(
             abnormal_count=new.content.count(critical=False),
             critical_count=new.content.count(critical=True),
             content=new.content.as_written(),
-            meanings=[asdict(o.meaning) if o.meaning else None for o in new.content.observations],
+            meanings=[vars(o.meaning) if o.meaning else None for o in new.content.observations],
         )
     )
 

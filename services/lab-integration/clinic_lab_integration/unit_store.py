@@ -149,7 +149,7 @@ async def want(tx: Transaction, unit: Unit, keys: Iterable[Identifier]) -> None:
         for key in dict.fromkeys(keys)
     ]
     if rows:
-        await tx.execute(upsert(wanted_key).values(rows).on_conflict_do_nothing())
+        await tx.execute(upsert(wanted_key).on_conflict_do_nothing(), rows)
 
 
 async def want_nothing(tx: Transaction, unit: Unit) -> None:
@@ -185,15 +185,15 @@ async def save_reports(tx: Transaction, unit: Unit, reports: Sequence[UnitReport
     if not reports:
         return
     place = {"message_id": unit.message_id, "group_index": unit.group_index}
-    statement = upsert(unit_report).values(
-        [{**place, **asdict(r), "disposition": r.disposition.value} for r in reports]
-    )
+    # Rows as parameters: a statement that holds them itself is compiled again each time.
+    statement = upsert(unit_report)
     changing = ("disposition", "reason", "result_id", "result_version", "filed_at")
     await tx.execute(
         statement.on_conflict_do_update(
             index_elements=["message_id", "group_index", "report_index"],
             set_={name: statement.excluded[name] for name in changing},
-        )
+        ),
+        [{**place, **asdict(r), "disposition": r.disposition.value} for r in reports],
     )
 
 

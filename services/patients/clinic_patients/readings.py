@@ -37,7 +37,7 @@ async def note(tx: Transaction, reader_id: UUID, versions: Iterable[ResultVersio
         for v in versions
     ]
     if rows:
-        await tx.execute(upsert(result_reading).values(rows).on_conflict_do_nothing())
+        await tx.execute(upsert(result_reading).on_conflict_do_nothing(), rows)
 
 
 async def before(tx: Transaction, withdrawn: ResultVersion) -> list[Reading]:
