@@ -25,6 +25,7 @@ from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
 from clinic_shared.deadlines import seconds_left
+from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.errors import PreconditionFailedError
 from clinic_shared.events import Event, audit_outbox, event_log, outbox
 from clinic_shared.ids import uuid7
@@ -45,9 +46,18 @@ class Transaction:
     `now` is one value for the whole transaction, from the injected clock.
     """
 
-    def __init__(self, connection: AsyncConnection, *, service: str, now: datetime, context: Context) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        *,
+        service: str,
+        now: datetime,
+        context: Context,
+        keyring: Keyring | None = None,
+    ) -> None:
         self.connection = connection
         self.service = service
+        self.keyring = keyring or Keyring(encrypting=False)
         self.now = now
         self.context = context
         self._events: list[dict[str, Any]] = []
@@ -188,8 +198,10 @@ class Database:
         pool_timeout_seconds: float = 5,
         clock: Clock | None = None,
         check_contracts: bool = False,
+        keyring: Keyring | None = None,
     ) -> None:
         self.service = service
+        self.keyring = keyring or Keyring(encrypting=False)
         self.clock = clock or SystemClock()
         self.check_contracts = check_contracts
         self.pool_size = pool_size
@@ -250,7 +262,11 @@ class Database:
             async with self._connection() as connection:
                 left = seconds_left(context.deadline)
                 transaction = Transaction(
-                    connection, service=self.service, now=self.clock.now(), context=context
+                    connection,
+                    service=self.service,
+                    now=self.clock.now(),
+                    context=context,
+                    keyring=self.keyring,
                 )
                 async with connection.begin():
                     if left is not None and left < STATEMENT_SECONDS:

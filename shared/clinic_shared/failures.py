@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from clinic_shared.consumer import UnknownEventTypeError
+from clinic_shared.encryption.ciphers import SealBrokenError
 from clinic_shared.envelope import EVENT_TYPE, MalformedMessageError
 from clinic_shared.errors import DomainError
 from clinic_shared.sealing import UnknownSealError
@@ -23,7 +24,7 @@ _TRANSIENT = {"40001", "40P01", "55P03", "57014"}
 _DISCONNECTED = {"57P01", "57P02", "57P03", "53300"}
 """Shutdown, crash, starting up, too many connections; and all of class 08."""
 
-_HOPELESS = (UnknownEventTypeError, MalformedMessageError, ValidationError, UnknownSealError)
+_HOPELESS = (UnknownEventTypeError, MalformedMessageError, ValidationError, UnknownSealError, SealBrokenError)
 
 
 class Verdict(Enum):

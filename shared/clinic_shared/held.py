@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.ciphers import Place
 from clinic_shared.envelope import EVENT_TYPE, PREFIX
 from clinic_shared.events import runtime_metadata
 
@@ -66,10 +67,11 @@ held_table = Table(
     Column("superseded_by", BigInteger),
     Column("run_id", Uuid),
     Column("settled_at", DateTime(timezone=True)),
+    Column("data_key", LargeBinary),
 )
 """A corrected copy has the `place` of its original in the order of the key, the original's `root_event_id`
 and, in `corrects`, its row; `superseded_by` points back, and `settled_at` says when the copy took effect.
-`run_id` is the redrive run that a message waits in."""
+`run_id` is the redrive run that a message waits in. With a `data_key`, `body` is sealed with it."""
 
 attempt_table = Table(
     "held_attempt",
@@ -173,12 +175,12 @@ async def _keep(
 ) -> int | None:
     """Return the new row's id, or None when the message is kept already."""
     row = {
+        **sealed_body(tx, message.event_id, message.body),
         "event_id": message.event_id,
         "partition_key": message.partition_key,
         "type": message.type,
         "queue": message.queue,
         "headers": message.kept_headers(),
-        "body": message.body,
         "state": state,
         "cause": cause,
         "error": error,
@@ -190,6 +192,27 @@ async def _keep(
     statement = insert(held_table).values(**row).on_conflict_do_nothing(index_elements=["event_id"])
     kept = await tx.fetch_one(statement.returning(held_table.c.id))
     return None if kept is None else int(kept.id)
+
+
+def sealed_body(tx: Transaction, event_id: UUID, body: bytes) -> dict[str, bytes | None]:
+    """Return the columns that hold what a message says."""
+    sealed = tx.keyring.seal_row(place_of_letter(tx.service, event_id), {"body": body})
+    return {"body": sealed.values["body"], "data_key": sealed.data_key}
+
+
+def body_of(tx: Transaction, row: Row[Any]) -> bytes:
+    """Return what a kept message says, of a row with `event_id`, `data_key` and `body`."""
+    return (
+        tx.keyring.open_row(place_of_letter(tx.service, row.event_id), row.data_key, {"body": row.body})[
+            "body"
+        ]
+        or b""
+    )
+
+
+def place_of_letter(service: str, event_id: UUID) -> Place:
+    # Not the row's own id: the database gives that, and here it must be known before.
+    return Place(service, "held", str(event_id))
 
 
 async def _note_first(

@@ -19,17 +19,30 @@ from clinic_shared.audit import AuditEntry, canonical_record
 from clinic_shared.broker import Broker, Outcome, OutgoingMessage, Publisher
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point, mutated
+from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.errors import TemporarilyUnavailableError
 from clinic_shared.failures import is_disconnect
 from clinic_shared.intake_answers import AnswerNotes
-from clinic_shared.intake_store import DATABASE_SECONDS, Accepted, Entry, GroupCommit, Item, intake_table
+from clinic_shared.intake_store import (
+    DATABASE_SECONDS,
+    Accepted,
+    Entry,
+    GroupCommit,
+    Item,
+    answer_of,
+    body_of,
+    intake_table,
+    opened_attributes,
+    place_of,
+    seal_item,
+)
 from clinic_shared.metrics import INTAKE_TOTAL
 from clinic_shared.topology import intake_queue
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
 
-__all__ = ["Accepted", "Intake", "Item", "decode", "encode", "intake_table"]
+__all__ = ["Accepted", "Intake", "Item", "answer_of", "body_of", "decode", "encode", "intake_table"]
 
 log = structlog.get_logger()
 
@@ -110,7 +123,7 @@ class Intake:
             exchange="",
             routing_key=intake_queue(self._runtime.service.name),
             message_id=str(item.id),
-            body=encode(entry),
+            body=encode(entry, self._runtime.database.keyring, self._runtime.service.name),
         )
         try:
             outcome = await asyncio.wait_for(self._publisher.publish(message), QUEUE_SECONDS)
@@ -122,20 +135,22 @@ class Intake:
         return item.accepted("queue")
 
 
-def encode(entry: Entry) -> bytes:
-    """Return an item as it waits on the queue."""
+def encode(entry: Entry, keyring: Keyring, service: str) -> bytes:
+    """Return an item as it waits on the queue, which is on disk too: sealed like its row."""
     item = entry.item
+    sealed, attributes = seal_item(keyring, service, item)
     return orjson.dumps(
         {
             "id": item.id,
             "interface": item.interface,
             "sender": item.sender,
             "content_type": item.content_type,
-            "body": base64.b64encode(item.body).decode(),
+            "body": _base64(sealed.values["body"]),
+            "data_key": _base64(sealed.data_key),
             "received_at": item.received_at,
-            "answer": base64.b64encode(item.answer).decode() if item.answer is not None else None,
+            "answer": _base64(sealed.values["answer"]),
             "answer_type": item.answer_type,
-            "attributes": item.attributes,
+            "attributes": attributes,
             "correlation_id": item.correlation_id,
             "traceparent": item.traceparent,
             "audit": base64.b64encode(entry.record).decode(),
@@ -143,19 +158,30 @@ def encode(entry: Entry) -> bytes:
     )
 
 
-def decode(body: bytes) -> Entry:
+def _base64(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def decode(body: bytes, keyring: Keyring, service: str) -> Entry:
+    """Read an item off the queue; those of the release before are in clear. Raises SealBrokenError, ValueError."""
     document = orjson.loads(body)
-    answer = document["answer"]
+    item_id, data_key = UUID(document["id"]), _bytes(document.get("data_key"))
+    place = place_of(service, item_id)
+    opened = keyring.open_row(place, data_key, {name: _bytes(document[name]) for name in ("body", "answer")})
     item = Item(
-        id=UUID(document["id"]),
+        id=item_id,
         interface=document["interface"],
         sender=document["sender"],
         content_type=document["content_type"],
-        body=base64.b64decode(document["body"]),
+        body=opened["body"] or b"",
         received_at=datetime.fromisoformat(document["received_at"]),
-        answer=base64.b64decode(answer) if answer is not None else None,
+        answer=opened["answer"],
         answer_type=document["answer_type"],
-        attributes=document["attributes"],
+        attributes=opened_attributes(keyring, place, data_key, document["attributes"]),
         correlation_id=UUID(document["correlation_id"]),
         traceparent=document.get("traceparent"),
     )

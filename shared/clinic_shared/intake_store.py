@@ -1,6 +1,7 @@
 """The rows of the intake: written once per content, several in one transaction where several are at hand."""
 
 import asyncio
+import base64
 import contextvars
 import hashlib
 from collections.abc import Coroutine, Mapping, Sequence
@@ -10,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
 from sqlalchemy import (
     Column,
     DateTime,
@@ -27,6 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from clinic_shared.database import Database, Transaction
+from clinic_shared.encryption.ciphers import Place
+from clinic_shared.encryption.keyring import Keyring, SealedRow
 from clinic_shared.events import runtime_metadata
 from clinic_shared.failures import is_disconnect
 from clinic_shared.ids import uuid7
@@ -64,7 +68,14 @@ intake_table = Table(
     Column("set_aside", Text),
     Column("corrects", Uuid),
     Column("superseded_by", Uuid),
+    Column("data_key", LargeBinary),
 )
+"""With a `data_key`, `body`, `answer` and the content among the attributes are sealed with it; without, they are as
+they came. `digest` is of the bytes as they came."""
+
+CONTENT_ATTRIBUTES = ("before", "after")
+"""Attributes that hold bytes of what was received, and so are sealed."""
+_SEALED = "sealed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +137,7 @@ _LOCK = text("""
     AS keys
 """)
 _FIND = text("""
-    SELECT DISTINCT ON (interface, sender, digest) interface, sender, digest, id, via, answer, answer_type
+    SELECT DISTINCT ON (interface, sender, digest) interface, sender, digest, id, via, answer, answer_type, data_key
     FROM intake JOIN unnest(CAST(:interfaces AS text[]), CAST(:senders AS text[]), CAST(:digests AS bytea[]))
         AS given (interface, sender, digest) USING (interface, sender, digest)
     ORDER BY interface, sender, digest, id
@@ -146,7 +157,7 @@ async def store(tx: Transaction, entries: Sequence[Entry], via: Via) -> list[Acc
         known = first.get(item.key)
         if known is None:
             first[item.key] = known = item.accepted(via)
-            rows.append(_row(tx, item, via))
+            rows.append(row_of(tx, item, via))
             tx.keep_record(entry.record)
             accepted.append(known)
             continue
@@ -168,26 +179,46 @@ async def _find_first(tx: Transaction, items: Sequence[Item]) -> dict[tuple[str,
     columns = dict(zip(("interfaces", "senders", "digests"), map(list, zip(*keys, strict=True)), strict=True))
     return {
         (row.interface, row.sender, bytes(row.digest)): Accepted(
-            id=row.id, via=row.via, answer=row.answer, answer_type=row.answer_type
+            id=row.id, via=row.via, answer=answer_of(tx, row), answer_type=row.answer_type
         )
         for row in await tx.fetch_all(_FIND, columns)
     }
 
 
-def _row(tx: Transaction, item: Item, via: Via) -> dict[str, Any]:
+def place_of(service: str, item_id: UUID) -> Place:
+    return Place(service, "intake", str(item_id))
+
+
+def seal_item(keyring: Keyring, service: str, item: Item) -> tuple[SealedRow, dict[str, Any]]:
+    """Return what is sealed of an item, and its attributes as they are stored."""
+    around = {name: item.attributes[name] for name in CONTENT_ATTRIBUTES if item.attributes.get(name)}
+    content = orjson.dumps(around) if around else None
+    sealed = keyring.seal_row(
+        place_of(service, item.id), {"body": item.body, "answer": item.answer, _SEALED: content}
+    )
+    around_sealed = sealed.values[_SEALED]
+    if sealed.data_key is None or around_sealed is None:
+        return sealed, dict(item.attributes)
+    attributes = {name: value for name, value in item.attributes.items() if name not in around}
+    return sealed, {**attributes, _SEALED: base64.b64encode(around_sealed).decode()}
+
+
+def row_of(tx: Transaction, item: Item, via: Via) -> dict[str, Any]:
+    sealed, attributes = seal_item(tx.keyring, tx.service, item)
     return {
         "id": item.id,
         "interface": item.interface,
         "sender": item.sender,
         "digest": item.digest,
         "content_type": item.content_type,
-        "body": item.body,
+        "body": sealed.values["body"],
+        "data_key": sealed.data_key,
         "attributes": {
-            **item.attributes,
+            **attributes,
             "correlation_id": str(item.correlation_id),
             "traceparent": item.traceparent,
         },
-        "answer": item.answer,
+        "answer": sealed.values["answer"],
         "answer_type": item.answer_type,
         "received_at": item.received_at,
         "via": via,
@@ -195,9 +226,32 @@ def _row(tx: Transaction, item: Item, via: Via) -> dict[str, Any]:
     }
 
 
-def item_of(row: Row[Any]) -> Item:
+def body_of(tx: Transaction, row: Row[Any]) -> bytes:
+    """Return the bytes as they came, of a row with `id`, `data_key` and `body`."""
+    opened = tx.keyring.open_row(place_of(tx.service, row.id), row.data_key, {"body": row.body})
+    return opened["body"] or b""
+
+
+def answer_of(tx: Transaction, row: Row[Any]) -> bytes | None:
+    """Return what the sender was told, of a row with `id`, `data_key` and `answer`."""
+    return tx.keyring.open_row(place_of(tx.service, row.id), row.data_key, {"answer": row.answer})["answer"]
+
+
+def opened_attributes(
+    keyring: Keyring, place: Place, data_key: bytes | None, stored: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the attributes with the content among them."""
+    attributes = dict(stored)
+    sealed = attributes.pop(_SEALED, None)
+    if sealed is None:
+        return attributes
+    content = keyring.open_row(place, data_key, {_SEALED: base64.b64decode(sealed)})[_SEALED]
+    return {**attributes, **orjson.loads(content or b"{}")}
+
+
+def item_of(tx: Transaction, row: Row[Any]) -> Item:
     """Return what was received, of its row."""
-    attributes = dict(row.attributes)
+    attributes = opened_attributes(tx.keyring, place_of(tx.service, row.id), row.data_key, row.attributes)
     correlation_id = UUID(attributes.pop("correlation_id"))
     traceparent = attributes.pop("traceparent", None)
     return Item(
@@ -205,9 +259,9 @@ def item_of(row: Row[Any]) -> Item:
         interface=row.interface,
         sender=row.sender,
         content_type=row.content_type,
-        body=row.body,
+        body=body_of(tx, row),
         received_at=row.received_at,
-        answer=row.answer,
+        answer=answer_of(tx, row),
         answer_type=row.answer_type,
         attributes=attributes,
         correlation_id=correlation_id,

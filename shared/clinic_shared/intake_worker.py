@@ -22,6 +22,7 @@ from clinic_shared.broker import Broker, BrokerUnavailableError, EntityMissingEr
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.ciphers import SealBrokenError
 from clinic_shared.errors import NotFoundError
 from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.health import Health
@@ -107,8 +108,8 @@ class IntakeWorker:
 
     async def _read(self, tx: Transaction, message: AbstractIncomingMessage) -> Entry | None:
         try:
-            return decode(message.body)
-        except (ValueError, KeyError, TypeError) as error:
+            return decode(message.body, tx.keyring, tx.service)
+        except (ValueError, KeyError, TypeError, SealBrokenError) as error:
             raw = RawMessage(
                 queue=self._queue_name, headers={}, body=message.body, message_id=message.message_id
             )
@@ -165,7 +166,7 @@ class IntakeWorker:
                 if not seen:
                     return False
                 for row in seen:
-                    item = item_of(row)
+                    item = item_of(tx, row)
                     traces.enter_context(tracing.taking_up(item))
                     tx.context = Context(correlation_id=item.correlation_id, traceparent=item.traceparent)
                     crash_point("intake.process.before")

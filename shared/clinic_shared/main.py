@@ -22,6 +22,8 @@ from clinic_shared.crash import SWITCHES
 from clinic_shared.dead_letters.run_worker import RedriveWorker
 from clinic_shared.dead_letters.workers import HeldWorker, ParkingDrain
 from clinic_shared.deliveries import Consumer
+from clinic_shared.encryption.backlog import encrypt_stored
+from clinic_shared.encryption.upkeep import follow_keys
 from clinic_shared.health import Health
 from clinic_shared.http_server import Listening, serve_http, stop_on_signals
 from clinic_shared.measuring import measure
@@ -85,6 +87,7 @@ async def _serve(service: Service, settings: ServiceSettings, role: Role) -> Non
         group.create_task(
             follow_secrets(settings.secrets_dir, runtime.reload, Health.of(runtime), stop), name="secrets"
         )
+        group.create_task(follow_keys(runtime, stop), name="data keys")
         if role in {"api", "all"}:
             group.create_task(_serve_http(runtime, create_app(runtime.service, runtime), stop), name="http")
             for listen in service.listeners:
@@ -118,6 +121,7 @@ def worker_loops(runtime: Runtime) -> dict[str, Loop]:
         "parking": ParkingDrain(runtime).run,
         "timers": TimerWorker(runtime).run,
         "sweeper": partial(sweep, runtime),
+        "encryption": partial(encrypt_stored, runtime),
         "measuring": partial(measure, runtime),
         "replay": ReplayWorker(runtime).run,
     }

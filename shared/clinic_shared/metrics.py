@@ -214,6 +214,11 @@ DEPRECATED_CALLS = _counter(
     "clinic_deprecated_calls_total", "Calls of operations that are on their way out", "route"
 )
 SECRET_RELOADS = _counter("clinic_secret_reloads_total", "Changed secrets: taken or refused", "outcome")
+SEALS_BROKEN = _counter(
+    "clinic_seals_broken_total",
+    "Encrypted values that didn't open: altered, or moved to another row",
+    "table",
+)
 REPLAYED_EVENTS = _counter(
     "clinic_replayed_events_total", "Events of the log that were sent again", "purpose"
 )

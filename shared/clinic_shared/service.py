@@ -1,6 +1,7 @@
 """The composition of a service: what it is made of, and what it runs with."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from clinic_shared.broker import Broker
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Database, Transaction
+from clinic_shared.encryption.keyring import Keyring
+from clinic_shared.encryption.providers import ProviderError
+from clinic_shared.encryption.upkeep import bring_keys
 from clinic_shared.rebuild import ReadModel
 from clinic_shared.reloading import Listener
 from clinic_shared.routing import ClinicRouter
@@ -107,6 +111,7 @@ async def running(
         pool_timeout_seconds=settings.database_pool_timeout_seconds,
         clock=clock,
         check_contracts=settings.environment != "production",
+        keyring=Keyring(encrypting=settings.encrypt_at_rest),
     )
     runtime = Runtime(
         service=service,
@@ -119,6 +124,9 @@ async def running(
         stack.push_async_callback(database.dispose)
         stack.push_async_callback(Broker.of(runtime).close)
         await stack.enter_async_context(runtime.closing)
+        # A key service that is away keeps nobody from starting: `follow_keys` goes on asking.
+        with contextlib.suppress(ProviderError):
+            await bring_keys(database.keyring, settings, service.name)
         for start in service.startup:
             await stack.enter_async_context(start(runtime))
         yield runtime

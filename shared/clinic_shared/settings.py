@@ -28,6 +28,10 @@ class ServiceSettings(BaseSettings):
     secrets_dir: Path | None = Field(
         default=None, description="folder of secrets, one file each; read again when a file changes"
     )
+    encrypt_at_rest: bool = Field(
+        default=True,
+        description="false while the release before runs beside this one: it can't read what is encrypted",
+    )
     http_host: str = "127.0.0.1"
     http_port: int = 0
     drain_seconds: float = Field(

@@ -10,8 +10,12 @@ from typing import Any, LiteralString
 import httpx
 import psycopg
 from clinic_local.api_client import ApiError, Caller
+from clinic_local.paths import run_dir
 from clinic_local.testing import System
 from clinic_shared import contracts
+from clinic_shared.encryption.key_store import FILE, keys_in_clear
+from clinic_shared.encryption.keyring import Keyring
+from clinic_shared.intake_store import place_of
 
 from .accounting import AuditTrail, Finding, History, Published, Snapshot, Verdict, Violation, judge
 
@@ -23,6 +27,7 @@ MARK = "chaos-"
 """Begins the keys of what these tests do, where the demo network has left something of the same kind."""
 
 Rows = Callable[[str, LiteralString], list[tuple[Any, ...]]]
+LAB = "lab-integration"
 _POLL_SECONDS = 0.2
 
 _WAITING: LiteralString = """
@@ -174,7 +179,7 @@ class Books:
         kinds: dict[str, Callable[[Rows], dict[str, Counter[str]]]] = {BOOKING: self._bookings}
         if "lab-integration" in self._urls:
             kinds |= {
-                INBOUND: _inbound,
+                INBOUND: self._inbound,
                 LAB_RESULT: _lab_results,
                 CORRECTION: _corrections,
                 OBSERVATION: _observations,
@@ -184,6 +189,13 @@ class Books:
     def _new(self, kind: str, places: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
         earlier = self._earlier.get(kind, {})
         return {place: found - earlier.get(place, Counter()) for place, found in places.items()}
+
+    def _inbound(self, rows: Rows) -> dict[str, Counter[str]]:
+        """A laboratory's message is known by its bytes, which are encrypted at rest."""
+        keys = Keyring(keys_in_clear(run_dir(self._system.root) / "secrets" / LAB / FILE))
+        kept = rows(LAB, "SELECT id, data_key, body FROM intake WHERE interface LIKE 'hl7%'")
+        opened = (keys.open_row(place_of(LAB, id_), key, {"body": body})["body"] for id_, key, body in kept)
+        return {"kept": Counter(one for body in opened for one in fingerprints(body or b""))}
 
     def _bookings(self, rows: Rows) -> dict[str, Counter[str]]:
         made = rows("scheduling", "SELECT appointment_id, reason FROM appointment")
@@ -226,11 +238,6 @@ def fingerprints(payload: bytes) -> list[str]:
         if messages and line and line[:3] not in _ENVELOPES:
             messages[-1].append(line)
     return [hashlib.sha256(b"\r".join(message)).hexdigest()[:20] for message in messages]
-
-
-def _inbound(rows: Rows) -> dict[str, Counter[str]]:
-    kept = rows("lab-integration", "SELECT body FROM intake WHERE interface LIKE 'hl7%'")
-    return {"kept": Counter(one for (body,) in kept for one in fingerprints(bytes(body)))}
 
 
 def _corrections(rows: Rows) -> dict[str, Counter[str]]:

@@ -67,6 +67,7 @@ def system(
         "CLINIC_ENVIRONMENT": "test",
         "CLINIC_RATE_SIGN_IN_PER_SECOND": "0",
         "CLINIC_ROLES": "split",
+        "CLINIC_ENCRYPT_AT_REST": "false",
         "CLINIC_OTHER_RELEASE": f"{request.param}={other_checkout}",
     }
     with running_system(tmp_path_factory.mktemp("upgrade"), **environment) as started:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from clinic_shared import contracts
+from clinic_shared.encryption.key_store import find_keys
 from clinic_shared.service import Service
 from clinic_shared.settings import ENVIRONMENT_NAMES, ServiceSettings
 from pydantic import ValidationError
@@ -127,8 +128,10 @@ def _read(service: Service) -> tuple[list[tuple[str, str]], ServiceSettings | No
     try:
         settings = service.settings.load()
         # Elsewhere a missing key is made at the first start; looking must not make one.
-        if service.key_files is not None and settings.environment == "production":
-            service.key_files(settings)
+        if settings.environment == "production":
+            find_keys(settings)
+            if service.key_files is not None:
+                service.key_files(settings)
     except ValidationError as error:
         return list(_problems(error)), None
     except (RuntimeError, ValueError, OSError) as error:

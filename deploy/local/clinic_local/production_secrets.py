@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from clinic_shared.broker_access import Access, accesses
+from clinic_shared.encryption import key_store
 
 from clinic_local.environment import database_name
 from clinic_local.paths import private_dir, write_private
@@ -86,6 +87,8 @@ def _make_keys(folder: SecretsFolder, services: tuple[str, ...]) -> None:
     from clinic_audit import signing  # noqa: PLC0415
     from clinic_identity import keys  # noqa: PLC0415
 
+    for service in services:
+        folder.keep(f"{service}/{key_store.FILE}", key_store.new_file)
     if "identity" in services:
         folder.keep(f"identity/{keys.CURRENT}", lambda: keys.new_signing_key().decode())
     if "audit" in services:

@@ -15,7 +15,7 @@ from uuid import UUID
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError
-from clinic_shared.intake import intake_table
+from clinic_shared.intake import body_of, intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
@@ -75,7 +75,7 @@ async def list_documents(tx: Transaction, result_id: UUID, *, caller: Principal)
     )
     if rows[0].status == ResultStatus.ENTERED_IN_ERROR:
         return []
-    return [document for row in rows for document in _read(row)]
+    return [document for row in rows for document in _read(tx, row)]
 
 
 async def read_document(tx: Transaction, result_id: UUID, document_id: str, *, caller: Principal) -> Document:
@@ -96,6 +96,8 @@ def _versions(result_id: UUID) -> Any:
             version.group_index,
             version.report_index,
             message.interface,
+            message.id,
+            message.data_key,
             message.body,
             message.attributes,
         )
@@ -106,8 +108,8 @@ def _versions(result_id: UUID) -> Any:
     )
 
 
-def _read(row: Row[Any]) -> Iterator[Document]:
-    content = stored.read(row.interface, row.body, MessageNote.read(row.attributes), None)
+def _read(tx: Transaction, row: Row[Any]) -> Iterator[Document]:
+    content = stored.read(row.interface, body_of(tx, row), MessageNote.read(row.attributes), None)
     observations = reports.observations_of(content.report.patients[row.group_index], row.report_index)
     embedded = (
         (observation, value)

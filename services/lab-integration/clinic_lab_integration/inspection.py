@@ -10,7 +10,7 @@ from uuid import UUID
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ConcealedError, NotFoundError
-from clinic_shared.intake import intake_table
+from clinic_shared.intake import answer_of, body_of, intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, Select, select
 
@@ -92,7 +92,7 @@ async def _with_units(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Message
     for unit in await unit_store.list_units(tx, message_ids):
         units[unit.message_id].append(unit)
     reports = await unit_store.reports_of(tx, message_ids)
-    return [_message(row, units[row.id] or _not_yet(row), reports) for row in rows]
+    return [_message(tx, row, units[row.id] or _not_yet(row), reports) for row in rows]
 
 
 def _not_yet(row: Row[Any]) -> list[Unit]:
@@ -112,7 +112,9 @@ def _not_yet(row: Row[Any]) -> list[Unit]:
     ]
 
 
-def _message(row: Row[Any], units: list[Unit], reports: dict[tuple[UUID, int], list[UnitReport]]) -> Message:
+def _message(
+    tx: Transaction, row: Row[Any], units: list[Unit], reports: dict[tuple[UUID, int], list[UnitReport]]
+) -> Message:
     return Message(
         message_id=row.id,
         note=MessageNote.read(row.attributes),
@@ -120,8 +122,8 @@ def _message(row: Row[Any], units: list[Unit], reports: dict[tuple[UUID, int], l
         via=row.via,
         content_type=row.content_type,
         copies=row.duplicates,
-        answer=row.answer,
-        raw=getattr(row, "body", None),
+        answer=answer_of(tx, row),
+        raw=body_of(tx, row) if hasattr(row, "body") else None,
         units=tuple((u, tuple(reports.get((u.message_id, u.group_index), ()))) for u in units),
     )
 
@@ -132,7 +134,7 @@ async def list_waiting(tx: Transaction, *, after: tuple[UUID, int] | None, limit
     for unit in await unit_store.list_parked(tx, after=after, limit=limit):
         row = await worklist.message_row(tx, unit.message_id)
         note = MessageNote.read(row.attributes)
-        patient = stored.read(unit.interface, row.body, note, None).report.patients[unit.group_index]
+        patient = stored.read(unit.interface, body_of(tx, row), note, None).report.patients[unit.group_index]
         found.append(Waiting(unit=unit, control_id=note.control_id, patient=patient))
     tx.audit(AuditEntry(action=Action.READ, resource_type="LabMessage", details={"list": "unmatched"}))
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from clinic_shared.intake import Item, intake_table
+from clinic_shared.intake import Item, body_of, intake_table
 from sqlalchemy import Row, select, update
 
 from clinic_lab_integration import matching, stored
@@ -74,7 +74,7 @@ async def _keys_of(tx: Transaction, message_id: UUID, partner: Partner) -> set[I
         return set()
     note = MessageNote.read(row.attributes)
     try:
-        content = stored.read(row.interface, row.body, note, partner)
+        content = stored.read(row.interface, body_of(tx, row), note, partner)
         groups = matching.groups_of(content, partner, message_id=message_id)
     except Exception:  # noqa: BLE001  # what nobody can read is about nobody; it has failed for that
         return set()

@@ -8,7 +8,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ForbiddenError, NotFoundError, ReferenceNotYetKnownError
 from clinic_shared.ids import uuid7
-from clinic_shared.intake import intake_table
+from clinic_shared.intake import body_of, intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
@@ -166,15 +166,15 @@ async def read_group(tx: Transaction, unit: Unit) -> Group:
     row = await message_row(tx, unit.message_id)
     note = MessageNote.read(row.attributes)
     partner = await store.find_partner(tx, unit.partner_id)
-    content = stored.read(unit.interface, row.body, note, partner)
+    content = stored.read(unit.interface, body_of(tx, row), note, partner)
     groups = matching.groups_of(content, partner, message_id=unit.message_id)
     return groups[unit.group_index]
 
 
 async def message_row(tx: Transaction, message_id: UUID) -> Row[Any]:
-    row = await tx.fetch_one(
-        select(intake_table.c.body, intake_table.c.attributes).where(intake_table.c.id == message_id)
-    )
+    message = intake_table.c
+    columns = (message.id, message.data_key, message.body, message.attributes)
+    row = await tx.fetch_one(select(*columns).where(message.id == message_id))
     if row is None:
         raise NotFoundError
     return row

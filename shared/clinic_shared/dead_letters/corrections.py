@@ -21,7 +21,7 @@ from clinic_shared.dead_letters.selection import Selection
 from clinic_shared.envelope import PREFIX, encode_body
 from clinic_shared.errors import DomainError, InvalidRequestError
 from clinic_shared.failures import fingerprint
-from clinic_shared.held import held_table
+from clinic_shared.held import body_of, held_table, sealed_body
 from clinic_shared.ids import uuid7
 from clinic_shared.inbox import inbox
 from clinic_shared.sealing import UnknownSealError, seal, unseal
@@ -62,10 +62,10 @@ class Body:
     private: dict[str, Any] | None
 
 
-def read_body(row: Row[Any]) -> Body | None:
-    """Return what a kept message says, or None when that can't be read."""
+def read_body(row: Row[Any], raw: bytes) -> Body | None:
+    """Return what a kept message with these bytes says, or None when that can't be read."""
     try:
-        document = orjson.loads(row.body)
+        document = orjson.loads(raw)
         data, private = document["data"], document.get("private")
         if private is not None:
             private = dict(unseal(private, row.headers.get(PREFIX + "seal")))
@@ -87,9 +87,9 @@ def merged(target: Any, patch: Any) -> Any:
     return result
 
 
-def patched(row: Row[Any], patch: Mapping[str, Any]) -> Body:
+def patched(row: Row[Any], raw: bytes, patch: Mapping[str, Any]) -> Body:
     """Raises UnreadableError, InvalidRequestError."""
-    readable = read_body(row)
+    readable = read_body(row, raw)
     if readable is None:
         raise UnreadableError
     document = merged({"data": readable.data, "private": readable.private}, patch)
@@ -118,9 +118,10 @@ async def correct(
     applied = select(inbox.c.event_id).where(inbox.c.consumer == tx.service, inbox.c.event_id == root)
     if await tx.fetch_one(applied) is not None:
         raise AlreadyAppliedError
-    corrected = body if body is not None else patched(original, patch or {})
+    raw = body_of(tx, original)
+    corrected = body if body is not None else patched(original, raw, patch or {})
     _check(original, corrected, folder)
-    copy = _copy(tx, original, corrected, root)
+    content, copy = _copy(tx, original, corrected, root)
     copy_id = int(
         (await tx.execute(insert(held_table).values(**copy).returning(held_table.c.id))).scalar_one()
     )
@@ -136,7 +137,7 @@ async def correct(
             reason=reason,
         )
     )
-    _audit(tx, original, copy_id, copy["body"], reason)
+    _audit(tx, original, copy_id, before=raw, after=content, reason=reason)
     return copy_id
 
 
@@ -153,20 +154,22 @@ def _check(original: Row[Any], corrected: Body, folder: Path) -> None:
         raise ContractRefusesError(problems=violation.problems) from None
 
 
-def _copy(tx: Transaction, original: Row[Any], corrected: Body, root: object) -> dict[str, Any]:
+def _copy(tx: Transaction, original: Row[Any], corrected: Body, root: object) -> tuple[bytes, dict[str, Any]]:
+    """Return what the copy says, and its row."""
     event_id = uuid7()
     private, seal_name = seal(corrected.private)
     headers = {**original.headers, PREFIX + "id": str(event_id), CORRECTION_OF: str(root)}
     headers.pop(PREFIX + "seal", None)
     if seal_name is not None:
         headers[PREFIX + "seal"] = seal_name
-    return {
+    content = encode_body(corrected.data, private)
+    return content, {
+        **sealed_body(tx, event_id, content),
         "event_id": event_id,
         "partition_key": original.partition_key,
         "type": original.type,
         "queue": original.queue,
         "headers": headers,
-        "body": encode_body(corrected.data, private),
         "state": "parked",
         "cause": fingerprint(tx.service, original.type, ERROR),
         "error": ERROR,
@@ -179,7 +182,9 @@ def _copy(tx: Transaction, original: Row[Any], corrected: Body, root: object) ->
     }
 
 
-def _audit(tx: Transaction, original: Row[Any], copy_id: int, body: bytes, reason: str) -> None:
+def _audit(
+    tx: Transaction, original: Row[Any], copy_id: int, *, before: bytes, after: bytes, reason: str
+) -> None:
     """Record that the content was changed, by its hashes: the record must not hold what it said."""
     tx.audit(
         AuditEntry(
@@ -191,8 +196,8 @@ def _audit(tx: Transaction, original: Row[Any], copy_id: int, body: bytes, reaso
                 "decision": "correct",
                 "event": str(original.event_id),
                 "copy": str(copy_id),
-                "sha256_before": hashlib.sha256(original.body).hexdigest(),
-                "sha256_after": hashlib.sha256(body).hexdigest(),
+                "sha256_before": hashlib.sha256(before).hexdigest(),
+                "sha256_after": hashlib.sha256(after).hexdigest(),
             },
         )
     )

@@ -9,6 +9,7 @@ from clinic_shared.consumer import Disposition, Handlers, take_effect
 from clinic_shared.crash import mutated
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.held import body_of
 
 
 def envelope_of(row: Row[Any]) -> Envelope:
@@ -24,4 +25,4 @@ def envelope_of(row: Row[Any]) -> Envelope:
 
 async def handle(tx: Transaction, handlers: Handlers, row: Row[Any]) -> Disposition:
     """Let a kept message take effect in a transaction that the caller commits."""
-    return await take_effect(tx, handlers, envelope_of(row), row.body)
+    return await take_effect(tx, handlers, envelope_of(row), body_of(tx, row))

@@ -24,7 +24,7 @@ from clinic_shared.dead_letters.selection import letter, order
 from clinic_shared.dead_letters.tables import item_table
 from clinic_shared.envelope import EVENT_TYPE, PREFIX
 from clinic_shared.events import Origin
-from clinic_shared.held import attempt_table
+from clinic_shared.held import attempt_table, body_of
 from clinic_shared.inbox import inbox
 
 MOST_ATTEMPTS = 50
@@ -83,7 +83,7 @@ class Message:
 async def page(tx: Transaction, row_id: int, folder: Path) -> Message:
     """Raises NotFoundError."""
     row = await shown(tx, row_id)
-    body = read_body(row)
+    body = read_body(row, body_of(tx, row))
     schema, declared = _check(row.type, body, folder)
     place = row.place or row.id
     neighbours = select(*COLUMNS).where(letter.partition_key == row.partition_key, letter.id != row.id)
@@ -112,7 +112,8 @@ async def _in_inbox(tx: Transaction, event_id: UUID) -> datetime | None:
 async def reveal(tx: Transaction, row_id: int, *, reason: str) -> tuple[Body | None, bytes]:
     """Return what a message says, and its bytes. Who looked and why stands in the patient's access log."""
     row = await shown(tx, row_id)
-    body = read_body(row)
+    raw = body_of(tx, row)
+    body = read_body(row, raw)
     tx.audit(
         AuditEntry(
             action=Action.READ,
@@ -123,7 +124,7 @@ async def reveal(tx: Transaction, row_id: int, *, reason: str) -> tuple[Body | N
             details={"decision": "reveal", "event": str(row.event_id)},
         )
     )
-    return body, row.body
+    return body, raw
 
 
 def _patient_of(body: Body | None) -> UUID | None:

@@ -4,6 +4,7 @@ Letting be always takes two people: whoever sent the item was told that it was t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from clinic_shared.errors import NotFoundError
 from clinic_shared.ids import uuid7
 from clinic_shared.inbound.selection import Chosen
 from clinic_shared.inbound.tables import decision_table, note
-from clinic_shared.intake_store import Item, intake_table
+from clinic_shared.intake_store import intake_table, item_of, row_of
 
 OPEN_FOR = timedelta(hours=24)
 RECENT = 50
@@ -40,29 +41,8 @@ async def correct(tx: Transaction, item_id: UUID, body: bytes, *, reason: str) -
     """Put a copy with another body in the place of a parked item, and let it be processed. Returns its id."""
     [row] = await Chosen(ids=[item_id]).lock(tx)
     copy_id = uuid7()
-    digest = Item(
-        interface=row.interface,
-        sender=row.sender,
-        content_type=row.content_type,
-        body=body,
-        received_at=row.received_at,
-    ).digest
-    kept = (
-        "interface",
-        "sender",
-        "content_type",
-        "attributes",
-        "answer",
-        "answer_type",
-        "received_at",
-        "via",
-    )
-    values = {name: row._mapping[name] for name in kept}  # noqa: SLF001  # public, by its documentation
-    await tx.execute(
-        insert(intake_table).values(
-            **values, id=copy_id, body=body, digest=digest, corrects=item_id, next_attempt_at=tx.now
-        )
-    )
+    corrected = replace(item_of(tx, row), id=copy_id, body=body)
+    await tx.execute(insert(intake_table).values(**row_of(tx, corrected, row.via), corrects=item_id))
     await tx.execute(
         update(intake_table)
         .where(item.id == item_id)

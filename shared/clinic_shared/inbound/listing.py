@@ -6,23 +6,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Text, cast, func, or_, select
+from sqlalchemy import ColumnElement, Row, Text, case, cast, func, or_, select
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.ciphers import OVERHEAD_BYTES
 from clinic_shared.errors import NotFoundError
 from clinic_shared.inbound.accounts import Interface, fates_of, standing
 from clinic_shared.inbound.tables import history_table
-from clinic_shared.intake_store import intake_table
+from clinic_shared.intake_store import CONTENT_ATTRIBUTES, answer_of, body_of, intake_table
 
 item = intake_table.c
 COLUMNS = (
-    *(column for column in item if column.name not in {"body", "answer", "state"}),
+    *(column for column in item if column.name not in {"body", "answer", "state", "data_key"}),
     standing.label("state"),
-    func.length(item.body).label("size_bytes"),
+    case(
+        (item.data_key.is_(None), func.length(item.body)), else_=func.length(item.body) - OVERHEAD_BYTES
+    ).label("size_bytes"),
 )
 MOST_CAUSES = 100
-_CONTENT = {"before", "after"}
+_CONTENT = {*CONTENT_ATTRIBUTES, "sealed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +156,8 @@ async def history(tx: Transaction, row: Row[Any]) -> list[Step]:
 
 async def reveal(tx: Transaction, item_id: UUID, *, reason: str) -> tuple[bytes, bytes | None]:
     """Return an item's bytes and those of its answer; who looked and why is audited."""
-    row = await tx.fetch_one(select(item.body, item.answer).where(item.id == item_id))
+    columns = (item.id, item.data_key, item.body, item.answer)
+    row = await tx.fetch_one(select(*columns).where(item.id == item_id))
     if row is None:
         raise NotFoundError
     tx.audit(
@@ -165,4 +169,4 @@ async def reveal(tx: Transaction, item_id: UUID, *, reason: str) -> tuple[bytes,
             details={"decision": "reveal"},
         )
     )
-    return bytes(row.body), None if row.answer is None else bytes(row.answer)
+    return body_of(tx, row), answer_of(tx, row)

@@ -56,7 +56,7 @@ async def _try(tx: Transaction, runtime: "Runtime", row: Row[Any]) -> Rehearsed:
     inbound = Inbound.of(runtime)
     try:
         async with tx.connection.begin_nested():
-            received = item_of(row)
+            received = item_of(tx, row)
             tx.context = Context(correlation_id=received.correlation_id, traceparent=received.traceparent)
             await inbound.processing[row.interface](tx, received)
             events = dict(Counter(event["type"] for event in tx.emitted))

@@ -118,6 +118,11 @@ class Office:
     async def rows(self) -> list[Any]:
         return await self.query("SELECT * FROM held ORDER BY id")
 
+    async def said(self, row: Any) -> bytes:
+        """Return what a kept message says."""
+        async with self.runtime.database.transaction() as tx:
+            return held.body_of(tx, row)
+
     async def query(self, statement: str, **values: Any) -> list[Any]:
         async with self.runtime.database.transaction() as tx:
             return list(await tx.fetch_all(text(statement), values))

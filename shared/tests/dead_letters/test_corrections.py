@@ -90,7 +90,10 @@ async def test_the_original_can_no_longer_take_effect_beside_its_copy(
     original = await park_wrong(office, key)
     (row,) = await office.rows()
     await office.redrive(admin, ids=[await correct(steward, original)])
-    assert await apply(office.runtime, Envelope.from_headers(row.headers), row.body) is Disposition.DUPLICATE
+    assert (
+        await apply(office.runtime, Envelope.from_headers(row.headers), await office.said(row))
+        is Disposition.DUPLICATE
+    )
     assert (await admin.post("/redrive", {"ids": [original], "discarded": True})).status_code == 409
     assert await office.effects() == [(key, 1)]
 
@@ -102,7 +105,10 @@ async def test_the_copy_is_a_duplicate_when_the_original_took_effect_meanwhile(
     original = await park_wrong(office, key)
     (row,) = await office.rows()
     copy = await correct(steward, original)
-    assert await apply(office.runtime, Envelope.from_headers(row.headers), row.body) is Disposition.APPLIED
+    assert (
+        await apply(office.runtime, Envelope.from_headers(row.headers), await office.said(row))
+        is Disposition.APPLIED
+    )
     run = await office.redrive(admin, ids=[copy])
     assert (run["duplicate"], await office.effects()) == (1, [(key, 1)])
 
@@ -110,7 +116,7 @@ async def test_the_copy_is_a_duplicate_when_the_original_took_effect_meanwhile(
 async def test_what_took_effect_is_not_corrected(office: Office, steward: Person) -> None:
     letter = await park_wrong(office, uuid7())
     (row,) = await office.rows()
-    await apply(office.runtime, Envelope.from_headers(row.headers), row.body)
+    await apply(office.runtime, Envelope.from_headers(row.headers), await office.said(row))
     refused = await steward.post(f"/{letter}/correct", {"patch": {}, "reason": "too late"})
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/already-applied")
 

@@ -1,0 +1,49 @@
+"""The port to whatever guards the key-encryption keys: a file, Vault's transit engine, a cloud's key service.
+
+A provider wraps and unwraps a few keys per service, when a process starts and when a lease ends; values and
+data keys never reach it.
+"""
+
+import base64
+import binascii
+from typing import Protocol
+
+
+class ProviderError(Exception):
+    """The provider couldn't be asked, or refused. Texts name operations and statuses, never keys."""
+
+
+class KeyProvider(Protocol):
+    """`purpose` is bound to what is wrapped: it opens for the same purpose only."""
+
+    name: str
+    lease_seconds: float | None
+    """How long a process may use a key without asking again; None for keys that lie in a file anyway."""
+
+    async def wrap(self, key: bytes, *, purpose: str) -> str: ...
+
+    async def unwrap(self, wrapped: str, *, purpose: str) -> bytes: ...
+
+
+class FileProvider:
+    """Keys lie in the file of keys itself, which is a secret like the others in its folder."""
+
+    name = "file"
+    lease_seconds: float | None = None
+
+    async def wrap(self, key: bytes, *, purpose: str) -> str:  # noqa: ARG002  # nothing to bind it to
+        return wrap_in_clear(key)
+
+    async def unwrap(self, wrapped: str, *, purpose: str) -> bytes:  # noqa: ARG002
+        return unwrap_in_clear(wrapped)
+
+
+def wrap_in_clear(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
+def unwrap_in_clear(wrapped: str) -> bytes:
+    try:
+        return base64.b64decode(wrapped, validate=True)
+    except (binascii.Error, ValueError):
+        raise ProviderError("a key in the file of keys isn't Base64") from None

@@ -1,0 +1,73 @@
+"""Bringing a process its key-encryption keys: before it works, when the file of keys changes, before a lease ends.
+
+A key service that can't be reached stops nothing until the lease is over; from then on what needs a key is refused
+for the time being, and nothing is stored unencrypted instead.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from clinic_shared.encryption.key_store import FILE, DataKeysMissingError, find_keys, unwrapped
+from clinic_shared.encryption.keyring import Keyring
+from clinic_shared.encryption.providers import FileProvider, KeyProvider, ProviderError
+from clinic_shared.health import Health
+from clinic_shared.loops import pause
+from clinic_shared.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from clinic_shared.service import Runtime
+
+log = structlog.get_logger()
+
+NAME = "data keys"
+POLL_SECONDS = 2.0
+
+
+def provider_of(name: str, settings: ServiceSettings) -> KeyProvider:  # noqa: ARG001  # those to come need them
+    """Return the provider that a file of keys names."""
+    return FileProvider()
+
+
+async def bring_keys(keyring: Keyring, settings: ServiceSettings, service: str) -> float | None:
+    """Read and unwrap the keys; returns their lease. Raises DataKeysMissingError, ProviderError."""
+    stored = find_keys(settings)
+    provider = provider_of(stored.provider if stored else FileProvider.name, settings)
+    keys = await unwrapped(stored, provider, service=service)
+    keyring.take(keys, lease_seconds=provider.lease_seconds)
+    return provider.lease_seconds
+
+
+async def follow_keys(runtime: "Runtime", stop: asyncio.Event) -> None:
+    """Keep a process's keys current until told to stop. What can't be used is named, and what there is stays."""
+    folder = runtime.settings.secrets_dir
+    if folder is None:
+        return
+    health, keyring = Health.of(runtime), runtime.database.keyring
+    seen, due_at = _stamp(folder), time.monotonic()
+    while not stop.is_set():
+        await pause(stop, POLL_SECONDS)
+        now = _stamp(folder)
+        if now == seen and time.monotonic() < due_at:
+            continue
+        try:
+            lease = await bring_keys(keyring, runtime.settings, runtime.service.name)
+        except (DataKeysMissingError, ProviderError) as error:
+            health.report(NAME, str(error))
+            log.error("data_keys_refused", error_class=type(error).__name__)  # noqa: TRY400  # it says enough
+            due_at = 0.0
+            continue
+        health.report(NAME, None)
+        # Well before the lease ends: the key service may be away for a while.
+        seen, due_at = now, time.monotonic() + (lease / 2 if lease is not None else float("inf"))
+
+
+def _stamp(folder: Path) -> tuple[int, int, int] | None:
+    try:
+        status = (folder / FILE).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
