@@ -4,7 +4,9 @@ A `DomainError` names the broken rule by its `slug`; `problems.py` alone turns i
 `application/problem+json` (RFC 9457). Details never carry patient data.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
+from uuid import UUID
 
 
 class DomainError(Exception):
@@ -52,7 +54,17 @@ class NotFoundError(DomainError):
 
 
 class ConcealedError(NotFoundError):
-    """A refusal that answers like an absence, so that nobody learns which patients exist."""
+    """A refusal that answers like an absence, so that nobody learns which patients exist.
+
+    Whose record it was and why stands in the audit, never in the answer.
+    """
+
+    def __init__(
+        self, *, patient_id: UUID | None = None, explanation: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.patient_id = patient_id
+        self.explanation = explanation or {}
 
 
 class PreconditionFailedError(DomainError):

@@ -49,7 +49,7 @@ class Principal:
         Raises ConcealedError (a NotFoundError), so that nobody learns which patients exist.
         """
         if self.kind == "patient" and self.patient_id != patient_id:
-            raise ConcealedError
+            raise ConcealedError(patient_id=patient_id)
 
 
 SYSTEM = Principal(subject=UUID(int=0), kind="system", network=True)

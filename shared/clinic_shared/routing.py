@@ -218,15 +218,20 @@ class ClinicRoute(APIRoute):
     async def _record_denial(self, runtime: "Runtime", context: Context, refusal: DomainError) -> None:
         """Audit a refusal in a transaction of its own: that of the act was rolled back."""
         PERMISSION_DENIALS.labels(self._metric_name()).inc()
+        concealed = refusal if isinstance(refusal, ConcealedError) else None
         async with runtime.database.transaction(context) as transaction:
             transaction.audit(
                 AuditEntry(
                     action=Action.EXECUTE,
                     resource_type="Operation",
                     resource_id=self.operation_id,
+                    patient_id=concealed.patient_id if concealed else None,
                     outcome=Outcome.DENIED,
-                    reason="concealed" if isinstance(refusal, ConcealedError) else refusal.slug,
-                    details={"permission": self.permission_name},
+                    reason="concealed" if concealed else refusal.slug,
+                    details={
+                        "permission": self.permission_name,
+                        **(concealed.explanation if concealed else {}),
+                    },
                 )
             )
 
