@@ -1,4 +1,4 @@
-"""Telling a laboratory of a rejection after its acknowledgement: a row with the decision, then a signed call.
+"""Telling a laboratory what became of a message after its acknowledgement: a row with the fact, then a signed call.
 
 Signed as Standard Webhooks has it (HMAC-SHA256 over id, time and body). The key is the SHA-256 digest of the
 client secret, which both sides have; while a secret is replaced there is a signature for each.
@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.events import wire_instant
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
+from clinic_shared.intake import Item
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.service import Runtime
 from prometheus_client import Counter
@@ -43,7 +45,7 @@ CALL_SECONDS = 10.0
 
 CALLS = Counter(
     "clinic_lab_callbacks_total",
-    "Calls that told a laboratory of a rejection",
+    "Calls that told a laboratory what became of a message",
     ["outcome"],
     registry=metrics.REGISTRY,
 )
@@ -51,28 +53,53 @@ CALLS = Counter(
 
 async def tell_rejected(tx: Transaction, unit: Unit, note: MessageNote, reason: str) -> None:
     """Have the laboratory told that a group it holds for taken is rejected. Without an address it isn't."""
-    partner = await store.find_partner(tx, unit.partner_id)
+    what = _Fact(
+        type="lab-message.rejected",
+        message_id=unit.message_id,
+        received_at=unit.received_at,
+        group_index=unit.group_index,
+    )
+    await _tell(tx, what, note, group_index=unit.group_index, reason=reason)
+
+
+async def tell_acknowledged(tx: Transaction, item: Item, note: MessageNote, answer: str) -> None:
+    """Have the laboratory given its application acknowledgement. Without an address it fetches it."""
+    what = _Fact(type="lab-message.acknowledged", message_id=item.id, received_at=item.received_at)
+    await _tell(tx, what, note, acknowledgement=answer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fact:
+    """What a call tells of. One about a whole message stands with its first group."""
+
+    type: str
+    message_id: UUID
+    received_at: datetime
+    group_index: int = 0
+
+
+async def _tell(tx: Transaction, fact: _Fact, note: MessageNote, **told: object) -> None:
+    partner_id = UUID(note.partner_id)
+    partner = await store.find_partner(tx, partner_id)
     if partner is None or partner.connection.callback_url is None:
         return
-    callback_id = uuid7()
     body = {
-        "type": "lab-message.rejected",
+        "type": fact.type,
         "timestamp": wire_instant(tx.now),
         "data": {
-            "message_id": str(unit.message_id),
+            "message_id": str(fact.message_id),
             "control_id": note.control_id,
-            "group_index": unit.group_index,
-            "reason": reason,
-            "received_at": wire_instant(unit.received_at),
-            "location": f"/v1/lab/messages/{unit.message_id}",
+            "received_at": wire_instant(fact.received_at),
+            "location": f"/v1/lab/messages/{fact.message_id}",
+            **told,
         },
     }
     await tx.execute(
         insert(lab_callback).values(
-            callback_id=callback_id,
-            partner_id=unit.partner_id,
-            message_id=unit.message_id,
-            group_index=unit.group_index,
+            callback_id=uuid7(),
+            partner_id=partner_id,
+            message_id=fact.message_id,
+            group_index=fact.group_index,
             state="waiting",
             body=orjson.dumps(body),
             attempts=0,

@@ -17,7 +17,7 @@ from fastapi import Depends, Request, Response
 
 from clinic_lab_integration import fhir, partners
 from clinic_lab_integration.connection import Protocol
-from clinic_lab_integration.fhir import AssessedBundle, Severity, UnreadableBundleError
+from clinic_lab_integration.fhir import AssessedBundle, UnreadableBundleError
 from clinic_lab_integration.messages import FHIR, MAX_BODY_BYTES, FindingNote, MessageNote
 from clinic_lab_integration.pace import Pace
 from clinic_lab_integration.store import Partner
@@ -26,10 +26,7 @@ router = ClinicRouter(prefix="/fhir/R4", tags=["lab-messages"])
 
 _IN_A_THREAD_BYTES = 64 * 1024
 _READING_SECONDS = 10.0
-_UNREADABLE = 400
-# HL7 table 0357 for the value set issue-type: one list of findings for all messages.
-_ERROR_CODES = {"required": 101, "value": 102, "structure": 100, "not-supported": 200, "not-found": 204}
-_OTHER_ERROR = 207
+UNREADABLE = 400
 _EXAMPLE = {
     "resourceType": "Bundle",
     "type": "transaction",
@@ -96,9 +93,9 @@ async def post_bundle(
     """
     partner = await partners.sender(runtime, caller, Protocol.FHIR)
     try:
-        bundle = await _read(body, partner)
+        bundle = await read_bundle(body, partner)
     except UnreadableBundleError as error:
-        return _response(fhir.refusal(error.issue), _UNREADABLE)
+        return _response(fhir.refusal(error.issue), UNREADABLE)
     pace = runtime.get(Pace)
     if pace.seconds_to_wait(partner):
         raise TemporarilyUnavailableError
@@ -115,7 +112,8 @@ def _response(answer: bytes, status: int, **headers: str) -> Response:
     return Response(answer, status_code=status, media_type=fhir.MEDIA_TYPE, headers=headers)
 
 
-async def _read(body: bytes, partner: Partner) -> AssessedBundle:
+async def read_bundle(body: bytes, partner: Partner) -> AssessedBundle:
+    """Judge a Bundle. Raises UnreadableBundleError, TemporarilyUnavailableError."""
     test_mode = partner.connection.test_mode
     if len(body) < _IN_A_THREAD_BYTES:
         return fhir.assess_bundle(body, test_mode=test_mode)
@@ -181,8 +179,8 @@ def _note(bundle: AssessedBundle, partner: Partner) -> MessageNote:
         groups=max(1, len(bundle.report.patients)),
         findings=tuple(
             FindingNote(
-                severity="E" if issue.severity is Severity.ERROR else "W",
-                code=_ERROR_CODES.get(issue.code, _OTHER_ERROR),
+                severity="E" if issue.is_error else "W",
+                code=issue.error_code,
                 location=issue.path,
                 text=issue.text,
             )

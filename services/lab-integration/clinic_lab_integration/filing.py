@@ -16,6 +16,7 @@ from clinic_shared.intake import Item
 from prometheus_client import Counter
 
 from clinic_lab_integration import (
+    application_answers,
     code_maps,
     matching,
     messages,
@@ -72,6 +73,7 @@ async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> 
         return
     partner_id = UUID(note.partner_id)
     partner = await once(tx, ("partner", partner_id), partial(store.find_partner, tx, partner_id))
+    await application_answers.send_by_callback(tx, item, note)
     if note.sandbox:
         await onboarding.take(tx, item, note, partner)
         return

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.context import Context
 from clinic_shared.principal import Principal
 from clinic_shared.routing import (
     PUBLIC,
@@ -23,9 +24,22 @@ from clinic_shared.routing import (
     Tx,
     page_of,
 )
+from clinic_shared.service import Runtime
 from fastapi import Depends, Path, Request, Response
 
-from clinic_lab_integration import inspection, partners, receiving, unit_store, validation, worklist
+from clinic_lab_integration import (
+    application_answers,
+    fhir,
+    inspection,
+    partners,
+    receiving,
+    unit_store,
+    validation,
+    worklist,
+)
+from clinic_lab_integration.connection import Protocol
+from clinic_lab_integration.fhir import UnreadableBundleError
+from clinic_lab_integration.fhir_api import UNREADABLE, read_bundle
 from clinic_lab_integration.inspection import READ
 from clinic_lab_integration.message_models import (
     AttachRequest,
@@ -39,7 +53,8 @@ from clinic_lab_integration.message_models import (
 )
 from clinic_lab_integration.messages import ANSWER_TYPE, MAX_BODY_BYTES
 from clinic_lab_integration.unit_ids import UNIT_ID, read_unit_id
-from clinic_lab_integration.validation_models import ValidatedMessage, Validation
+from clinic_lab_integration.validation import ValidatedBundle
+from clinic_lab_integration.validation_models import ValidatedFhirBundle, ValidatedMessage, Validation
 
 router = ClinicRouter(prefix="/v1/lab", tags=["lab-messages"])
 
@@ -53,6 +68,7 @@ MEDIA_TYPES = (
     "x-application/hl7-v2+er7",
     "text/plain",
 )
+BUNDLE_TYPES = (fhir.MEDIA_TYPE, "application/json")
 _MOST_LINKS = 20
 _EXAMPLE = (
     "MSH|^~\\&|TESTLIS|TESTLAB|POLYCLINIC|CENTRE|20260115103000+0300||ORU^R01^ORU_R01|EXAMPLE-0001|P|2.5.1\r"
@@ -129,23 +145,40 @@ def _links(message_ids: Sequence[UUID]) -> dict[str, str]:
     "/messages/validate",
     permission=PUBLIC,
     transactional=False,
-    media_types=MEDIA_TYPES,
+    media_types=(*MEDIA_TYPES, *BUNDLE_TYPES),
     max_body_bytes=MAX_BODY_BYTES,
     operation_id="validateLabMessage",
 )
 async def validate_message(
-    runtime: CurrentRuntime, context: CurrentContext, caller: LabCaller, body: RawBody
+    request: Request, runtime: CurrentRuntime, context: CurrentContext, caller: LabCaller, body: RawBody
 ) -> Validation:
     """Tell what a message would be answered, how it is read, whom it would match and what to correct.
 
-    Nothing is kept.
+    HL7 v2, or as application/fhir+json a Bundle. Nothing is kept.
     """
+    context = replace(context, principal=caller)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() in BUNDLE_TYPES:
+        return Validation(bundle=await _validate_bundle(runtime, context, body))
     partner = await partners.sender(runtime, caller)
     assessment = await receiving.read(body, partner)
-    async with runtime.database.transaction(replace(context, principal=caller)) as tx:
+    async with runtime.database.transaction(context) as tx:
         found = await validation.validate(tx, partner, assessment.messages)
     show = caller.may(READ)
     return Validation(messages=[ValidatedMessage.of(one, show_patient=show) for one in found])
+
+
+async def _validate_bundle(runtime: Runtime, context: Context, body: bytes) -> ValidatedFhirBundle:
+    caller = context.principal
+    partner = await partners.sender(runtime, caller, Protocol.FHIR)
+    try:
+        bundle = await read_bundle(body, partner)
+    except UnreadableBundleError as error:
+        answer = fhir.refusal(error.issue)
+        found = ValidatedBundle(bundle=None, status=UNREADABLE, answer=answer, issues=(error.issue,))
+    else:
+        async with runtime.database.transaction(context) as tx:
+            found = await validation.validate_bundle(tx, partner, bundle)
+    return ValidatedFhirBundle.of(found, show_patient=caller.may(READ))
 
 
 @router.get("/messages", permission=READ, operation_id="listLabMessages")
@@ -164,6 +197,29 @@ async def get_message(
     # Not the router's transaction: looking for a new laboratory takes a connection of its own first.
     async with runtime.database.transaction(replace(context, principal=caller)) as tx:
         return MessageDetail.of_message(await inspection.read_message(tx, message_id, caller=caller))
+
+
+@router.get(
+    "/messages/{message_id}/acknowledgement",
+    permission=PUBLIC,
+    transactional=False,
+    operation_id="getLabAcknowledgement",
+    response_class=Response,
+    responses={
+        200: {"description": "HL7 application acknowledgement", "content": _HL7_ANSWER[200]["content"]}
+    },
+)
+async def get_acknowledgement(
+    runtime: CurrentRuntime, context: CurrentContext, caller: LabCaller, message_id: UUID
+) -> Response:
+    """Return the application acknowledgement of a message that asked for two (MSH-15 and MSH-16).
+
+    404 where one was all; 409 `message-not-processed-yet` with Retry-After until the message is processed.
+    """
+    async with runtime.database.transaction(replace(context, principal=caller)) as tx:
+        await inspection.read_message(tx, message_id, caller=caller)
+        answer = await application_answers.of_message(tx, message_id)
+    return Response(answer, media_type=ANSWER_TYPE)
 
 
 UnitId = Annotated[str, Path(pattern=UNIT_ID, description="`unit_id` of the list")]
@@ -220,8 +276,13 @@ def _describe_bodies() -> None:
     """FastAPI describes bodies that it reads itself; these are bytes to it."""
     content = {name: {"schema": {"type": "string"}, "example": _EXAMPLE} for name in MEDIA_TYPES}
     for route in router.routes:
-        if route.media_types == MEDIA_TYPES:
-            body = {"required": True, "description": "One or several HL7 v2 messages", "content": content}
+        if set(MEDIA_TYPES) <= set(route.media_types):
+            also = {name: {"schema": {"type": "object"}} for name in route.media_types if name not in content}
+            body = {
+                "required": True,
+                "description": "One or several HL7 v2 messages" + (", or a FHIR Bundle" if also else ""),
+                "content": content | also,
+            }
             route.openapi_extra = {**(route.openapi_extra or {}), "requestBody": body}
 
 

@@ -43,6 +43,7 @@ class MessageNote:
 
     `unread` are its segments that nothing is taken out of; they stay in its bytes.
     `sandbox`: its sender was only tried out when it came, so that it never reaches a chart.
+    `answers_later`: its application acknowledgement is owed once it has been processed.
     `before` and `after` are the bytes around it in the request (Base64): frames, marks, line ends.
     `outcome` is None for an acknowledgement.
     """
@@ -63,6 +64,7 @@ class MessageNote:
     findings: tuple[FindingNote, ...]
     unread: tuple[str, ...] = ()
     sandbox: bool = False
+    answers_later: bool = False
     before: str = ""
     after: str = ""
 
@@ -93,6 +95,7 @@ class MessageNote:
             ),
             unread=() if message.message is None else unread_segments(message.message),
             sandbox=sandbox,
+            answers_later=message.owes_application_answer,
         )
 
     @classmethod

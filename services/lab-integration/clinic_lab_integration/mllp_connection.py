@@ -16,9 +16,11 @@ from clinic_shared.ids import uuid7
 from clinic_shared.service import Runtime
 
 from clinic_lab_integration import partners, receiving
+from clinic_lab_integration.application_answers import OVER_MLLP
 from clinic_lab_integration.connection import Protocol
 from clinic_lab_integration.hl7.framing import Block, BlockReader, frame
 from clinic_lab_integration.messages import MAX_BODY_BYTES
+from clinic_lab_integration.mllp_later import LaterAnswers
 from clinic_lab_integration.pace import Pace
 from clinic_lab_integration.receiving import Received
 from clinic_lab_integration.settings import LabSettings
@@ -26,7 +28,6 @@ from clinic_lab_integration.store import Partner
 
 log = structlog.get_logger()
 
-CONTENT_TYPE = "application/hl7-v2; transport=mllp"
 _READ_BYTES = 64 * 1024
 _UNANSWERED = 16
 _BLOCK_SECONDS = 60.0
@@ -56,6 +57,7 @@ class Link:
         self._unanswered: asyncio.Queue[_Answer | None] = asyncio.Queue()
         self._places = asyncio.Semaphore(_UNANSWERED)
         self._reading: asyncio.Task[None] | None = None
+        self._later = LaterAnswers(runtime, self._write)
 
     async def run(self) -> None:
         _keep_alive(self._writer.get_extra_info("socket"))
@@ -67,7 +69,10 @@ class Link:
         with suppress(asyncio.CancelledError):
             await self._reading
         self._unanswered.put_nowait(None)
-        await answering
+        try:
+            await answering
+        finally:
+            await self._later.close()
 
     def end(self) -> None:
         """Read no more; what has been read is still answered."""
@@ -107,7 +112,7 @@ class Link:
         await asyncio.sleep(self._runtime.get(Pace).seconds_to_wait(partner))
         context = Context(principal=partners.principal_of(partner), correlation_id=uuid7())
         judged = await receiving.judge(
-            self._runtime, block.payload, CONTENT_TYPE, partner=partner, context=context, whole=block.whole
+            self._runtime, block.payload, OVER_MLLP, partner=partner, context=context, whole=block.whole
         )
         keeping = receiving.keep(self._runtime, judged, partner=partner, context=context)
         self._unanswered.put_nowait(asyncio.create_task(keeping))
@@ -123,10 +128,14 @@ class Link:
         while (task := await self._unanswered.get()) is not None:
             received = await task
             if received.bodies:
-                self._writer.write(b"".join(map(frame, received.bodies)))
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    await self._writer.drain()
+                await self._write(*received.bodies)
+            self._later.owe(received.answered_later)
             self._places.release()
+
+    async def _write(self, *bodies: bytes) -> None:
+        self._writer.write(b"".join(map(frame, bodies)))
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await self._writer.drain()
 
 
 def _keep_alive(connection: socket.socket) -> None:

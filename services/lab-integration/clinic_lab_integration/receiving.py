@@ -68,6 +68,14 @@ class Received:
     at: datetime
 
     @property
+    def answered_later(self) -> tuple[UUID, ...]:
+        """Messages that are durable and whose second answer is owed once they have been processed."""
+        if not self.complete:
+            return ()
+        each = zip(self.assessment.messages, self.message_ids, strict=True)
+        return tuple(message_id for message, message_id in each if message.owes_application_answer)
+
+    @property
     def answer(self) -> bytes | None:
         """All answers as one body, in an envelope where the messages came in one; None for an empty body."""
         return self.assessment.wrap(self.answers, at=self.at)

@@ -1,18 +1,23 @@
 """What a validation answers: the acknowledgement, the message as it was taken apart, and what to correct."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 from uuid import UUID
 
+import orjson
 from pydantic import BaseModel, Field
 
+from clinic_lab_integration import fhir
 from clinic_lab_integration.domain import ParkReason, SentReport
+from clinic_lab_integration.fhir import Issue, operation_outcome
 from clinic_lab_integration.hl7 import Finding, Message, Segment
 from clinic_lab_integration.hl7.fixes import fix_of
 from clinic_lab_integration.hl7.model import HEADERS
 from clinic_lab_integration.hl7.review import unread_segments
+from clinic_lab_integration.meaning import SourceCode
 from clinic_lab_integration.message_models import FindingResponse
 from clinic_lab_integration.sandbox import SandboxPatient
-from clinic_lab_integration.validation import Validated, ValidGroup
+from clinic_lab_integration.validation import Validated, ValidatedBundle, ValidGroup
 
 _MOST_SEGMENTS = 500
 _LONGEST_SHOWN = 2000
@@ -29,6 +34,16 @@ class FindingWithFix(FindingResponse):
             location=finding.location.path(),
             text=finding.text,
             fix=fix_of(finding),
+        )
+
+    @classmethod
+    def of_issue(cls, issue: Issue) -> "FindingWithFix":
+        return cls(
+            severity="E" if issue.is_error else "W",
+            code=issue.error_code,
+            location=issue.path,
+            text=issue.text,
+            fix=fhir.fix_of(issue),
         )
 
 
@@ -140,6 +155,13 @@ class CodeToMap(BaseModel):
     code: str
     display: str | None
 
+    @classmethod
+    def of(cls, unmapped: Mapping[SourceCode, str | None]) -> "list[CodeToMap]":
+        return [
+            cls(kind=source.kind.value, system=source.system, code=source.code, display=display)
+            for source, display in unmapped.items()
+        ]
+
 
 class ValidatedMessage(BaseModel):
     control_id: str
@@ -167,10 +189,7 @@ class ValidatedMessage(BaseModel):
             segments=list(_segments(message.message)),
             unread_segments=list(unread_segments(message.message)) if message.message else [],
             groups=[MatchResponse.of(group, show_patient=show_patient) for group in valid.groups],
-            unmapped_codes=[
-                CodeToMap(kind=source.kind.value, system=source.system, code=source.code, display=display)
-                for source, display in valid.unmapped.items()
-            ],
+            unmapped_codes=CodeToMap.of(valid.unmapped),
         )
 
 
@@ -179,7 +198,30 @@ def _segments(message: Message | None) -> Iterator[SegmentNode]:
         yield SegmentNode.of(segment)
 
 
-class Validation(BaseModel):
-    """What would be answered. Nothing was kept."""
+class ValidatedFhirBundle(BaseModel):
+    status: int = Field(description="HTTP status of the answer")
+    answer: dict[str, Any] = Field(description="Bundle of answers, or the OperationOutcome that refuses it")
+    outcome: dict[str, Any] = Field(description="OperationOutcome: every issue, of whichever entry")
+    control_id: str | None
+    findings: list[FindingWithFix]
+    groups: list[MatchResponse]
+    unmapped_codes: list[CodeToMap]
 
-    messages: list[ValidatedMessage]
+    @classmethod
+    def of(cls, valid: ValidatedBundle, *, show_patient: bool) -> "ValidatedFhirBundle":
+        return cls(
+            status=valid.status,
+            answer=orjson.loads(valid.answer),
+            outcome=operation_outcome(valid.issues),
+            control_id=valid.bundle.control_id if valid.bundle else None,
+            findings=[FindingWithFix.of_issue(issue) for issue in valid.issues],
+            groups=[MatchResponse.of(group, show_patient=show_patient) for group in valid.groups],
+            unmapped_codes=CodeToMap.of(valid.unmapped),
+        )
+
+
+class Validation(BaseModel):
+    """What would be answered: to HL7 v2 in `messages`, to a FHIR Bundle in `bundle`. Nothing was kept."""
+
+    messages: list[ValidatedMessage] = []
+    bundle: ValidatedFhirBundle | None = None

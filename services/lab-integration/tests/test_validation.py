@@ -1,5 +1,6 @@
 """What a validation tells: the answer, the message as it was taken apart, whom it matches, what to correct."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from clinic_lab_integration.hl7.review import MOST_FINDINGS, review, unread_segm
 from clinic_lab_integration.partners import PartnerDirectory
 from clinic_shared.intake import intake_table
 
-from .conftest import MESSAGES, Laboratory, assess
+from .conftest import MESSAGES, FhirBundle, Laboratory, assess
 
 
 async def validate(lab: Laboratory, payload: bytes) -> Any:
@@ -142,3 +143,66 @@ async def test_every_real_message_can_be_validated(lab: Laboratory, corpus: Path
 def test_segments_that_nobody_reads_are_listed(compose) -> None:
     [assessed] = assess(compose("OBR|1", "ZPI|x", "DG1|1", "NK1|1")).messages
     assert unread_segments(assessed.message) == ("DG1", "NK1", "ZPI")
+
+
+async def validate_bundle(lab: Laboratory, document: Any) -> Any:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    answer = await lab.lab.http.post(
+        f"{MESSAGES}/validate",
+        content=body,
+        headers={"content-type": "application/fhir+json; charset=utf-8"},
+        auth=(lab.client_id, lab.secret),
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["messages"] == []
+    assert await lab.rows(intake_table) == []
+    return answer.json()["bundle"]
+
+
+async def test_a_bundle_is_told_what_it_would_be_answered_and_whom_it_matches(
+    lab: Laboratory, fhir_bundle: FhirBundle
+) -> None:
+    patient_id = await lab.add_patient()
+    valid = await validate_bundle(lab, fhir_bundle())
+    assert (valid["status"], valid["answer"]["type"]) == (200, "transaction-response")
+    [group] = valid["groups"]
+    assert (group["matched"], group["patient_id"]) == (True, None), (
+        "a laboratory isn't shown our patients' ids"
+    )
+    [report] = group["reports"]
+    assert [o["value"] for o in report["observations"]] == ["5.1"]
+    assert str(patient_id) not in json.dumps(valid)
+
+
+async def test_a_refused_bundle_has_all_its_findings_with_their_paths_and_fixes(
+    lab: Laboratory, fhir_bundle: FhirBundle
+) -> None:
+    document = fhir_bundle()
+    document["entry"][0]["resource"] |= {"status": None, "code": None}
+    valid = await validate_bundle(lab, document)
+    assert (valid["status"], valid["answer"]["resourceType"]) == (422, "OperationOutcome")
+    errors = {f["location"]: f["fix"] for f in valid["findings"] if f["severity"] == "E"}
+    report = next(path for path in errors if path.endswith(".status")).removesuffix(".status")
+    assert errors.keys() == {f"{report}.status", f"{report}.code"}
+    assert set(errors.values()) == {"Give this element."}
+    issues = valid["outcome"]["issue"]
+    assert {i["expression"][0] for i in issues if i["severity"] == "error"} == errors.keys()
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"resourceType":"Patient"}'])
+async def test_what_is_no_bundle_is_told_so(lab: Laboratory, body: bytes) -> None:
+    valid = await validate_bundle(lab, body)
+    assert (valid["status"], valid["control_id"], valid["groups"]) == (400, None, [])
+    assert valid["answer"] == valid["outcome"]
+    assert [finding["location"] for finding in valid["findings"]] == ["Bundle"]
+
+
+async def test_the_codes_of_a_bundle_that_nobody_has_mapped_are_listed(
+    lab: Laboratory, fhir_bundle: FhirBundle
+) -> None:
+    document = fhir_bundle()
+    for entry in document["entry"]:
+        if entry["resource"]["resourceType"] == "Observation":
+            entry["resource"]["code"] = {"coding": [{"system": "https://lab.example.org", "code": "GLU"}]}
+    valid = await validate_bundle(lab, document)
+    assert [code["code"] for code in valid["unmapped_codes"]] == ["GLU"]

@@ -2,7 +2,8 @@
 
 from clinic_lab_integration.fhir.answers import MEDIA_TYPE, answer, refusal, status_of
 from clinic_lab_integration.fhir.assessment import AssessedBundle, UnreadableBundleError, assess_bundle
-from clinic_lab_integration.fhir.issues import Issue, Severity
+from clinic_lab_integration.fhir.fixes import fix_of
+from clinic_lab_integration.fhir.issues import Issue, Severity, operation_outcome
 
 __all__ = [
     "MEDIA_TYPE",
@@ -12,6 +13,8 @@ __all__ = [
     "UnreadableBundleError",
     "answer",
     "assess_bundle",
+    "fix_of",
+    "operation_outcome",
     "refusal",
     "status_of",
 ]

@@ -69,7 +69,7 @@ class AssessedBundle:
     @property
     def is_answered_by_entry(self) -> bool:
         """A batch whose entries have an answer each; else one answer says all."""
-        as_a_whole = any(_is_error(one) and ".entry[" not in one.path for one in self.issues)
+        as_a_whole = any(one.is_error and ".entry[" not in one.path for one in self.issues)
         return not self.is_refused or (self.kind == "batch" and not as_a_whole)
 
     def issues_of(self, index: int) -> Iterator[Issue]:
@@ -177,23 +177,19 @@ def _read_reports(
         key = group_key(entry.resource, references)
         group = groups.get(key, replace(patient, position=len(groups) + 1))
         order = read_order(entry.resource, references, len(group.orders) + 1)
-        if entry.index in refused or any(map(_is_error, bundle.issues[seen:])):
+        if entry.index in refused or any(issue.is_error for issue in bundle.issues[seen:]):
             refused.add(entry.index)
         else:
             groups[key] = replace(group, orders=(*group.orders, order))
     _report_surroundings(entries)
-    errors = [issue for issue in bundle.issues if _is_error(issue)]
+    errors = [issue for issue in bundle.issues if issue.is_error]
     if (all_or_nothing and errors) or any(".entry[" not in issue.path for issue in errors):
         return Report((), ()), frozenset(entry.index for entry in entries)
     return Report(tuple(groups.values()), ()), frozenset(refused | _wrong_entries(bundle))
 
 
-def _is_error(issue: Issue) -> bool:
-    return issue.severity is Severity.ERROR
-
-
 def _wrong_entries(bundle: Element) -> set[int]:
-    paths = (issue.path for issue in bundle.issues if _is_error(issue))
+    paths = (issue.path for issue in bundle.issues if issue.is_error)
     return {int(path[13:].partition("]")[0]) for path in paths if path.startswith("Bundle.entry[")}
 
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+# The value set issue-type in HL7 table 0357: one list of findings for all messages.
+_ERROR_CODES = {"required": 101, "value": 102, "structure": 100, "not-supported": 200, "not-found": 204}
+_OTHER_ERROR = 207
+
 
 class Severity(StrEnum):
     """Only an error refuses; the rest is kept beside what was taken."""
@@ -25,6 +29,15 @@ class Issue:
     code: str
     path: str
     text: str
+
+    @property
+    def error_code(self) -> int:
+        """Its code in HL7 table 0357."""
+        return _ERROR_CODES.get(self.code, _OTHER_ERROR)
+
+    @property
+    def is_error(self) -> bool:
+        return self.severity is Severity.ERROR
 
     def document(self) -> dict[str, Any]:
         return {

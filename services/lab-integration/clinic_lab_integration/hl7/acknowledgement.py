@@ -50,6 +50,18 @@ def answer_code(header: Header, outcome: Outcome, mode: AckMode = AckMode.BY_MES
     return None if accept else "C" + suffix
 
 
+def owes_application_answer(header: Header, outcome: Outcome, mode: AckMode = AckMode.BY_MESSAGE) -> bool:
+    """Whether an application acknowledgement follows the accept acknowledgement, as a message of its own.
+
+    Where both are wanted of a message that is taken (v2.5.1, 2.9.3). One that isn't taken goes no further: its
+    CE or CR is all. Where only one is wanted, it is given at once.
+    """
+    if mode is not AckMode.BY_MESSAGE or outcome is not Outcome.ACCEPT:
+        return False
+    wanted = (header.accept_acknowledgment, header.application_acknowledgment)
+    return all(condition and _is_wanted(condition, outcome) for condition in wanted)
+
+
 def _is_wanted(condition: str, outcome: Outcome) -> bool:
     """HL7 table 0155; an unknown condition is answered, since silence looks like a loss."""
     match condition:
@@ -80,6 +92,19 @@ def acknowledge(
     code = answer_code(header, outcome, mode)
     if code is None:
         return None
+    return acknowledge_with(code, header, findings, digest=digest, at=at, answers_to=answers_to)
+
+
+def acknowledge_with(
+    code: str,
+    header: Header,
+    findings: Sequence[Finding],
+    *,
+    digest: str,
+    at: datetime,
+    answers_to: str | None = None,
+) -> str:
+    """An answer whose MSA-1 has been decided."""
     errors = [finding for finding in findings if finding.outcome is not Outcome.ACCEPT]
     control_id = escape(header.control_id, header.segment.rules) if answers_to is None else answers_to
     segments = [_msh(header, code, digest, at), _msa(header, code, control_id, errors), *_err(header, errors)]

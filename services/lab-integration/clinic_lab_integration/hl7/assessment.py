@@ -15,7 +15,9 @@ from clinic_lab_integration.hl7.acknowledgement import (
     Envelope,
     EnvelopedBatch,
     acknowledge,
+    acknowledge_with,
     answer_code,
+    owes_application_answer,
     wrap,
 )
 from clinic_lab_integration.hl7.charset import Charset, CharsetSource, decode, is_utf16, read_utf16
@@ -115,6 +117,18 @@ class AssessedMessage:
     def answer(self, *, at: datetime) -> bytes | None:
         """The acknowledgement; None where none may be given. Send it only when `raw` is durable."""
         return self._acknowledge(self.outcome, self.findings, at)
+
+    @property
+    def owes_application_answer(self) -> bool:
+        """Whether a second answer follows once the message has been processed."""
+        taken = self.disposition is Disposition.ACCEPTED
+        return taken and owes_application_answer(self.header, self.outcome, self.ack_mode)
+
+    def application_answer(self, findings: Sequence[Finding] = (), *, at: datetime) -> bytes:
+        """The second answer: AA, or AR with why what was taken has no effect after all."""
+        code = "AR" if findings else "AA"
+        text = acknowledge_with(code, self.header, findings, digest=self.digest, at=at)
+        return text.encode(self.charset.codec, errors="replace")
 
     def temporary_refusal(self, *, at: datetime) -> bytes | None:
         """Nothing was stored and the sender is to try again: AE, which engines repeat, unlike AR."""
