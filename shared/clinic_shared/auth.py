@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -66,6 +66,9 @@ class _Claims(BaseModel):
     departments: frozenset[UUID] = frozenset()
     patient: UUID | None = None
     client_id: str | None = None
+    acr: Annotated[str, Field(max_length=64)] | None = None
+    amr: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    auth_time: _Instant | None = None
 
 
 class _RefusedError(Exception):
@@ -224,6 +227,9 @@ def _principal_of(claims: _Claims) -> Principal:
         department_ids=claims.departments,
         patient_id=claims.patient,
         session_id=claims.sid,
+        acr=claims.acr,
+        amr=claims.amr,
+        authenticated_at=None if claims.auth_time is None else datetime.fromtimestamp(claims.auth_time, UTC),
         token_id=claims.jti,
     )
 
@@ -254,6 +260,12 @@ def claims_of(
         claims["patient"] = str(principal.patient_id)
     if principal.session_id is not None:
         claims["sid"] = str(principal.session_id)
+    if principal.acr is not None:
+        claims["acr"] = principal.acr
+    if principal.amr:
+        claims["amr"] = list(principal.amr)
+    if principal.authenticated_at is not None:
+        claims["auth_time"] = int(principal.authenticated_at.timestamp())
     if client_id is not None:
         claims["client_id"] = client_id
     return claims

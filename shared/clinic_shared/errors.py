@@ -37,6 +37,8 @@ class UnauthenticatedError(DomainError):
     slug = "unauthenticated"
     title = "Credentials are missing or not valid"
     status = 401
+    challenge: str | None = None
+    """What WWW-Authenticate says, where it is more than that the token isn't valid."""
 
 
 class ForbiddenError(DomainError):

@@ -1,10 +1,14 @@
 """Who is calling, as every service sees it: pure data taken from a verified token."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from clinic_shared.errors import ConcealedError, ForbiddenError
+
+AAL1, AAL2 = "aal1", "aal2"
+"""How strongly somebody showed who they are, as `acr` in tokens: NIST SP 800-63B's levels, one factor or two."""
 
 PrincipalKind = Literal["staff", "patient", "client", "system", "anonymous"]
 
@@ -26,6 +30,10 @@ class Principal:
     department_ids: frozenset[UUID] = frozenset()
     patient_id: UUID | None = None
     session_id: UUID | None = None
+    acr: str | None = None
+    """How strongly they showed who they are (`step_up.py`), by `amr`'s means (RFC 8176), and when."""
+    amr: tuple[str, ...] = ()
+    authenticated_at: datetime | None = None
     token_id: str | None = field(default=None, repr=False)
 
     def may(self, scope: str) -> bool:

@@ -148,7 +148,8 @@ def domain_problem(scope: Scope, error: DomainError) -> Response:
     if error.status == http.HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3.1: without credentials the challenge names no error.
         had_credentials = any(name == b"authorization" for name, _ in scope.get("headers", ()))
-        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if had_credentials else "Bearer"
+        told = 'Bearer error="invalid_token"' if had_credentials else "Bearer"
+        headers["WWW-Authenticate"] = getattr(error, "challenge", None) or told
     return problem_response(
         scope,
         error.slug,

@@ -284,6 +284,8 @@ class RouteOptions(TypedDict, total=False):
     response_model: Any
     include_in_schema: bool
     deprecation: Deprecation | None
+    dependencies: Sequence[Any]
+    """What is checked before the endpoint runs, such as RECENT_AUTHENTICATION (`step_up.py`)."""
 
 
 class ClinicRouter:

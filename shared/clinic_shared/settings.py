@@ -59,6 +59,11 @@ class ServiceSettings(BaseSettings):
         default=400, ge=31, description="how long a consumer knows what took effect: longer than any redrive"
     )
     legal_hold: bool = Field(default=False, description="nothing of the event log or inbox is dropped")
+    enforce_sign_in_policy: bool | None = Field(
+        default=None,
+        description="whether logins need what contracts/taxonomy/roles.yaml asks of their roles, and sensitive"
+        " acts two factors shown within five minutes; by default in production",
+    )
     jwks_url: str | None = None
     token_issuer: str = "https://clinic.invalid"  # noqa: S105  # an address, no secret
     token_audience: str = "clinic-api"  # noqa: S105  # a name, no secret
@@ -99,6 +104,12 @@ class ServiceSettings(BaseSettings):
     def load(cls) -> "ServiceSettings":
         """Read the environment; the folder of secrets is itself named by the environment."""
         return cls(_secrets_dir=os.environ.get("CLINIC_SECRETS_DIR"))
+
+    @property
+    def sign_in_policy_is_enforced(self) -> bool:
+        if self.enforce_sign_in_policy is not None:
+            return self.enforce_sign_in_policy
+        return self.environment == "production"
 
     @property
     def sqlalchemy_url(self) -> str:

@@ -21,6 +21,13 @@ JSON = "application/json"
 REFUSED_AS_WRONG = {400, 403, 415, 422, 428}
 # No password, token or dead letter of an example can be anybody's; not every service hears events or can be rebuilt.
 ABOUT_NOTHING_HERE = {
+    "addPasskey",
+    "beginTotp",
+    "getPasskeyLoginOptions",
+    "logInWithPasskey",
+    "logInWithRecoveryCode",
+    "logInWithTotp",
+    "stepUp",
     "acceptAccessLink",
     "ask_to_discard_inbound_messages",
     "changePassword",

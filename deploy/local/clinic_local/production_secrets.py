@@ -85,12 +85,13 @@ def _broker_password(folder: SecretsFolder, access: Access, at: Addresses) -> st
 def _make_keys(folder: SecretsFolder, services: tuple[str, ...]) -> None:
     # Loading a service takes a second: only for whoever makes keys.
     from clinic_audit import signing  # noqa: PLC0415
-    from clinic_identity import keys  # noqa: PLC0415
+    from clinic_identity import keys, secret_box  # noqa: PLC0415
 
     for service in services:
         folder.keep(f"{service}/{key_store.FILE}", key_store.new_file)
     if "identity" in services:
         folder.keep(f"identity/{keys.CURRENT}", lambda: keys.new_signing_key().decode())
+        folder.keep(f"identity/{secret_box.CURRENT}", lambda: secret_box.new_sealing_key().decode())
     if "audit" in services:
         folder.keep("audit/checkpoint-key.pem", lambda: signing.new_signing_key().decode())
 

@@ -11,23 +11,33 @@ from clinic_shared.context import Context
 from clinic_shared.service import Runtime, Service
 from clinic_shared.settings import ServiceSettings
 
-from clinic_identity import api, auth_api, consumers, oauth_api, staff_api, welcome
+from clinic_identity import api, auth_api, consumers, factor_api, oauth_api, staff_api, welcome
 from clinic_identity.bootstrap import add_first_administrator
 from clinic_identity.clients import timers
 from clinic_identity.desk import Desk
 from clinic_identity.housekeeping import purge_regularly
 from clinic_identity.keys import KeyRing
+from clinic_identity.passkeys import PasskeySite
 from clinic_identity.passwords import PasswordHasher
 from clinic_identity.roles import refresh_roles
+from clinic_identity.secret_box import SecretBox
 from clinic_identity.settings import IdentitySettings
+from clinic_identity.sign_in_policy import SignInPolicy
 
 
 @asynccontextmanager
 async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
     settings = cast("IdentitySettings", runtime.settings)
-    keys = KeyRing.load(settings)
-    passwords = PasswordHasher.from_settings(settings)
-    desk = Desk(settings=settings, keys=keys, passwords=passwords, database=runtime.database)
+    keys, passwords = KeyRing.load(settings), PasswordHasher.from_settings(settings)
+    desk = Desk(
+        settings=settings,
+        keys=keys,
+        secrets=SecretBox.load(settings),
+        sign_in=SignInPolicy.load(settings.contracts_dir, enforced=settings.sign_in_policy_is_enforced),
+        passkeys=PasskeySite.from_settings(settings),
+        passwords=passwords,
+        database=runtime.database,
+    )
     runtime.provide(desk)
     # Our own tokens come back to our own API; the keys are at hand without asking over HTTP.
     runtime.verifier = keys.verifier(runtime.clock)
@@ -44,18 +54,30 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
 def _take_keys(runtime: Runtime, settings: ServiceSettings) -> None:
     settings = cast("IdentitySettings", settings)
     keys = KeyRing.load(settings)
-    runtime.provide(replace(runtime.get(Desk), settings=settings, keys=keys))
+    renewed = replace(runtime.get(Desk), settings=settings, keys=keys, secrets=SecretBox.load(settings))
+    runtime.provide(renewed)
     runtime.verifier = keys.verifier(runtime.clock)
+
+
+def _load_keys(settings: IdentitySettings) -> tuple[KeyRing, SecretBox]:
+    return KeyRing.load(settings), SecretBox.load(settings)
 
 
 service = Service(
     name="identity",
     package_dir=Path(__file__).parent,
-    routers=(api.router, staff_api.router, auth_api.router, oauth_api.router, welcome.router),
+    routers=(
+        api.router,
+        staff_api.router,
+        auth_api.router,
+        factor_api.router,
+        oauth_api.router,
+        welcome.router,
+    ),
     handlers=consumers.handlers,
     timers=timers,
     settings=IdentitySettings,
-    key_files=KeyRing.load,
+    key_files=_load_keys,
     startup=(_open_desk,),
     workers=(purge_regularly,),
 )

@@ -62,6 +62,12 @@ class TokenResponse(BaseModel):
     session_id: UUID
     session_expires_at: datetime
     must_change_password: bool
+    must_enrol: Annotated[
+        bool, Field(description="Until a second factor is added, nothing but that is open (`/v1/me/mfa`)")
+    ] = False
+    second_factor_due_at: Annotated[
+        datetime | None, Field(description="From when on a second factor is needed that isn't there yet")
+    ] = None
 
     @classmethod
     def of(cls, tokens: sessions.Tokens) -> Self:
@@ -72,6 +78,8 @@ class TokenResponse(BaseModel):
             session_id=tokens.session.session_id,
             session_expires_at=tokens.session.expires_at,
             must_change_password=tokens.must_change_password,
+            must_enrol=tokens.must_enrol,
+            second_factor_due_at=tokens.second_factor_due_at,
         )
 
 
@@ -82,6 +90,7 @@ async def log_in(
     """Open a session with an e-mail address or phone number and a password.
 
     After the fifth failure in a row each further one makes the account wait longer: 429 with Retry-After.
+    An account with a second factor gets 401 `mfa-required` with a `ticket`: `/v1/auth/mfa/...` goes on with it.
     """
     tokens = await authentication.log_in(
         desk, context, login=body.login, password=body.password, address=address

@@ -4,6 +4,7 @@ Both hash between two transactions: one counts the attempt, the other records wh
 nobody has this login, the password is wrong or the account is closed, the work and the answer are the same.
 """
 
+from collections.abc import Awaitable
 from dataclasses import replace
 from uuid import UUID
 
@@ -26,21 +27,37 @@ from clinic_identity.domain import (
     fold_login,
     normalise_password,
 )
-from clinic_identity.sessions import Tokens, end_sessions, start_session
+from clinic_identity.factors import ENROLMENT_WINDOW, EnrolmentClosedError
+from clinic_identity.second_step import Shown, ask_for_second_factor, finish_login
+from clinic_identity.sessions import Tokens, end_sessions, roles_of, start_session
+from clinic_identity.sign_in_policy import Rules
 from clinic_identity.throttle import Attempt
 
 SIGN_INS = Counter(
     "clinic_sign_ins_total",
-    "Logins with a password: success, or the slug of the refusal",
+    "Steps of logins: success, or the slug of what was answered",
     ["outcome"],
     registry=REGISTRY,
 )
 
 
 async def log_in(desk: Desk, context: Context, *, login: str, password: str, address: str) -> Tokens:
-    """Open a session. Raises InvalidCredentialsError, TooManyAttemptsError, TemporarilyUnavailableError."""
+    """Open a session.
+
+    Raises MfaRequiredError (go on with its ticket), InvalidCredentialsError, TooManyAttemptsError,
+    EnrolmentClosedError, TemporarilyUnavailableError.
+    """
+    return await _counted(_log_in(desk, context, login=login, password=password, address=address))
+
+
+async def log_in_with_second_factor(desk: Desk, context: Context, *, ticket: str, shown: Shown) -> Tokens:
+    """Finish what `log_in` began. Raises InvalidSecondFactorError, TooManyAttemptsError."""
+    return await _counted(finish_login(desk, context, ticket=ticket, shown=shown))
+
+
+async def _counted(login: Awaitable[Tokens]) -> Tokens:
     try:
-        tokens = await _log_in(desk, context, login=login, password=password, address=address)
+        tokens = await login
     except DomainError as refusal:
         SIGN_INS.labels(outcome=refusal.slug).inc()
         raise
@@ -67,9 +84,35 @@ async def _log_in(desk: Desk, context: Context, *, login: str, password: str, ad
             current = replace(current, password_hash=rehashed)
             await store.save_account(tx, current)
         await throttle.record_success(tx, attempt)
-        tokens = await start_session(tx, desk, current)
-        _audit_login(tx, Outcome.SUCCESS, current, session_id=tokens.session.session_id)
-    return tokens
+        outcome = await _after_password(tx, desk, current)
+    # After the commit: what a refused one was told about is kept.
+    if isinstance(outcome, DomainError):
+        raise outcome
+    return outcome
+
+
+async def _after_password(tx: Transaction, desk: Desk, account: Account) -> Tokens | DomainError:
+    asked = await ask_for_second_factor(tx, account)
+    if asked is not None:
+        return asked
+    rules = desk.sign_in.rules_of(await roles_of(tx, account))
+    if desk.sign_in.enforced and rules.second_factor_required:
+        account = await _open_enrolment(tx, account, rules)
+        if account.enrolment_ends_at is None or account.enrolment_ends_at <= tx.now:
+            _audit_denial(tx, account, EnrolmentClosedError.slug)
+            return EnrolmentClosedError()
+    return await start_session(tx, desk, account)
+
+
+async def _open_enrolment(tx: Transaction, account: Account, rules: Rules) -> Account:
+    """Start the time in which a second factor must come, at the first login that lacks one."""
+    if account.second_factor_due_at is not None:
+        return account
+    due_at = tx.now + rules.grace
+    ends_at = max(due_at, tx.now + ENROLMENT_WINDOW)
+    opened = replace(account, second_factor_due_at=due_at, enrolment_ends_at=ends_at)
+    await store.save_account(tx, opened)
+    return opened
 
 
 async def change_password(
@@ -121,7 +164,7 @@ async def _rehash(desk: Desk, password: str, account: Account) -> str | None:
 async def _refuse(desk: Desk, context: Context, attempt: Attempt, account: Account | None) -> None:
     async with desk.database.transaction(context) as tx:
         await throttle.record_failure(tx, attempt)
-        _audit_login(tx, Outcome.DENIED, account)
+        _audit_denial(tx, account, InvalidCredentialsError.slug)
 
 
 async def _account_of_live_session(desk: Desk, context: Context, caller: Principal) -> Account:
@@ -153,18 +196,15 @@ async def _set_password(
     )
 
 
-def _audit_login(
-    tx: Transaction, outcome: Outcome, account: Account | None, *, session_id: UUID | None = None
-) -> None:
-    """Record a login. What was typed is left out: it may be a password in the wrong field."""
+def _audit_denial(tx: Transaction, account: Account | None, reason: str) -> None:
+    """Record a refused login. What was typed is left out: it may be a password in the wrong field."""
     tx.audit(
         AuditEntry(
             action=Action.EXECUTE,
             resource_type="Login",
             resource_id=account.account_id if account else None,
             patient_id=account.patient_id if account else None,
-            outcome=outcome,
-            reason=None if outcome is Outcome.SUCCESS else "invalid-credentials",
-            details={"session": str(session_id)} if session_id else {},
+            outcome=Outcome.DENIED,
+            reason=reason,
         )
     )

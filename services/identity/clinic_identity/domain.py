@@ -11,6 +11,7 @@ from typing import NewType
 from uuid import UUID
 
 from clinic_shared.errors import DomainError, InvalidRequestError
+from clinic_shared.principal import AAL1, AAL2
 
 AccountId = NewType("AccountId", UUID)
 CentreId = NewType("CentreId", UUID)
@@ -18,6 +19,8 @@ DepartmentId = NewType("DepartmentId", UUID)
 SessionId = NewType("SessionId", UUID)
 
 ADMINISTRATOR = "system-administrator"
+TWO_FACTORS = "mfa"
+"""RFC 8176's word, in a session's `amr`, for having shown two."""
 
 
 class AccountKind(StrEnum):
@@ -256,6 +259,9 @@ class Account:
     patient_id: UUID | None
     tokens_valid_from: datetime
     created_at: datetime
+    second_factor_due_at: datetime | None = None
+    """From then on a login without a second factor opens nothing but enrolling one; until `enrolment_ends_at`."""
+    enrolment_ends_at: datetime | None = None
 
     def can_log_in(self, now: datetime) -> bool:
         return self.active and (self.password_expires_at is None or now < self.password_expires_at)
@@ -321,11 +327,11 @@ FAILURES_FORGOTTEN_AFTER = timedelta(hours=12)
 ADDRESS_WINDOW = timedelta(minutes=5)
 
 
-def delay_after(failures: int) -> timedelta:
+def delay_after(failures: int, *, longest: timedelta = LONGEST_DELAY) -> timedelta:
     """Return how long an account rests after so many failures in a row: 1 s after the fifth, doubling."""
     if failures <= FREE_FAILURES:
         return timedelta(0)
-    return min(LONGEST_DELAY, timedelta(seconds=2 ** min(failures - FREE_FAILURES - 1, 20)))
+    return min(longest, timedelta(seconds=2 ** min(failures - FREE_FAILURES - 1, 20)))
 
 
 # -- sessions
@@ -346,6 +352,13 @@ class Session:
     expires_at: datetime
     ended_at: datetime | None = None
     end_reason_code: str | None = None
+    amr: tuple[str, ...] = ("pwd",)
+    """How its owner showed who they are (RFC 8176), last at `authenticated_at`."""
+    authenticated_at: datetime | None = None
+
+    @property
+    def acr(self) -> str:
+        return AAL2 if TWO_FACTORS in self.amr else AAL1
 
     def is_live(self, now: datetime, limits: SessionLimits) -> bool:
         return self.ended_at is None and now < self.expires_at and now - self.last_used_at < limits.idle

@@ -8,7 +8,7 @@ from clinic_shared.loops import pause
 from clinic_shared.metrics import LOOP_FAILURES
 from clinic_shared.service import Runtime
 
-from clinic_identity import session_store
+from clinic_identity import factor_store, session_store
 from clinic_identity.domain import FAILURES_FORGOTTEN_AFTER
 
 log = structlog.get_logger()
@@ -36,3 +36,4 @@ async def purge(runtime: Runtime) -> None:
             sessions_before=tx.now - KEEP_SESSIONS,
             failures_before=tx.now - FAILURES_FORGOTTEN_AFTER,
         )
+        await factor_store.purge(tx, expired_before=tx.now)

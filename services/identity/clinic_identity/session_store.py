@@ -10,38 +10,46 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_identity.domain import Session
-from clinic_identity.tables import login_throttle, refresh_token, session
+from clinic_identity.tables import attempt_counter, refresh_token, session
 
 
 async def add_session(tx: Transaction, new: Session) -> None:
-    await tx.execute(insert(session).values(asdict(new)))
+    await tx.execute(insert(session).values(_session_values(new)))
 
 
 async def save_session(tx: Transaction, changed: Session) -> None:
     await tx.execute(
-        update(session).where(session.c.session_id == changed.session_id).values(asdict(changed))
+        update(session).where(session.c.session_id == changed.session_id).values(_session_values(changed))
     )
 
 
 async def lock_session(tx: Transaction, session_id: UUID) -> Session | None:
     row = await tx.fetch_one(select(session).where(session.c.session_id == session_id).with_for_update())
-    return None if row is None else Session(**row._mapping)  # noqa: SLF001
+    return None if row is None else _session(row)
 
 
 async def find_session(tx: Transaction, session_id: UUID) -> Session | None:
     row = await tx.fetch_one(select(session).where(session.c.session_id == session_id))
-    return None if row is None else Session(**row._mapping)  # noqa: SLF001
+    return None if row is None else _session(row)
 
 
 async def list_sessions(tx: Transaction, account_id: UUID) -> list[Session]:
     """Return an account's sessions that haven't ended or expired, oldest first."""
     statement = _live(tx, account_id).order_by(session.c.session_id)
-    return [Session(**row._mapping) for row in await tx.fetch_all(statement)]  # noqa: SLF001
+    return [_session(row) for row in await tx.fetch_all(statement)]
 
 
 async def lock_sessions(tx: Transaction, account_id: UUID) -> list[Session]:
     statement = _live(tx, account_id).order_by(session.c.session_id).with_for_update()
-    return [Session(**row._mapping) for row in await tx.fetch_all(statement)]  # noqa: SLF001
+    return [_session(row) for row in await tx.fetch_all(statement)]
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(**dict(row._mapping) | {"amr": tuple(row.amr)})  # noqa: SLF001
+
+
+def _session_values(value: Session) -> dict[str, Any]:
+    return asdict(value) | {"amr": list(value.amr)}
 
 
 def _live(tx: Transaction, account_id: UUID) -> Any:
@@ -77,14 +85,14 @@ async def use_refresh_token(tx: Transaction, digest: bytes) -> bool:
 
 async def lock_failures(tx: Transaction, kind: str, subject: bytes) -> Row[Any]:
     """Return the row of who fails, made if it wasn't there, and hold it until the commit."""
-    made = upsert(login_throttle).values(
+    made = upsert(attempt_counter).values(
         kind=kind, subject=subject, failures=0, counted_from=tx.now, last_failure_at=tx.now
     )
     # An update that changes nothing: unlike DO NOTHING it locks and returns the row that is there.
     statement = made.on_conflict_do_update(
-        index_elements=[login_throttle.c.kind, login_throttle.c.subject], set_={"kind": made.excluded.kind}
+        index_elements=[attempt_counter.c.kind, attempt_counter.c.subject], set_={"kind": made.excluded.kind}
     )
-    return (await tx.execute(statement.returning(login_throttle))).one()
+    return (await tx.execute(statement.returning(attempt_counter))).one()
 
 
 async def save_failures(
@@ -97,8 +105,8 @@ async def save_failures(
     blocked_until: datetime | None,
 ) -> None:
     await tx.execute(
-        update(login_throttle)
-        .where(login_throttle.c.kind == kind, login_throttle.c.subject == subject)
+        update(attempt_counter)
+        .where(attempt_counter.c.kind == kind, attempt_counter.c.subject == subject)
         .values(
             failures=failures,
             counted_from=counted_from,
@@ -110,7 +118,7 @@ async def save_failures(
 
 async def forget_failures(tx: Transaction, kind: str, subject: bytes) -> None:
     await tx.execute(
-        delete(login_throttle).where(login_throttle.c.kind == kind, login_throttle.c.subject == subject)
+        delete(attempt_counter).where(attempt_counter.c.kind == kind, attempt_counter.c.subject == subject)
     )
 
 
@@ -120,4 +128,4 @@ async def forget_failures(tx: Transaction, kind: str, subject: bytes) -> None:
 async def purge(tx: Transaction, *, sessions_before: datetime, failures_before: datetime) -> None:
     """Remove sessions that expired, with their tokens, and attempts that no longer count."""
     await tx.execute(delete(session).where(session.c.expires_at < sessions_before))
-    await tx.execute(delete(login_throttle).where(login_throttle.c.last_failure_at < failures_before))
+    await tx.execute(delete(attempt_counter).where(attempt_counter.c.last_failure_at < failures_before))

@@ -11,9 +11,9 @@ from clinic_shared.auth import LIFETIME_SECONDS, claims_of
 from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError
 from clinic_shared.ids import uuid7
-from clinic_shared.principal import Principal
+from clinic_shared.principal import AAL2, Principal
 
-from clinic_identity import session_store, store
+from clinic_identity import factor_store, session_store, store
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, AccountKind, Session, SessionId
 from clinic_identity.events import session_revoked
@@ -21,7 +21,7 @@ from clinic_identity.roles import scopes_of
 
 REFRESH_TOKEN_PREFIX = "rt_"  # noqa: S105  # tells people and scanners what it is
 RESTRICTED_SCOPES = frozenset({"profile.read"})
-"""What an initial password opens where its change is enforced: one's own account, to change it."""
+"""What a login opens that isn't complete: one's own account, to change the password or add a second factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,19 @@ class Tokens:
     refresh_token: str
     session: Session
     must_change_password: bool
+    must_enrol: bool
+    second_factor_due_at: datetime | None
 
 
-async def start_session(tx: Transaction, desk: Desk, account: Account) -> Tokens:
+@dataclass(frozen=True, kw_only=True)
+class AccessToken:
+    access_token: str
+    expires_in_seconds: int
+
+
+async def start_session(
+    tx: Transaction, desk: Desk, account: Account, *, amr: tuple[str, ...] = ("pwd",)
+) -> Tokens:
     """Open a session. The caller holds the account's lock, so none is opened while it is closed."""
     limits = desk.settings.session_limits(account.kind)
     session = Session(
@@ -42,8 +52,19 @@ async def start_session(tx: Transaction, desk: Desk, account: Account) -> Tokens
         started_at=tx.now,
         last_used_at=tx.now,
         expires_at=tx.now + limits.longest,
+        amr=amr,
+        authenticated_at=tx.now,
     )
     await session_store.add_session(tx, session)
+    tx.audit(
+        AuditEntry(
+            action=Action.EXECUTE,
+            resource_type="Login",
+            resource_id=account.account_id,
+            patient_id=account.patient_id,
+            details={"session": str(session.session_id), "methods": " ".join(amr)},
+        )
+    )
     return await _issue(tx, desk, account, session)
 
 
@@ -89,7 +110,8 @@ async def end_any_session(tx: Transaction, session_id: UUID, *, reason_code: str
 async def end_sessions(
     tx: Transaction, account: Account, *, reason_code: str, but: UUID | None = None
 ) -> None:
-    """End all sessions of an account, or all but one."""
+    """End all sessions of an account, or all but one, and the logins that are half-way."""
+    await factor_store.withdraw_tickets(tx, account.account_id)
     for session in await session_store.lock_sessions(tx, account.account_id):
         if session.session_id != but:
             await _end(tx, session, account.kind, reason_code)
@@ -124,18 +146,46 @@ async def _end_stolen(tx: Transaction, session: Session, account: Account) -> No
 async def _issue(tx: Transaction, desk: Desk, account: Account, session: Session) -> Tokens:
     refresh_token = REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
     await session_store.add_refresh_token(tx, _digest(refresh_token), session.session_id)
-    restricted = account.must_change_password and desk.settings.password_change_is_enforced
-    principal = await _principal_of(tx, account, session, restricted=restricted)
-    issued_at = max(tx.now, account.tokens_valid_from)
-    lifetime = token_lifetime(issued_at, until=session.expires_at)
-    claims = claims_of(principal, issued_at=issued_at, lifetime_seconds=lifetime)
+    due_at = await _second_factor_due_at(tx, desk, account, session)
+    token = await access_token_of(tx, desk, account, session)
     return Tokens(
-        access_token=desk.keys.signer.sign(claims),
-        expires_in_seconds=lifetime,
+        access_token=token.access_token,
+        expires_in_seconds=token.expires_in_seconds,
         refresh_token=refresh_token,
         session=session,
         must_change_password=account.must_change_password,
+        must_enrol=due_at is not None and due_at <= tx.now,
+        second_factor_due_at=due_at,
     )
+
+
+async def access_token_of(tx: Transaction, desk: Desk, account: Account, session: Session) -> AccessToken:
+    """Return a token with all that the session's owner may do now."""
+    due_at = await _second_factor_due_at(tx, desk, account, session)
+    must_enrol = due_at is not None and due_at <= tx.now
+    must_change = account.must_change_password and desk.settings.password_change_is_enforced
+    principal = await _principal_of(tx, account, session, restricted=must_change or must_enrol)
+    issued_at = max(tx.now, account.tokens_valid_from)
+    lifetime = token_lifetime(issued_at, until=session.expires_at)
+    claims = claims_of(principal, issued_at=issued_at, lifetime_seconds=lifetime)
+    return AccessToken(access_token=desk.keys.signer.sign(claims), expires_in_seconds=lifetime)
+
+
+async def _second_factor_due_at(
+    tx: Transaction, desk: Desk, account: Account, session: Session
+) -> datetime | None:
+    """Return from when on this session needs a second factor that it lacks."""
+    if not desk.sign_in.enforced or session.acr == AAL2:
+        return None
+    rules = desk.sign_in.rules_of(await roles_of(tx, account))
+    return account.second_factor_due_at if rules.second_factor_required else None
+
+
+async def roles_of(tx: Transaction, account: Account) -> frozenset[str]:
+    if account.kind is AccountKind.PATIENT:
+        return frozenset({AccountKind.PATIENT.value})
+    staff = await store.find_staff(tx, account.account_id)
+    return frozenset(staff.roles if staff else ())
 
 
 def token_lifetime(issued_at: datetime, *, until: datetime) -> int:
@@ -159,6 +209,9 @@ async def _principal_of(
         department_ids=frozenset(staff.department_ids if staff else ()),
         patient_id=account.patient_id,
         session_id=session.session_id,
+        acr=session.acr,
+        amr=session.amr,
+        authenticated_at=session.authenticated_at or session.started_at,
     )
 
 

@@ -36,6 +36,14 @@ class IdentitySettings(ServiceSettings):
     failures_per_address: int = Field(
         default=20, ge=1, description="failed logins from one address within five minutes"
     )
+    site_name: str = Field(default="Polyclinic", description="what authenticator apps and browsers show")
+    passkey_rp_id: str = Field(
+        default="", description="domain that passkeys are bound to, for good; without one they aren't offered"
+    )
+    passkey_origins: str = Field(
+        default="",
+        description="pages' origins that may ask for passkeys, comma separated: https://clinic.example",
+    )
     staff_idle_seconds: int = Field(default=15 * 60, ge=60)
     staff_session_seconds: int = Field(default=12 * 3600, ge=60)
     patient_idle_seconds: int = Field(default=30 * 60, ge=60)
@@ -64,6 +72,10 @@ class IdentitySettings(ServiceSettings):
     @property
     def secret_overlap(self) -> timedelta:
         return timedelta(seconds=self.secret_overlap_seconds)
+
+    @property
+    def passkey_origin_list(self) -> tuple[str, ...]:
+        return tuple(origin.strip() for origin in self.passkey_origins.split(",") if origin.strip())
 
     def session_limits(self, kind: AccountKind) -> SessionLimits:
         if kind is AccountKind.STAFF:

@@ -15,6 +15,7 @@ from clinic_shared.routing import (
     Tx,
     page_of,
 )
+from clinic_shared.step_up import RECENT_AUTHENTICATION
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinic_identity import staff, store
@@ -137,6 +138,7 @@ class NewStaffResponse(StaffResponse, InitialPassword):
     permission="staff.manage",
     idempotency=Idempotency.NONE,
     status_code=201,
+    dependencies=RECENT_AUTHENTICATION,
     operation_id="addStaffMember",
 )
 async def add_staff_member(tx: Tx, desk: CurrentDesk, caller: Caller, body: StaffRequest) -> NewStaffResponse:
@@ -174,7 +176,12 @@ async def get_staff_member(tx: Tx, staff_id: UUID) -> StaffResponse:
     return await _staff_response(tx, member)
 
 
-@router.post("/v1/staff/{staff_id}/move", permission="staff.manage", operation_id="moveStaffMember")
+@router.post(
+    "/v1/staff/{staff_id}/move",
+    permission="staff.manage",
+    dependencies=RECENT_AUTHENTICATION,
+    operation_id="moveStaffMember",
+)
 async def move_staff_member(
     tx: Tx, caller: Caller, staff_id: UUID, body: PositionRequest, expected: IfMatch
 ) -> StaffResponse:
@@ -198,6 +205,7 @@ async def deactivate_staff_member(tx: Tx, caller: Caller, staff_id: UUID, expect
     "/v1/staff/{staff_id}/initial-password",
     permission="staff.manage",
     idempotency=Idempotency.NONE,
+    dependencies=RECENT_AUTHENTICATION,
     operation_id="renewStaffPassword",
 )
 async def renew_staff_password(tx: Tx, desk: CurrentDesk, caller: Caller, staff_id: UUID) -> InitialPassword:

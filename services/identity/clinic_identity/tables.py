@@ -85,6 +85,8 @@ account = Table(
     Column("patient_id", Uuid),
     Column("tokens_valid_from", Instant, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Column("second_factor_due_at", Instant),
+    Column("enrolment_ends_at", Instant),
 )
 staff = Table(
     "staff",
@@ -115,6 +117,62 @@ session = Table(
     Column("expires_at", Instant, nullable=False),
     Column("ended_at", Instant),
     Column("end_reason_code", Text),
+    Column("amr", ARRAY(Text), nullable=False, server_default="{pwd}"),
+    Column("authenticated_at", Instant),
+)
+second_factor = Table(
+    "second_factor",
+    metadata,
+    Column("factor_id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("secret", LargeBinary),
+    Column("last_step", BigInteger),
+    Column("credential_id", LargeBinary),
+    Column("public_key", LargeBinary),
+    Column("sign_count", BigInteger),
+    Column("created_at", Instant, nullable=False),
+    Column("confirmed_at", Instant),
+    Column("last_used_at", Instant),
+)
+recovery_code = Table(
+    "recovery_code",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("used_at", Instant),
+)
+sign_in_ticket = Table(
+    "sign_in_ticket",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("used_at", Instant),
+)
+passkey_challenge = Table(
+    "passkey_challenge",
+    metadata,
+    Column("holder", LargeBinary, primary_key=True),
+    Column("challenge", LargeBinary, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+)
+factor_reset = Table(
+    "factor_reset",
+    metadata,
+    Column("reset_id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("requested_by", Uuid, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("decision", Text),
+    Column("decided_by", Uuid),
+    Column("decided_at", Instant),
 )
 refresh_token = Table(
     "refresh_token",
@@ -133,8 +191,8 @@ access_link = Table(
     Column("expires_at", Instant, nullable=False),
     Column("used_at", Instant),
 )
-login_throttle = Table(
-    "login_throttle",
+attempt_counter = Table(
+    "attempt_counter",
     metadata,
     Column("kind", Text, primary_key=True),
     Column("subject", LargeBinary, primary_key=True),

@@ -7,11 +7,15 @@ success takes the count back. Logins that nobody has are treated alike.
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from clinic_shared.database import Transaction
 
 from clinic_identity import session_store
 from clinic_identity.domain import ADDRESS_WINDOW, FAILURES_FORGOTTEN_AFTER, delay_after
+from clinic_identity.factors import LONGEST_DELAY
+
+CODES = "second-factor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,27 @@ async def admit(tx: Transaction, attempt: Attempt, *, failures_per_address: int)
         blocked_until=tx.now + delay_after(failures),
     )
     return None
+
+
+async def admit_code(tx: Transaction, account_id: UUID) -> timedelta | None:
+    """Count a guess at an app's code; return how long to wait instead when there were too many."""
+    codes = await session_store.lock_failures(tx, CODES, account_id.bytes)
+    if codes.blocked_until is not None and tx.now < codes.blocked_until:
+        return timedelta(seconds=(codes.blocked_until - tx.now).total_seconds())
+    failures = int(codes.failures) + 1
+    await session_store.save_failures(
+        tx,
+        CODES,
+        account_id.bytes,
+        failures=failures,
+        counted_from=codes.counted_from,
+        blocked_until=tx.now + delay_after(failures, longest=LONGEST_DELAY),
+    )
+    return None
+
+
+async def forget_codes(tx: Transaction, account_id: UUID) -> None:
+    await session_store.forget_failures(tx, CODES, account_id.bytes)
 
 
 async def record_success(tx: Transaction, attempt: Attempt) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from clinic_identity.passwords import PasswordHasher
-from clinic_identity.tables import account, login_throttle
+from clinic_identity.tables import account, attempt_counter
 from clinic_shared import contracts
 from clinic_shared.auth import TokenVerifier
 from clinic_shared.errors import TemporarilyUnavailableError
@@ -187,7 +187,7 @@ async def test_an_address_that_tries_many_accounts_has_to_wait(network: Network,
 async def test_what_was_typed_as_a_login_is_not_kept(network: Network) -> None:
     await network.log_in("my-secret-in-the-wrong-field", WRONG)
     async with network.identity.runtime.database.transaction() as tx:
-        rows = await tx.fetch_all(select(login_throttle))
+        rows = await tx.fetch_all(select(attempt_counter))
     assert rows
     assert b"my-secret" not in b"".join(row.subject for row in rows)
     assert "my-secret" not in json.dumps(await network.audit())
@@ -203,7 +203,7 @@ async def test_successes_and_failures_are_audited(network: Network) -> None:
         ("4", True),
         ("0", False),
     ]
-    assert records[-1]["details"] == {"session": session["session_id"]}
+    assert records[-1]["details"] == {"session": session["session_id"], "methods": "pwd"}
 
 
 async def test_the_same_keys_on_another_keyboard_are_the_same_password(network: Network) -> None:

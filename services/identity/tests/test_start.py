@@ -7,7 +7,7 @@ import pytest
 from clinic_identity.domain import WeakPasswordError
 from clinic_identity.housekeeping import purge
 from clinic_identity.roles import refresh_roles
-from clinic_identity.tables import login_throttle, role, session, staff
+from clinic_identity.tables import attempt_counter, role, session, staff
 from clinic_shared import contracts
 from clinic_shared.testing import ServiceHarness
 from sqlalchemy import func, select, update
@@ -66,7 +66,7 @@ async def test_old_sessions_and_failures_are_forgotten(network: Network, clock: 
 
     async def counted() -> list[int]:
         async with network.identity.runtime.database.transaction() as tx:
-            tables = (session, login_throttle)
+            tables = (session, attempt_counter)
             return [(await tx.execute(select(func.count()).select_from(t))).scalar_one() for t in tables]
 
     await purge(network.identity.runtime)
