@@ -11,7 +11,7 @@ from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.errors import DomainError, NotFoundError
-from clinic_shared.intake import Item, intake_table
+from clinic_shared.intake import Item, body_of, intake_table
 from sqlalchemy import Row, select
 
 from clinic_lab_integration import callbacks, messages
@@ -42,7 +42,7 @@ async def of_message(tx: Transaction, message_id: UUID) -> bytes:
         raise NotFoundError("Only one acknowledgement was asked for (MSH-15, MSH-16), and it was given.")
     if row.state != "processed":
         raise NotProcessedYetError
-    return _answer(row)
+    return _answer(tx, row)
 
 
 async def ready(tx: Transaction, message_ids: Sequence[UUID]) -> dict[UUID, bytes]:
@@ -51,7 +51,7 @@ async def ready(tx: Transaction, message_ids: Sequence[UUID]) -> dict[UUID, byte
     rows = await tx.fetch_all(
         _messages().where(columns.id.in_(message_ids), columns.state == "processed").order_by(columns.id)
     )
-    return {row.id: _answer(row) for row in rows}
+    return {row.id: _answer(tx, row) for row in rows}
 
 
 async def send_by_callback(tx: Transaction, item: Item, note: MessageNote) -> None:
@@ -67,6 +67,7 @@ def _messages() -> Any:
     columns = intake_table.c
     return select(
         columns.id,
+        columns.data_key,
         columns.body,
         columns.attributes,
         columns.state,
@@ -76,7 +77,7 @@ def _messages() -> Any:
     ).where(columns.interface == INTERFACE)
 
 
-def _answer(row: Row[Any]) -> bytes:
-    message = messages.read_again(row.body, MessageNote.read(row.attributes))
+def _answer(tx: Transaction, row: Row[Any]) -> bytes:
+    message = messages.read_again(body_of(tx, row), MessageNote.read(row.attributes))
     findings = [_LET_BE] if row.set_aside == "discarded" else []
     return message.application_answer(findings, at=row.processed_at or row.received_at)
