@@ -43,6 +43,8 @@ class AuditEntry:
     patient_id: UUID | None = None
     outcome: Outcome = Outcome.SUCCESS
     reason: str | None = None
+    purpose: str | None = None
+    """HL7 v3 ActReason: TREAT, HPAYMT, HOPERAT, BTG (emergency access)."""
     details: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ def canonical_record(entry: AuditEntry, *, producer: str, recorded_at: datetime,
         "action": entry.action.value,
         "outcome": entry.outcome.value,
         "agent": {"who": str(who.subject), "kind": who.kind, "roles": sorted(who.roles)},
+        "token": who.token_id,
         "session": str(who.session_id) if who.session_id else None,
         "entity": {
             "type": entry.resource_type,
@@ -64,6 +67,7 @@ def canonical_record(entry: AuditEntry, *, producer: str, recorded_at: datetime,
         "patient": str(entry.patient_id) if entry.patient_id else None,
         "request": str(context.correlation_id),
         "reason": entry.reason,
+        "purpose": entry.purpose,
         "details": entry.details,
     }
     # Of strings, lists and nulls under ASCII names, these are the bytes that RFC 8785 asks for.

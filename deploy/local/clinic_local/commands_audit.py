@@ -7,6 +7,7 @@ Whoever can change the database can't sign: only the public key is needed here.
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +17,9 @@ from typing import Annotated
 
 import typer
 from clinic_audit import store
+from clinic_audit.signing import INTERVAL_SECONDS
 from clinic_audit.verification import MAX_FINDINGS, Report, verify_log
+from clinic_audit.witnessing import ContradictionError, Statement, Witness, read_statements
 from clinic_shared.database import Database
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -26,7 +29,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from clinic_local.errors import SetupError
-from clinic_local.operations import AsJson, plural, print_json, print_table
+from clinic_local.operations import AsJson, operator, plural, print_json, print_table
 from clinic_local.paths import run_dir
 from clinic_local.service_database import sqlalchemy_url
 from clinic_local.state import read_env, root
@@ -37,6 +40,10 @@ TAMPERED, CANNOT_VERIFY = 1, 4
 _DATABASE_URL = "CLINIC_AUDIT_DATABASE_URL"
 _SIGNING_KEY_FILE = "CLINIC_AUDIT_SIGNING_KEY_FILE"
 
+WITNESS_FILE = Path("witness") / "checkpoints.jsonl"
+WitnessFile = Annotated[
+    Path | None, typer.Option("--witness", help="file of a witness; by default this system's own")
+]
 PublicKeyFile = Annotated[
     Path | None, typer.Option("--public-key", help="PEM file of the key that verifies checkpoints")
 ]
@@ -52,19 +59,55 @@ class _Verified:
 
 
 @app.command()
-def verify(public_key: PublicKeyFile = None, *, as_json: AsJson = False) -> None:
+def verify(public_key: PublicKeyFile = None, *, witness: WitnessFile = None, as_json: AsJson = False) -> None:
     """Check every record, sequence and checkpoint. Needs the database, not the audit service.
 
-    Exit status: 0 intact, 1 altered or incomplete, 4 it could not be checked.
+    With what a witness remembers, every altered, missing, inserted or reordered record is named, whoever
+    rewrote the log. Exit status: 0 intact, 1 altered or incomplete, 4 it could not be checked.
     """
     with _giving_up():
-        verified = asyncio.run(_verify(sqlalchemy_url("audit", _DATABASE_URL), _public_key(public_key)))
+        key = _public_key(public_key)
+        url = sqlalchemy_url("audit", _DATABASE_URL)
+        verified = asyncio.run(_verify(url, key, _witnessed(witness, key)))
     if as_json:
         print_json(_document(verified))
     else:
         _show(verified)
     if not verified.report.intact:
         raise typer.Exit(TAMPERED)
+
+
+@app.command()
+def witness(
+    file: Annotated[Path, typer.Argument(help="where checkpoints are remembered: only ever appended to")],
+    public_key: PublicKeyFile = None,
+    *,
+    once: Annotated[bool, typer.Option(help="take what there is, and end")] = False,
+) -> None:
+    """Remember signed checkpoints on this machine, apart from the log: run it where its administrators can't write.
+
+    Exit status: 1 when a checkpoint contradicts what was witnessed. Such a log was rewritten or restored.
+    """
+    with _giving_up():
+        key = _public_key(public_key)
+    try:
+        remembered = Witness(file, key)
+        while True:
+            _take_new(remembered)
+            if once:
+                break
+            time.sleep(INTERVAL_SECONDS)
+    except ContradictionError as error:
+        print(f"The log contradicts {file}: {error}", file=sys.stderr)
+        raise typer.Exit(TAMPERED) from error
+    print(f"{plural(remembered.size, 'record')} witnessed in {file}.")
+
+
+def _take_new(remembered: Witness) -> None:
+    with operator() as caller:
+        while following := caller.get("/v1/audit/checkpoints", after=remembered.size):
+            for document in following:
+                remembered.take(Statement.of_json(document))
 
 
 @app.command("public-key")
@@ -86,7 +129,28 @@ def _giving_up() -> Iterator[None]:
         raise typer.Exit(CANNOT_VERIFY) from error
 
 
-async def _verify(url: str, public_key: Ed25519PublicKey) -> _Verified:
+def _witnessed(given: Path | None, public_key: Ed25519PublicKey) -> list[Statement] | None:
+    """Read the file that was given, else this system's own where there is one; it must itself be sound."""
+    own = run_dir(root()) / WITNESS_FILE
+    # As with the key: this system's witness knows nothing of another one's log.
+    elsewhere = os.environ.get(_DATABASE_URL) not in {None, read_env(root()).get(_DATABASE_URL)}
+    file = given or (own if own.exists() and not elsewhere else None)
+    if file is None:
+        return None
+    if not file.exists():
+        raise SetupError("audit", f"{file} can't be read: no such file")
+    try:
+        Witness(file, public_key)
+        return list(read_statements(file))
+    except ContradictionError as error:
+        raise SetupError(
+            "audit",
+            f"the witness file {file} doesn't hold: {error}",
+            "Take another witness's file: --witness",
+        ) from error
+
+
+async def _verify(url: str, public_key: Ed25519PublicKey, witnessed: list[Statement] | None) -> _Verified:
     database = Database(url, service="audit", pool_size=1)
     try:
         async with database.transaction() as tx:
@@ -95,7 +159,7 @@ async def _verify(url: str, public_key: Ed25519PublicKey) -> _Verified:
             checkpoints = await store.list_checkpoints(tx)
             last = checkpoints[-1] if checkpoints else None
             return _Verified(
-                report=await verify_log(tx, public_key),
+                report=await verify_log(tx, public_key, witnessed=witnessed),
                 signed_size=last.tree_size if last else 0,
                 signed_at=last.signed_at.astimezone(UTC) if last else None,
             )
@@ -160,6 +224,7 @@ def _document(verified: _Verified) -> dict[str, object]:
         "checkpoints": report.checkpoints,
         "signed_size": verified.signed_size,
         "signed_at": verified.signed_at.isoformat() if verified.signed_at else None,
+        "witnessed": report.witnessed,
         "producers": report.producers,
         "root_hash": report.root_hash.hex(),
         "findings": [asdict(finding) for finding in report.findings],
@@ -176,6 +241,8 @@ def _show(verified: _Verified) -> None:
             f"the first {verified.signed_size} signed, last at {verified.signed_at:%Y-%m-%d %H:%M:%S} UTC"
         )
     print(f"{plural(report.checkpoints, 'checkpoint')}: {signed}")
+    if report.witnessed:
+        print(f"{plural(report.witnessed, 'record')} compared with the witness")
     console = Console(highlight=False, soft_wrap=True)
     if report.intact:
         console.print("Intact.", style="green")

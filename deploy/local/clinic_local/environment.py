@@ -123,7 +123,8 @@ class Environments:
             }
         if name == "audit":
             key = private_dir(self._secrets.folder / name) / "checkpoint-key.pem"
-            return {"CLINIC_AUDIT_SIGNING_KEY_FILE": str(key)}
+            witness = private_dir(self._secrets.folder.parent / "witness") / "checkpoints.jsonl"
+            return {"CLINIC_AUDIT_SIGNING_KEY_FILE": str(key), "CLINIC_AUDIT_WITNESS_FILE": str(witness)}
         if name == "lab-integration":
             folder = private_dir(self._secrets.folder.parent / "lab-files")
             return {"CLINIC_MLLP_PORT": str(self.mllp_port), "CLINIC_LAB_FILES_DIR": str(folder)}

@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.routing import ClinicRouter, CurrentRuntime, Page, PageQuery, Tx, page_of
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy import Row
 
-from clinic_audit import store
+from clinic_audit import search, store
 from clinic_audit.signing import Signer, sign_checkpoint
 from clinic_audit.verification import verify_log
 
@@ -42,6 +42,25 @@ class RecordResponse(BaseModel):
         )
 
 
+class RecordFilter(BaseModel):
+    """Everything given must match."""
+
+    patient_id: UUID | None = None
+    agent: UUID | None = None
+    entity_id: str | None = Field(default=None, max_length=100)
+    entity_type: str | None = Field(default=None, max_length=100)
+    producer: str | None = Field(default=None, max_length=40)
+    action: Action | None = None
+    outcome: Outcome | None = None
+    request_id: UUID | None = Field(default=None, description="X-Request-Id: what one request did everywhere")
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = Field(default=None, description="before this instant")
+    newest_first: bool = False
+
+    def wanted(self) -> search.Wanted:
+        return search.Wanted(**self.model_dump(exclude={"newest_first"}))
+
+
 class FindingResponse(BaseModel):
     kind: str
     text: str
@@ -60,22 +79,49 @@ class VerificationResponse(BaseModel):
 async def list_records(
     tx: Tx,
     page: PageQuery,
-    patient_id: UUID | None = None,
-    agent: UUID | None = None,
-    entity_id: Annotated[str | None, Query(max_length=100)] = None,
+    chosen: Annotated[RecordFilter, Query()],
 ) -> Page[RecordResponse]:
-    """List who did what to which record, in the order of the log. Reading is recorded too."""
+    """List who did what to which record, in the order of the log or the newest first. Reading is recorded too."""
     key = page.after_key(int)
-    rows = await store.list_records(
+    rows = await search.find(
         tx,
-        after=key[0] if key else -1,
+        chosen.wanted(),
+        after=key[0] if key else None,
         limit=page.limit + 1,
-        patient_id=patient_id,
-        agent=agent,
-        entity_id=entity_id,
+        newest_first=chosen.newest_first,
     )
-    tx.audit(AuditEntry(action=Action.READ, resource_type="AuditEvent", patient_id=patient_id))
+    asked = chosen.model_dump(mode="json", exclude_none=True, exclude={"patient_id", "newest_first"})
+    tx.audit(
+        AuditEntry(
+            action=Action.READ,
+            resource_type="AuditEvent",
+            patient_id=chosen.patient_id,
+            details={name: str(value) for name, value in asked.items()},
+        )
+    )
     return page_of([RecordResponse.of(row) for row in rows], page, key=lambda record: record.leaf_index)
+
+
+class CheckpointResponse(BaseModel):
+    """A signed checkpoint, with the leaf hashes of the records that it is the first to cover."""
+
+    checkpoint_id: UUID
+    log_origin: str
+    tree_size: int
+    root_hash: Annotated[str, Field(description="Hexadecimal")]
+    signed_at: datetime
+    key_id: str
+    algorithm: str
+    signature: Annotated[str, Field(description="Hexadecimal, over the body of a C2SP tlog-checkpoint")]
+    leaves: Annotated[str, Field(description="Base64 of the joined SHA-256 hashes")]
+
+
+@router.get("/checkpoints", permission="audit.verify", operation_id="listAuditCheckpoints")
+async def list_checkpoints(
+    tx: Tx, after: Annotated[int, Query(ge=0, description="the size that was seen last")] = 0
+) -> list[CheckpointResponse]:
+    """The next signed checkpoints, for witnesses: hashes and signatures, nothing of what was recorded."""
+    return [CheckpointResponse(**one.to_json()) for one in await store.next_statements(tx, after)]
 
 
 @router.post("/verify", permission="audit.verify", operation_id="verifyAuditLog")

@@ -7,8 +7,9 @@ from typing import cast
 
 from clinic_shared.service import Runtime, Service
 
-from clinic_audit import api, consumers
+from clinic_audit import access_log, api, consumers, fhir
 from clinic_audit.intake import take_records
+from clinic_audit.local_witness import witness_checkpoints
 from clinic_audit.measurements import measure_log
 from clinic_audit.settings import AuditSettings
 from clinic_audit.signing import load_signer, sign_checkpoints
@@ -25,9 +26,9 @@ service = Service(
     package_dir=Path(__file__).parent,
     settings=AuditSettings,
     key_files=load_signer,
-    routers=(api.router,),
+    routers=(api.router, access_log.router, fhir.router),
     handlers=consumers.handlers,
     startup=(signing_key,),
-    workers=(take_records, sign_checkpoints),
+    workers=(take_records, sign_checkpoints, witness_checkpoints),
     measurements=(measure_log,),
 )

@@ -14,6 +14,7 @@ from clinic_shared.service import Runtime
 from clinic_shared.topology import AUDIT_QUEUE
 
 from clinic_audit.recording import IncomingRecord, record_batch
+from clinic_audit.signing import Signer, sign_if_many
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
@@ -70,6 +71,7 @@ async def _next_batch(arrived: asyncio.Queue[DeliveredMessage]) -> list[Delivere
 async def _record(runtime: Runtime, channel: aiormq.Channel, batch: list[DeliveredMessage]) -> None:
     async with runtime.database.transaction() as tx:
         await record_batch(tx, [_incoming(delivery) for delivery in batch])
+        await sign_if_many(tx, runtime.get(Signer))
     with broker_errors():
         for delivery in batch:
             await channel.basic_ack(cast("int", delivery.delivery_tag), wait=False)

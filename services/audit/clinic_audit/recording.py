@@ -39,6 +39,7 @@ class _Entity(BaseModel):
 
 class _Agent(BaseModel):
     who: UUID
+    kind: _Text | None = None
 
 
 class RecordIndex(BaseModel):
@@ -51,6 +52,7 @@ class RecordIndex(BaseModel):
     agent: _Agent
     entity: _Entity
     patient: UUID | None
+    request: UUID | None = None
 
     def columns(self) -> dict[str, Any]:
         return {
@@ -62,6 +64,8 @@ class RecordIndex(BaseModel):
             "entity_type": self.entity.type,
             "entity_id": self.entity.id,
             "patient_id": self.patient,
+            "request_id": self.request,
+            "agent_kind": self.agent.kind,
         }
 
 

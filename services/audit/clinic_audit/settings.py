@@ -10,6 +10,9 @@ class AuditSettings(ServiceSettings):
     audit_signing_key_file: Path | None = Field(
         default=None, description="by default checkpoint-key.pem in CLINIC_SECRETS_DIR"
     )
+    audit_witness_file: Path | None = Field(
+        default=None, description="where signed checkpoints are kept beside the database: on another volume"
+    )
     audit_log_origin: str = "polyclinic.invalid/audit"
 
     @property

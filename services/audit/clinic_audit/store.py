@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
 from sqlalchemy import Row, func, insert, select, tuple_, update
 
+from clinic_audit import search
 from clinic_audit.domain import Checkpoint, Tree
 from clinic_audit.tables import audit_record, checkpoint, incident, tree
+from clinic_audit.witnessing import Statement
 
 CHUNK = 1000
 
@@ -87,34 +88,28 @@ async def list_checkpoints(tx: Transaction) -> list[Checkpoint]:
     return [Checkpoint(**row._mapping) for row in rows]  # noqa: SLF001  # SQLAlchemy's public name for it
 
 
-async def list_records(
-    tx: Transaction,
-    *,
-    after: int,
-    limit: int,
-    patient_id: UUID | None = None,
-    agent: UUID | None = None,
-    entity_id: str | None = None,
-) -> Sequence[Row[Any]]:
-    statement = (
-        select(audit_record)
-        .where(audit_record.c.leaf_index > after)
-        .order_by(audit_record.c.leaf_index)
-        .limit(limit)
+async def next_statements(tx: Transaction, size: int, *, limit: int = 10) -> list[Statement]:
+    """Return the next checkpoints beyond a size, each with the leaf hashes that it is the first to cover."""
+    rows = await tx.fetch_all(
+        select(checkpoint).where(checkpoint.c.tree_size > size).order_by(checkpoint.c.tree_size).limit(limit)
     )
-    if patient_id is not None:
-        statement = statement.where(audit_record.c.patient_id == patient_id)
-    if agent is not None:
-        statement = statement.where(audit_record.c.agent == agent)
-    if entity_id is not None:
-        statement = statement.where(audit_record.c.entity_id == entity_id)
-    return await tx.fetch_all(statement)
+    found: list[Statement] = []
+    for row in rows:
+        signed = Checkpoint(**row._mapping)  # noqa: SLF001  # as above
+        leaves = await tx.fetch_all(
+            select(audit_record.c.leaf_hash)
+            .where(audit_record.c.leaf_index >= size, audit_record.c.leaf_index < signed.tree_size)
+            .order_by(audit_record.c.leaf_index)
+        )
+        found.append(Statement(signed, [bytes(leaf.leaf_hash) for leaf in leaves]))
+        size = signed.tree_size
+    return found
 
 
 async def stream_log(tx: Transaction) -> AsyncIterator[Row[Any]]:
     """Yield the whole log by index, in constant memory."""
-    after = -1
-    while rows := await list_records(tx, after=after, limit=CHUNK):
+    after: int | None = None
+    while rows := await search.find(tx, search.Wanted(), after=after, limit=CHUNK):
         for row in rows:
             yield row
         after = rows[-1].leaf_index

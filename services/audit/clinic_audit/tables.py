@@ -33,6 +33,8 @@ audit_record = Table(
     Column("entity_type", Text, nullable=False),
     Column("entity_id", Text),
     Column("patient_id", Uuid),
+    Column("request_id", Uuid),
+    Column("agent_kind", Text),
 )
 tree = Table(
     "tree",

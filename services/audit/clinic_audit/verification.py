@@ -4,7 +4,7 @@ What a database administrator could do shows: an altered record changes its leaf
 a gap in the index or in its producer's sequence, an inserted one isn't in the tree.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -15,15 +15,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Row
 
 from clinic_audit import store
+from clinic_audit.comparison import differences
 from clinic_audit.domain import Checkpoint, Tree, leaf_hash
 from clinic_audit.recording import read_index
+from clinic_audit.witnessing import Statement
 
 MAX_FINDINGS = 100
+_MAY_BE_MISSING = {"request_id", "agent_kind"}
+"""Columns that the release before doesn't fill: without them a record is found by fewer ways, not altered."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`kind` is altered, missing, inserted, checkpoint, signature or incident."""
+    """`kind` is altered, missing, inserted, reordered, checkpoint, signature or incident."""
 
     kind: str
     text: str
@@ -35,6 +39,8 @@ class Report:
     checkpoints: int = 0
     producers: dict[str, int] = field(default_factory=dict)
     root_hash: bytes = b""
+    witnessed: int = 0
+    """So many records were compared with what a witness remembers."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -46,9 +52,14 @@ class Report:
             self.findings.append(Finding(kind, text))
 
 
-async def verify_log(tx: Transaction, public_key: Ed25519PublicKey) -> Report:
-    """Check the whole log; reads it once, in constant memory but for the sequence numbers."""
-    report, walk = Report(), _Walk()
+async def verify_log(
+    tx: Transaction, public_key: Ed25519PublicKey, *, witnessed: Sequence[Statement] | None = None
+) -> Report:
+    """Check the whole log; reads it once, in constant memory but for the sequence numbers.
+
+    With what a witness remembers, records are compared one by one, and their hashes are kept in memory.
+    """
+    report, sound, walk = Report(), 0, _Walk(keep_leaves=witnessed is not None)
     stored = await store.read_tree(tx)
     checkpoints = await store.list_checkpoints(tx)
     roots = {c.tree_size: c for c in checkpoints}
@@ -56,7 +67,9 @@ async def verify_log(tx: Transaction, public_key: Ed25519PublicKey) -> Report:
         for finding in walk.step(row):
             report.add(finding.kind, finding.text)
         if walk.tree.size in roots:
-            _check_checkpoint(report, roots.pop(walk.tree.size), walk.tree, public_key)
+            checkpoint = roots.pop(walk.tree.size)
+            _check_checkpoint(report, checkpoint, walk.tree, public_key, signed_before=sound)
+            sound = walk.tree.size if checkpoint.root_hash == walk.tree.root else sound
     for checkpoint in roots.values():
         report.add("missing", f"the log is shorter than its checkpoint of size {checkpoint.tree_size}")
     for finding in walk.sequence_gaps():
@@ -64,6 +77,8 @@ async def verify_log(tx: Transaction, public_key: Ed25519PublicKey) -> Report:
     if walk.tree != stored:
         kind = "inserted" if walk.tree.size > stored.size else "missing"
         report.add(kind, f"the log has {walk.tree.size} records, its tree {stored.size}")
+    if witnessed is not None:
+        _compare(report, walk.leaves, witnessed)
     if incidents := await store.count_incidents(tx):
         report.add("incident", f"{incidents} records could not be taken into the log")
     report.records, report.checkpoints = walk.tree.size, len(checkpoints)
@@ -75,8 +90,10 @@ async def verify_log(tx: Transaction, public_key: Ed25519PublicKey) -> Report:
 class _Walk:
     """One pass over the log in the order of its index."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_leaves: bool) -> None:
         self.tree = Tree()
+        self.leaves: list[bytes] = []
+        self._keep_leaves = keep_leaves
         self.sequences: dict[str, set[int]] = {}
         self._expected = 0
 
@@ -90,6 +107,8 @@ class _Walk:
         elif not _index_agrees(row):
             yield Finding("altered", f"the search columns of record {row.leaf_index} don't say what it says")
         self.sequences.setdefault(row.producer, set()).add(row.pseq)
+        if self._keep_leaves:
+            self.leaves.append(bytes(row.leaf_hash))
         # The stored hash: one altered record is one finding, not also every checkpoint after it.
         self.tree = self.tree.append([row.leaf_hash])
 
@@ -111,14 +130,27 @@ def _index_agrees(row: Row[Any]) -> bool:
     except (ValueError, RecursionError):
         # Never taken in like this: whoever altered the bytes rewrote their hash too.
         return False
-    return all(getattr(row, name) == value for name, value in columns.items())
+    return all(
+        getattr(row, name) == value or (name in _MAY_BE_MISSING and getattr(row, name) is None)
+        for name, value in columns.items()
+    )
+
+
+def _compare(report: Report, leaves: Sequence[bytes], witnessed: Sequence[Statement]) -> None:
+    seen = [leaf for statement in witnessed for leaf in statement.leaves]
+    for difference in differences(leaves, seen):
+        report.add(difference.kind, difference.text)
+    report.witnessed = len(seen)
 
 
 def _check_checkpoint(
-    report: Report, checkpoint: Checkpoint, tree: Tree, public_key: Ed25519PublicKey
+    report: Report, checkpoint: Checkpoint, tree: Tree, public_key: Ed25519PublicKey, *, signed_before: int
 ) -> None:
     if checkpoint.root_hash != tree.root:
-        report.add("checkpoint", f"the first {tree.size} records are not those that were signed")
+        report.add(
+            "checkpoint",
+            f"the first {tree.size} records are not those that were signed; of them, the first {signed_before} are",
+        )
     try:
         public_key.verify(checkpoint.signature, checkpoint.signed_text)
     except InvalidSignature:

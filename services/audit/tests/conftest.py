@@ -1,6 +1,7 @@
 """An audit service, and records as producers make them."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,18 +17,24 @@ audit = service_fixture(service)
 RecordFactory = Callable[..., IncomingRecord]
 
 
+def entry_time(pseq: int) -> datetime:
+    """When a record was made: one a minute."""
+    return MONDAY + timedelta(minutes=pseq)
+
+
 @pytest.fixture
 def record() -> RecordFactory:
     """Return a maker of records as the relay sends them."""
 
-    def make(pseq: int, *, producer: str = "scheduling", **entry: object) -> IncomingRecord:
+    def make(pseq: int, *, producer: str = "scheduling", **entry: Any) -> IncomingRecord:
+        context = Context(**{"principal": entry.pop("principal")} if "principal" in entry else {})
         values: dict[str, Any] = {
             "action": Action.READ,
             "resource_type": "Patient",
             "patient_id": uuid7(),
         } | entry
         content = canonical_record(
-            AuditEntry(**values), producer=producer, recorded_at=MONDAY, context=Context()
+            AuditEntry(**values), producer=producer, recorded_at=entry_time(pseq), context=context
         )
         return IncomingRecord(producer=producer, pseq=pseq, leaf_hash=leaf_hash(content), record=content)
 

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from clinic_audit import store
+from clinic_audit import search, store
 from clinic_audit.recording import IncomingRecord, record_batch
 from clinic_audit.tables import incident
 from clinic_shared.audit import leaf_hash
@@ -21,7 +21,7 @@ async def put(audit: ServiceHarness, *records: IncomingRecord) -> int:
 
 async def log(audit: ServiceHarness) -> list[tuple[int, str, int]]:
     async with audit.runtime.database.transaction() as tx:
-        rows = await store.list_records(tx, after=-1, limit=1000)
+        rows = await search.find(tx, search.Wanted(), after=None, limit=1000)
         return [(row.leaf_index, row.producer, row.pseq) for row in rows]
 
 
