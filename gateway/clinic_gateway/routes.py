@@ -59,6 +59,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/auth/refresh", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/auth/otp", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/auth/mfa", "identity", Credentials.PUBLIC, sign_in=True),
+    Route("/v1/auth/unlock", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/auth/step-up", "identity", sign_in=True),
     Route("/v1/auth/access-links", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/auth", "identity"),

@@ -23,6 +23,8 @@ REFUSED_AS_WRONG = {400, 403, 415, 422, 428}
 ABOUT_NOTHING_HERE = {
     "addPasskey",
     "beginTotp",
+    "choosePin",
+    "unlockSession",
     "getPasskeyLoginOptions",
     "logInWithPasskey",
     "logInWithRecoveryCode",

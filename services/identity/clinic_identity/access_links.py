@@ -13,7 +13,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 
-from clinic_identity import link_store, store
+from clinic_identity import link_store, store, throttle
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, AccountId, LinkNotValidError, check_password
 from clinic_identity.sessions import end_sessions
@@ -44,6 +44,7 @@ async def accept_link(desk: Desk, context: Context, *, token: str, new_password:
             current, password_hash=new_hash, password_expires_at=None, must_change_password=False
         )
         await store.save_account(tx, changed)
+        await throttle.forget_strangers(tx, changed.login)
         await end_sessions(tx, changed, reason_code="password-changed")
         tx.audit(
             AuditEntry(

@@ -10,7 +10,7 @@ from clinic_shared.ids import uuid7
 from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
-from clinic_identity import store
+from clinic_identity import store, throttle
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
     Account,
@@ -100,6 +100,7 @@ async def renew_password(tx: Transaction, desk: Desk, account: Account) -> Invit
         must_change_password=True,
     )
     await store.save_account(tx, renewed)
+    await throttle.forget_strangers(tx, account.login)
     await end_sessions(tx, account, reason_code="password-renewed")
     return Invitation(account=renewed, initial_password=password)
 

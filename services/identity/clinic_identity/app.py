@@ -19,6 +19,7 @@ from clinic_identity.housekeeping import purge_regularly
 from clinic_identity.keys import KeyRing
 from clinic_identity.passkeys import PasskeySite
 from clinic_identity.passwords import PasswordHasher
+from clinic_identity.places import Places
 from clinic_identity.roles import refresh_roles
 from clinic_identity.secret_box import SecretBox
 from clinic_identity.settings import IdentitySettings
@@ -35,6 +36,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
         secrets=SecretBox.load(settings),
         sign_in=SignInPolicy.load(settings.contracts_dir, enforced=settings.sign_in_policy_is_enforced),
         passkeys=PasskeySite.from_settings(settings),
+        places=Places.load(settings.sign_in_places_file, settings.country_database_file),
         passwords=passwords,
         database=runtime.database,
     )

@@ -1,10 +1,11 @@
 """HTTP in: logging in, one's own account and sessions, patients' logins."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from clinic_shared.errors import NotFoundError
+from clinic_shared.errors import DomainError, NotFoundError
 from clinic_shared.routing import (
     AUTHENTICATED,
     PUBLIC,
@@ -15,23 +16,24 @@ from clinic_shared.routing import (
     Tx,
 )
 from fastapi import Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clinic_identity import accounts, authentication, fields, session_store, sessions, store
-from clinic_identity.domain import AccountKind, InvalidRefreshTokenError, Session
+from clinic_identity import accounts, authentication, fields, locking, session_store, sessions, store
+from clinic_identity.domain import AccountKind, Session, Visit
 from clinic_identity.fields import CurrentDesk, Login, Password
 from clinic_identity.staff_api import InitialPassword, PersonNameBody
 
 router = ClinicRouter(tags=["identity"])
 
 
-async def _address(request: Request) -> str:
-    """Return the client's address as the gateway tells it; it lets nobody else's header through."""
+async def _visit(request: Request) -> Visit:
+    """Return where the client is, as the gateway tells it; it lets nobody else's header through."""
     told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return told or (request.client.host if request.client else "unknown")
+    address = told or (request.client.host if request.client else "unknown")
+    return Visit(address=address, agent=request.headers.get("user-agent", ""))
 
 
-ClientAddress = Annotated[str, Depends(_address)]
+CurrentVisit = Annotated[Visit, Depends(_visit)]
 
 # -- logging in
 
@@ -46,6 +48,9 @@ class LoginRequest(fields.Request):
 
     login: Login
     password: Password
+    device_token: Annotated[
+        str | None, Field(max_length=128, description="From an earlier login on this device")
+    ] = None
 
 
 class RefreshRequest(fields.Request):
@@ -61,6 +66,12 @@ class TokenResponse(BaseModel):
     refresh_token: Annotated[str, Field(description="Works once")]
     session_id: UUID
     session_expires_at: datetime
+    device_token: Annotated[
+        str | None,
+        Field(
+            description="For this device to keep and send with later logins: guesses of others don't delay it"
+        ),
+    ] = None
     must_change_password: bool
     must_enrol: Annotated[
         bool, Field(description="Until a second factor is added, nothing but that is open (`/v1/me/mfa`)")
@@ -77,6 +88,7 @@ class TokenResponse(BaseModel):
             refresh_token=tokens.refresh_token,
             session_id=tokens.session.session_id,
             session_expires_at=tokens.session.expires_at,
+            device_token=tokens.device_token,
             must_change_password=tokens.must_change_password,
             must_enrol=tokens.must_enrol,
             second_factor_due_at=tokens.second_factor_due_at,
@@ -85,7 +97,7 @@ class TokenResponse(BaseModel):
 
 @router.post("/v1/auth/login", permission=PUBLIC, transactional=False, operation_id="logIn")
 async def log_in(
-    desk: CurrentDesk, context: CurrentContext, address: ClientAddress, body: LoginRequest
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: LoginRequest
 ) -> TokenResponse:
     """Open a session with an e-mail address or phone number and a password.
 
@@ -93,19 +105,59 @@ async def log_in(
     An account with a second factor gets 401 `mfa-required` with a `ticket`: `/v1/auth/mfa/...` goes on with it.
     """
     tokens = await authentication.log_in(
-        desk, context, login=body.login, password=body.password, address=address
+        desk,
+        context,
+        login=body.login,
+        password=body.password,
+        visit=replace(visit, device_token=body.device_token),
     )
     return TokenResponse.of(tokens)
 
 
 @router.post("/v1/auth/refresh", permission=PUBLIC, transactional=False, operation_id="refreshSession")
-async def refresh_session(desk: CurrentDesk, context: CurrentContext, body: RefreshRequest) -> TokenResponse:
+async def refresh_session(
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: RefreshRequest
+) -> TokenResponse:
     """Exchange a refresh token for new tokens. Using one twice ends the session for both users of it."""
     async with desk.database.transaction(context) as tx:
-        tokens = await sessions.refresh_session(tx, desk, body.refresh_token)
+        outcome = await sessions.refresh_session(tx, desk, body.refresh_token, visit=visit)
     # After the commit: a theft that was noticed stays recorded.
-    if tokens is None:
-        raise InvalidRefreshTokenError
+    if isinstance(outcome, DomainError):
+        raise outcome
+    return TokenResponse.of(outcome)
+
+
+class UnlockRequest(fields.Request):
+    """The PIN, or the password."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"refresh_token": "rt_fictitious", "pin": "274918"}]}
+    )
+
+    refresh_token: Annotated[str, Field(min_length=1, max_length=256)]
+    pin: Annotated[str | None, Field(min_length=1, max_length=12)] = None
+    password: Password | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.pin is None) == (self.password is None):
+            raise ValueError("give the PIN or the password")
+        return self
+
+
+@router.post("/v1/auth/unlock", permission=PUBLIC, transactional=False, operation_id="unlockSession")
+async def unlock_session(
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: UnlockRequest
+) -> TokenResponse:
+    """Go on with a session that was locked, without a second factor. Five tries; the session gets a new id."""
+    tokens = await locking.unlock(
+        desk,
+        context,
+        refresh_token=body.refresh_token,
+        pin=body.pin,
+        password=body.password,
+        visit=visit,
+    )
     return TokenResponse.of(tokens)
 
 
@@ -195,7 +247,7 @@ async def get_me(tx: Tx, caller: Caller) -> MeResponse:
     operation_id="changePassword",
 )
 async def change_password(
-    desk: CurrentDesk, context: CurrentContext, address: ClientAddress, body: PasswordRequest
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: PasswordRequest
 ) -> Response:
     """Replace one's password. All other sessions end; a refresh of this one brings full rights."""
     await authentication.change_password(
@@ -203,7 +255,7 @@ async def change_password(
         context,
         current_password=body.current_password,
         new_password=body.new_password,
-        address=address,
+        address=visit.address,
     )
     return Response(status_code=204)
 
@@ -213,6 +265,9 @@ class SessionResponse(BaseModel):
     started_at: datetime
     last_used_at: datetime
     expires_at: datetime
+    address: str | None
+    agent: Annotated[str | None, Field(description="What the browser or app calls itself")]
+    methods: Annotated[list[str], Field(description="How its owner showed who they are (RFC 8176)")]
     current: bool
 
     @classmethod
@@ -222,6 +277,9 @@ class SessionResponse(BaseModel):
             started_at=session.started_at,
             last_used_at=session.last_used_at,
             expires_at=session.expires_at,
+            address=session.address,
+            agent=session.agent,
+            methods=list(session.amr),
             current=session.session_id == current,
         )
 
@@ -231,6 +289,62 @@ async def list_sessions(tx: Tx, caller: Caller) -> list[SessionResponse]:
     """List one's own sessions that are still open."""
     found = await session_store.list_sessions(tx, caller.subject)
     return [SessionResponse.of(session, current=caller.session_id) for session in found]
+
+
+@router.post(
+    "/v1/sessions/current/lock",
+    permission=AUTHENTICATED,
+    idempotency=Idempotency.NONE,
+    status_code=204,
+    operation_id="lockSession",
+)
+async def lock_session(tx: Tx, caller: Caller) -> Response:
+    """Lock the workstation: its tokens are void within seconds, until `/v1/auth/unlock`."""
+    await sessions.lock_own_workstation(tx, caller)
+    return Response(status_code=204)
+
+
+class PinRequest(fields.Request):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"pin": "274918"}]})
+
+    pin: Annotated[str, Field(pattern=r"^[0-9]{6,12}$")]
+
+
+@router.put(
+    "/v1/me/pin",
+    permission="profile.read",
+    transactional=False,
+    status_code=204,
+    operation_id="choosePin",
+)
+async def choose_pin(desk: CurrentDesk, context: CurrentContext, body: PinRequest) -> Response:
+    """Choose the PIN that unlocks one's locked sessions, within five minutes of a login."""
+    await locking.choose_pin(desk, context, body.pin)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/v1/users/{account_id}/sessions", permission="sessions.manage", operation_id="listSessionsOfUser"
+)
+async def list_sessions_of_user(tx: Tx, caller: Caller, account_id: UUID) -> list[SessionResponse]:
+    """List somebody's sessions that are still open."""
+    found = await session_store.list_sessions(tx, account_id)
+    return [SessionResponse.of(session, current=caller.session_id) for session in found]
+
+
+@router.delete(
+    "/v1/users/{account_id}/sessions",
+    permission="sessions.manage",
+    status_code=204,
+    operation_id="endSessionsOfUser",
+)
+async def end_sessions_of_user(tx: Tx, account_id: UUID) -> Response:
+    """End all of somebody's sessions; what they hold is void within seconds."""
+    account = await store.lock_account(tx, account_id)
+    if account is None:
+        raise NotFoundError
+    await sessions.end_sessions(tx, account, reason_code="ended-by-hand")
+    return Response(status_code=204)
 
 
 @router.delete(

@@ -16,12 +16,13 @@ from clinic_shared.metrics import REGISTRY
 from clinic_shared.principal import Principal
 from prometheus_client import Counter
 
-from clinic_identity import session_store, store, throttle
+from clinic_identity import devices, session_store, store, throttle
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
     Account,
     InvalidCredentialsError,
     TooManyAttemptsError,
+    Visit,
     WeakPasswordError,
     check_password,
     fold_login,
@@ -41,18 +42,20 @@ SIGN_INS = Counter(
 )
 
 
-async def log_in(desk: Desk, context: Context, *, login: str, password: str, address: str) -> Tokens:
+async def log_in(desk: Desk, context: Context, *, login: str, password: str, visit: Visit) -> Tokens:
     """Open a session.
 
     Raises MfaRequiredError (go on with its ticket), InvalidCredentialsError, TooManyAttemptsError,
-    EnrolmentClosedError, TemporarilyUnavailableError.
+    EnrolmentClosedError, PlaceRefusedError, SessionLimitError, TemporarilyUnavailableError.
     """
-    return await _counted(_log_in(desk, context, login=login, password=password, address=address))
+    return await _counted(_log_in(desk, context, login=login, password=password, visit=visit))
 
 
-async def log_in_with_second_factor(desk: Desk, context: Context, *, ticket: str, shown: Shown) -> Tokens:
+async def log_in_with_second_factor(
+    desk: Desk, context: Context, *, ticket: str, shown: Shown, visit: Visit
+) -> Tokens:
     """Finish what `log_in` began. Raises InvalidSecondFactorError, TooManyAttemptsError."""
-    return await _counted(finish_login(desk, context, ticket=ticket, shown=shown))
+    return await _counted(finish_login(desk, context, ticket=ticket, shown=shown, visit=visit))
 
 
 async def _counted(login: Awaitable[Tokens]) -> Tokens:
@@ -65,9 +68,9 @@ async def _counted(login: Awaitable[Tokens]) -> Tokens:
     return tokens
 
 
-async def _log_in(desk: Desk, context: Context, *, login: str, password: str, address: str) -> Tokens:
-    attempt = Attempt(login=fold_login(login), address=address)
-    account = await _admit(desk, context, attempt)
+async def _log_in(desk: Desk, context: Context, *, login: str, password: str, visit: Visit) -> Tokens:
+    attempt = Attempt(login=fold_login(login), address=visit.address)
+    attempt, account = await _admit(desk, context, attempt, visit.device_token)
     if account is None or not await _matches(desk, password, account):
         await _refuse(desk, context, attempt, account)
         raise InvalidCredentialsError
@@ -84,15 +87,17 @@ async def _log_in(desk: Desk, context: Context, *, login: str, password: str, ad
             current = replace(current, password_hash=rehashed)
             await store.save_account(tx, current)
         await throttle.record_success(tx, attempt)
-        outcome = await _after_password(tx, desk, current)
+        outcome = await _after_password(tx, desk, current, visit, attempt.device)
     # After the commit: what a refused one was told about is kept.
     if isinstance(outcome, DomainError):
         raise outcome
     return outcome
 
 
-async def _after_password(tx: Transaction, desk: Desk, account: Account) -> Tokens | DomainError:
-    asked = await ask_for_second_factor(tx, account)
+async def _after_password(
+    tx: Transaction, desk: Desk, account: Account, visit: Visit, device_id: UUID | None
+) -> Tokens | DomainError:
+    asked = await ask_for_second_factor(tx, account, device_id)
     if asked is not None:
         return asked
     rules = desk.sign_in.rules_of(await roles_of(tx, account))
@@ -101,7 +106,7 @@ async def _after_password(tx: Transaction, desk: Desk, account: Account) -> Toke
         if account.enrolment_ends_at is None or account.enrolment_ends_at <= tx.now:
             _audit_denial(tx, account, EnrolmentClosedError.slug)
             return EnrolmentClosedError()
-    return await start_session(tx, desk, account)
+    return await start_session(tx, desk, account, visit=visit, device_id=device_id)
 
 
 async def _open_enrolment(tx: Transaction, account: Account, rules: Rules) -> Account:
@@ -127,8 +132,9 @@ async def change_password(
     check_password(new_password, kind=own.kind, login=own.login)
     if normalise_password(new_password) == normalise_password(current_password):
         raise WeakPasswordError(reasons=["unchanged"])
-    attempt = Attempt(login=own.login, address=address)
-    account = await _admit(desk, context, attempt)
+    # Counted by session: strangers who guess from elsewhere keep nobody from changing it.
+    attempt = Attempt(login=own.login, address=address, device=caller.session_id)
+    attempt, account = await _admit(desk, context, attempt)
     if account is None or not await _matches(desk, current_password, account):
         await _refuse(desk, context, attempt, account)
         raise InvalidCredentialsError
@@ -138,16 +144,21 @@ async def change_password(
         await throttle.record_success(tx, attempt)
 
 
-async def _admit(desk: Desk, context: Context, attempt: Attempt) -> Account | None:
+async def _admit(
+    desk: Desk, context: Context, attempt: Attempt, device_token: str | None = None
+) -> tuple[Attempt, Account | None]:
     async with desk.database.transaction(context) as tx:
+        account = await store.find_account_by_login(tx, attempt.login)
+        if account is not None and attempt.device is None:
+            device = await devices.recognise(tx, account.account_id, device_token)
+            attempt = replace(attempt, device=device)
         wait = await throttle.admit(tx, attempt, failures_per_address=desk.settings.failures_per_address)
-        account = None if wait else await store.find_account_by_login(tx, attempt.login)
     if wait:
         raise TooManyAttemptsError(wait)
     if account is None:
         # The same work as for a real one, so that time doesn't tell who has an account.
         await desk.passwords.matches("", None)
-    return account
+    return attempt, account
 
 
 async def _matches(desk: Desk, password: str, account: Account) -> bool:

@@ -327,6 +327,20 @@ FAILURES_FORGOTTEN_AFTER = timedelta(hours=12)
 ADDRESS_WINDOW = timedelta(minutes=5)
 
 
+STRANGERS_LOCKED_FROM = 10
+STRANGERS_LOCKED_FOR = timedelta(minutes=30)
+STRANGERS_SHUT_OUT_FROM = 100
+STRANGERS_SHUT_OUT_FOR = timedelta(hours=24)
+STRANGERS_FORGOTTEN_AFTER = timedelta(days=30)
+
+
+def strangers_wait(failures: int) -> timedelta:
+    """Return how long an account rests for devices that never logged in, wherever they guess from."""
+    if failures >= STRANGERS_SHUT_OUT_FROM:
+        return STRANGERS_SHUT_OUT_FOR
+    return STRANGERS_LOCKED_FOR if failures >= STRANGERS_LOCKED_FROM else timedelta(0)
+
+
 def delay_after(failures: int, *, longest: timedelta = LONGEST_DELAY) -> timedelta:
     """Return how long an account rests after so many failures in a row: 1 s after the fifth, doubling."""
     if failures <= FREE_FAILURES:
@@ -335,6 +349,18 @@ def delay_after(failures: int, *, longest: timedelta = LONGEST_DELAY) -> timedel
 
 
 # -- sessions
+
+LOCKED = "locked"
+UNLOCK_TRIES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """Where a login comes from, as far as the gateway and the client tell."""
+
+    address: str
+    agent: str = ""
+    device_token: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,6 +381,10 @@ class Session:
     amr: tuple[str, ...] = ("pwd",)
     """How its owner showed who they are (RFC 8176), last at `authenticated_at`."""
     authenticated_at: datetime | None = None
+    device_id: UUID | None = None
+    address: str | None = None
+    agent: str | None = None
+    unlock_failures: int = 0
 
     @property
     def acr(self) -> str:
@@ -362,6 +392,10 @@ class Session:
 
     def is_live(self, now: datetime, limits: SessionLimits) -> bool:
         return self.ended_at is None and now < self.expires_at and now - self.last_used_at < limits.idle
+
+    def is_locked(self, now: datetime) -> bool:
+        """Tell whether it waits to be unlocked. Its tokens are void meanwhile, like those of an ended one."""
+        return self.end_reason_code == LOCKED and now < self.expires_at
 
 
 def next_whole_second(moment: datetime) -> datetime:

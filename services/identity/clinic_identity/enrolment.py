@@ -17,7 +17,7 @@ from clinic_shared.problems import constraint_of
 from clinic_shared.step_up import require_recent_authentication
 from sqlalchemy.exc import IntegrityError
 
-from clinic_identity import factor_store, session_store, store, totp
+from clinic_identity import devices, factor_store, session_store, store, totp
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, DeactivatedError, Session
 from clinic_identity.factors import (
@@ -250,6 +250,7 @@ async def _forget_factors(tx: Transaction, account: Account) -> None:
         account, second_factor_due_at=tx.now, enrolment_ends_at=tx.now + ENROLMENT_WINDOW_AFTER_RESET
     )
     await store.save_account(tx, opened)
+    await devices.forget_all(tx, account.account_id)
     await end_sessions(tx, account, reason_code="second-factors-reset")
 
 

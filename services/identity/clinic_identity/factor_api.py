@@ -19,7 +19,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinic_identity import authentication, enrolment, factor_store, fields, second_step, session_store
-from clinic_identity.auth_api import TokenResponse
+from clinic_identity.auth_api import CurrentVisit, TokenResponse
 from clinic_identity.factors import FactorKind, FactorReset, Method, SecondFactor
 from clinic_identity.fields import CurrentDesk, Label
 from clinic_identity.passkeys import MAX_CREDENTIAL_BYTES
@@ -79,22 +79,22 @@ class PasskeyLoginRequest(fields.Request):
 
 @router.post("/v1/auth/mfa/totp", permission=PUBLIC, transactional=False, operation_id="logInWithTotp")
 async def log_in_with_totp(
-    desk: CurrentDesk, context: CurrentContext, body: TotpLoginRequest
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: TotpLoginRequest
 ) -> TokenResponse:
     """Finish a login with an authenticator app's code. Each code counts once."""
     shown = Shown(method=Method.TOTP, code=body.code)
-    return await _finish(desk, context, body.ticket, shown)
+    return await _finish(desk, context, visit, body.ticket, shown)
 
 
 @router.post(
     "/v1/auth/mfa/recovery-code", permission=PUBLIC, transactional=False, operation_id="logInWithRecoveryCode"
 )
 async def log_in_with_recovery_code(
-    desk: CurrentDesk, context: CurrentContext, body: RecoveryLoginRequest
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: RecoveryLoginRequest
 ) -> TokenResponse:
     """Finish a login with one of the recovery codes, which is used up by it."""
     shown = Shown(method=Method.RECOVERY_CODE, code=body.code)
-    return await _finish(desk, context, body.ticket, shown)
+    return await _finish(desk, context, visit, body.ticket, shown)
 
 
 @router.post("/v1/auth/mfa/passkey/options", permission=PUBLIC, operation_id="getPasskeyLoginOptions")
@@ -112,15 +112,19 @@ async def get_passkey_login_options(tx: Tx, desk: CurrentDesk, body: TicketReque
     operation_id="logInWithPasskey",
 )
 async def log_in_with_passkey(
-    desk: CurrentDesk, context: CurrentContext, body: PasskeyLoginRequest
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: PasskeyLoginRequest
 ) -> TokenResponse:
     """Finish a login with a passkey or hardware key."""
     shown = Shown(method=Method.PASSKEY, credential=body.credential)
-    return await _finish(desk, context, body.ticket, shown)
+    return await _finish(desk, context, visit, body.ticket, shown)
 
 
-async def _finish(desk: CurrentDesk, context: CurrentContext, ticket: str, shown: Shown) -> TokenResponse:
-    tokens = await authentication.log_in_with_second_factor(desk, context, ticket=ticket, shown=shown)
+async def _finish(
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, ticket: str, shown: Shown
+) -> TokenResponse:
+    tokens = await authentication.log_in_with_second_factor(
+        desk, context, ticket=ticket, shown=shown, visit=visit
+    )
     return TokenResponse.of(tokens)
 
 

@@ -154,6 +154,8 @@ class Ticket:
     expires_at: datetime
     failures: int = 0
     used_at: datetime | None = None
+    device_id: UUID | None = None
+    """The known device that gave the password."""
 
 
 @dataclass(frozen=True, kw_only=True)

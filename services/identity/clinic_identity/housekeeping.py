@@ -8,8 +8,8 @@ from clinic_shared.loops import pause
 from clinic_shared.metrics import LOOP_FAILURES
 from clinic_shared.service import Runtime
 
-from clinic_identity import factor_store, session_store
-from clinic_identity.domain import FAILURES_FORGOTTEN_AFTER
+from clinic_identity import devices, factor_store, session_store
+from clinic_identity.domain import FAILURES_FORGOTTEN_AFTER, STRANGERS_FORGOTTEN_AFTER
 
 log = structlog.get_logger()
 
@@ -35,5 +35,7 @@ async def purge(runtime: Runtime) -> None:
             tx,
             sessions_before=tx.now - KEEP_SESSIONS,
             failures_before=tx.now - FAILURES_FORGOTTEN_AFTER,
+            strangers_before=tx.now - STRANGERS_FORGOTTEN_AFTER,
         )
         await factor_store.purge(tx, expired_before=tx.now)
+        await devices.purge(tx, seen_before=tx.now - devices.FORGOTTEN_AFTER)

@@ -13,7 +13,7 @@ from clinic_shared.errors import UnauthenticatedError
 
 from clinic_identity import factor_store, session_store, store, throttle, totp
 from clinic_identity.desk import Desk
-from clinic_identity.domain import Account, Session, TooManyAttemptsError
+from clinic_identity.domain import Account, Session, TooManyAttemptsError, Visit
 from clinic_identity.factors import (
     PROOF,
     TICKET_LIFE,
@@ -45,7 +45,9 @@ class Shown:
 # -- between the two steps
 
 
-async def ask_for_second_factor(tx: Transaction, account: Account) -> MfaRequiredError | None:
+async def ask_for_second_factor(
+    tx: Transaction, account: Account, device_id: UUID | None
+) -> MfaRequiredError | None:
     """Return what a login with the right password is told if the account has a second factor."""
     found = await factor_store.list_factors(tx, account.account_id)
     if not found:
@@ -58,6 +60,7 @@ async def ask_for_second_factor(tx: Transaction, account: Account) -> MfaRequire
             account_id=account.account_id,
             created_at=tx.now,
             expires_at=tx.now + TICKET_LIFE,
+            device_id=device_id,
         ),
     )
     methods = {Method(factor.kind.value) for factor in found}
@@ -76,17 +79,19 @@ async def passkey_options(tx: Transaction, desk: Desk, ticket: str) -> Any:
     return await _request_passkey(tx, desk, found.account_id, _holder_of_ticket(found))
 
 
-async def finish_login(desk: Desk, context: Context, *, ticket: str, shown: Shown) -> Tokens:
-    """Open the session. Raises InvalidSecondFactorError, TooManyAttemptsError."""
+async def finish_login(desk: Desk, context: Context, *, ticket: str, shown: Shown, visit: Visit) -> Tokens:
+    """Open the session. Raises InvalidSecondFactorError, TooManyAttemptsError, and what `start_session` does."""
     async with desk.database.transaction(context) as tx:
-        tokens = await _finish_login(tx, desk, digest_of(ticket), shown)
+        tokens = await _finish_login(tx, desk, digest_of(ticket), shown, visit)
     # After the commit: the failure stays counted.
     if tokens is None:
         raise InvalidSecondFactorError
     return tokens
 
 
-async def _finish_login(tx: Transaction, desk: Desk, digest: bytes, shown: Shown) -> Tokens | None:
+async def _finish_login(
+    tx: Transaction, desk: Desk, digest: bytes, shown: Shown, visit: Visit
+) -> Tokens | None:
     found = await factor_store.find_ticket(tx, digest)
     account = await store.lock_account(tx, found.account_id) if found else None
     # Read again under the account's lock: of two at once one wins.
@@ -100,7 +105,9 @@ async def _finish_login(tx: Transaction, desk: Desk, digest: bytes, shown: Shown
         _audit_refusal(tx, account, shown.method)
         return None
     await factor_store.save_ticket(tx, replace(ticket, used_at=tx.now))
-    return await start_session(tx, desk, account, amr=PROOF[shown.method])
+    return await start_session(
+        tx, desk, account, visit=visit, device_id=ticket.device_id, amr=PROOF[shown.method]
+    )
 
 
 # -- step-up

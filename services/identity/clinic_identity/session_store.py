@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, case, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_identity.domain import Session
@@ -56,6 +56,17 @@ def _live(tx: Transaction, account_id: UUID) -> Any:
     return select(session).where(
         session.c.account_id == account_id, session.c.ended_at.is_(None), session.c.expires_at > tx.now
     )
+
+
+async def count_unlock(tx: Transaction, session_id: UUID) -> int:
+    """Count a try to unlock, before it is checked."""
+    counted = (
+        update(session)
+        .where(session.c.session_id == session_id)
+        .values(unlock_failures=session.c.unlock_failures + 1)
+        .returning(session.c.unlock_failures)
+    )
+    return int((await tx.execute(counted)).scalar_one())
 
 
 # -- refresh tokens
@@ -125,7 +136,13 @@ async def forget_failures(tx: Transaction, kind: str, subject: bytes) -> None:
 # -- housekeeping
 
 
-async def purge(tx: Transaction, *, sessions_before: datetime, failures_before: datetime) -> None:
+async def purge(
+    tx: Transaction, *, sessions_before: datetime, failures_before: datetime, strangers_before: datetime
+) -> None:
     """Remove sessions that expired, with their tokens, and attempts that no longer count."""
     await tx.execute(delete(session).where(session.c.expires_at < sessions_before))
-    await tx.execute(delete(attempt_counter).where(attempt_counter.c.last_failure_at < failures_before))
+    outlived = case(
+        (attempt_counter.c.kind == "strangers", attempt_counter.c.last_failure_at < strangers_before),
+        else_=attempt_counter.c.last_failure_at < failures_before,
+    )
+    await tx.execute(delete(attempt_counter).where(outlived))

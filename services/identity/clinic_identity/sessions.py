@@ -9,19 +9,47 @@ from uuid import UUID
 from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.auth import LIFETIME_SECONDS, claims_of
 from clinic_shared.database import Transaction
-from clinic_shared.errors import NotFoundError
+from clinic_shared.errors import DomainError, NotFoundError
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import AAL2, Principal
 
-from clinic_identity import factor_store, session_store, store
+from clinic_identity import devices, factor_store, session_store, store
 from clinic_identity.desk import Desk
-from clinic_identity.domain import Account, AccountKind, Session, SessionId
+from clinic_identity.domain import (
+    LOCKED,
+    Account,
+    AccountKind,
+    InvalidRefreshTokenError,
+    Session,
+    SessionId,
+    Visit,
+)
 from clinic_identity.events import session_revoked
 from clinic_identity.roles import scopes_of
 
 REFRESH_TOKEN_PREFIX = "rt_"  # noqa: S105  # tells people and scanners what it is
 RESTRICTED_SCOPES = frozenset({"profile.read"})
 """What a login opens that isn't complete: one's own account, to change the password or add a second factor."""
+
+
+MAX_ADDRESS_LENGTH, MAX_AGENT_LENGTH = 64, 200
+
+
+class SessionLimitError(DomainError):
+    """The account's roles allow so many sessions at a time, and refuse another one."""
+
+    slug = "session-limit"
+    title = "There are as many sessions as the role allows"
+    fix = "Log out elsewhere, or wait until that session has idled long enough."
+
+
+class SessionLockedError(DomainError):
+    """The workstation was locked: the session waits for its owner."""
+
+    slug = "session-locked"
+    title = "The session is locked"
+    status = 401
+    fix = "Send the refresh token with the PIN or the password to `/v1/auth/unlock`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,27 +61,49 @@ class Tokens:
     must_change_password: bool
     must_enrol: bool
     second_factor_due_at: datetime | None
+    device_token: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessToken:
+    """What a session may do for the next five minutes."""
+
     access_token: str
     expires_in_seconds: int
 
 
 async def start_session(
-    tx: Transaction, desk: Desk, account: Account, *, amr: tuple[str, ...] = ("pwd",)
+    tx: Transaction,
+    desk: Desk,
+    account: Account,
+    *,
+    visit: Visit,
+    device_id: UUID | None,
+    amr: tuple[str, ...] = ("pwd",),
+    until: datetime | None = None,
+    authenticated_at: datetime | None = None,
 ) -> Tokens:
-    """Open a session. The caller holds the account's lock, so none is opened while it is closed."""
-    limits = desk.settings.session_limits(account.kind)
+    """Open a session. The caller holds the account's lock, so none is opened while it is closed.
+
+    Raises PlaceRefusedError, SessionLimitError.
+    """
+    roles = await roles_of(tx, account)
+    desk.places.require(roles, visit.address)
+    limits = desk.session_limits(account, roles)
+    await _make_room(tx, desk, account, roles)
+    device_id, device_token = await devices.remember(tx, account.account_id, device_id)
+    longest = tx.now + limits.longest
     session = Session(
         session_id=SessionId(uuid7()),
         account_id=account.account_id,
         started_at=tx.now,
         last_used_at=tx.now,
-        expires_at=tx.now + limits.longest,
+        expires_at=min(until, longest) if until else longest,
         amr=amr,
-        authenticated_at=tx.now,
+        authenticated_at=authenticated_at or tx.now,
+        device_id=device_id,
+        address=visit.address[:MAX_ADDRESS_LENGTH],
+        agent=visit.agent[:MAX_AGENT_LENGTH],
     )
     await session_store.add_session(tx, session)
     tx.audit(
@@ -65,27 +115,44 @@ async def start_session(
             details={"session": str(session.session_id), "methods": " ".join(amr)},
         )
     )
-    return await _issue(tx, desk, account, session)
+    return replace(await _issue(tx, desk, account, session), device_token=device_token)
 
 
-async def refresh_session(tx: Transaction, desk: Desk, refresh_token: str) -> Tokens | None:
-    """Exchange a refresh token, which is used up by it. None: refused; what was recorded must commit.
+async def _make_room(tx: Transaction, desk: Desk, account: Account, roles: frozenset[str]) -> None:
+    """Keep to the roles' number of sessions at a time; the account's lock makes it hold at every instant."""
+    if not desk.sign_in.enforced:
+        return
+    rules, limits = desk.sign_in.rules_of(roles), desk.session_limits(account, roles)
+    found = await session_store.lock_sessions(tx, account.account_id)
+    live = [session for session in found if session.is_live(tx.now, limits)]
+    if len(live) >= rules.sessions and rules.refuses_at_limit:
+        raise SessionLimitError(sessions=rules.sessions)
+    for session in live[: max(0, len(live) - rules.sessions + 1)]:
+        await _end(tx, session, account.kind, "session-limit")
+
+
+async def refresh_session(
+    tx: Transaction, desk: Desk, refresh_token: str, *, visit: Visit
+) -> Tokens | DomainError:
+    """Exchange a refresh token, which is used up by it. What a refusal recorded must commit.
 
     A token that was used before is in two hands, one of them a thief's: its session ends.
     """
-    digest = _digest(refresh_token)
+    digest = digest_of_refresh_token(refresh_token)
     session_id = await session_store.find_session_of_token(tx, digest)
-    if session_id is None:
-        return None
-    session = await session_store.lock_session(tx, session_id)
+    session = await session_store.lock_session(tx, session_id) if session_id else None
     account = await store.find_account(tx, session.account_id) if session else None
     if session is None or account is None:
-        return None
+        return InvalidRefreshTokenError()
+    if session.is_locked(tx.now):
+        return SessionLockedError()
     if not await session_store.use_refresh_token(tx, digest):
         await _end_stolen(tx, session, account)
-        return None
-    if not account.active or not session.is_live(tx.now, desk.settings.session_limits(account.kind)):
-        return None
+        return InvalidRefreshTokenError()
+    roles = await roles_of(tx, account)
+    if not account.active or not session.is_live(tx.now, desk.session_limits(account, roles)):
+        return InvalidRefreshTokenError()
+    desk.places.require(roles, visit.address)
     used = replace(session, last_used_at=tx.now)
     await session_store.save_session(tx, used)
     return await _issue(tx, desk, account, used)
@@ -97,6 +164,14 @@ async def end_own_session(tx: Transaction, caller: Principal, session_id: UUID, 
     if session is None or session.account_id != caller.subject:
         raise NotFoundError
     await _end(tx, session, caller.kind, reason_code)
+
+
+async def lock_own_workstation(tx: Transaction, caller: Principal) -> None:
+    """Void the session's tokens until `locking.unlock`; the refresh token is kept for that."""
+    session = await session_store.lock_session(tx, caller.session_id) if caller.session_id else None
+    if session is None or session.account_id != caller.subject:
+        raise NotFoundError
+    await _end(tx, session, caller.kind, LOCKED)
 
 
 async def end_any_session(tx: Transaction, session_id: UUID, *, reason_code: str) -> None:
@@ -145,7 +220,7 @@ async def _end_stolen(tx: Transaction, session: Session, account: Account) -> No
 
 async def _issue(tx: Transaction, desk: Desk, account: Account, session: Session) -> Tokens:
     refresh_token = REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
-    await session_store.add_refresh_token(tx, _digest(refresh_token), session.session_id)
+    await session_store.add_refresh_token(tx, digest_of_refresh_token(refresh_token), session.session_id)
     due_at = await _second_factor_due_at(tx, desk, account, session)
     token = await access_token_of(tx, desk, account, session)
     return Tokens(
@@ -215,6 +290,6 @@ async def _principal_of(
     )
 
 
-def _digest(refresh_token: str) -> bytes:
+def digest_of_refresh_token(refresh_token: str) -> bytes:
     # 256 random bits: nothing to guess, so a fast hash is enough.
     return hashlib.sha256(refresh_token.encode("utf-8", "surrogatepass")).digest()

@@ -1,6 +1,7 @@
 """What identity reads from its environment besides what every service does."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 from clinic_shared.settings import ServiceSettings
@@ -33,6 +34,13 @@ class IdentitySettings(ServiceSettings):
         default=None, ge=1, description="password checks at a time; one per processor by default"
     )
     password_queue: int = Field(default=50, ge=0, description="checks that may wait before logins get 503")
+    sign_in_places_file: Path | None = Field(
+        default=None,
+        description="which roles may log in from which networks and countries (README.md: places)",
+    )
+    country_database_file: Path | None = Field(
+        default=None, description="MaxMind DB of countries by address, for the rules that name countries"
+    )
     failures_per_address: int = Field(
         default=20, ge=1, description="failed logins from one address within five minutes"
     )

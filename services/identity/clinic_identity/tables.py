@@ -119,6 +119,26 @@ session = Table(
     Column("end_reason_code", Text),
     Column("amr", ARRAY(Text), nullable=False, server_default="{pwd}"),
     Column("authenticated_at", Instant),
+    Column("device_id", Uuid),
+    Column("address", Text),
+    Column("agent", Text),
+    Column("unlock_failures", Integer, nullable=False, server_default="0"),
+)
+known_device = Table(
+    "known_device",
+    metadata,
+    Column("device_id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("first_seen_at", Instant, nullable=False),
+    Column("last_seen_at", Instant, nullable=False),
+)
+workstation_pin = Table(
+    "workstation_pin",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("sealed_hash", LargeBinary, nullable=False),
+    Column("chosen_at", Instant, nullable=False),
 )
 second_factor = Table(
     "second_factor",
@@ -153,6 +173,7 @@ sign_in_ticket = Table(
     Column("expires_at", Instant, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("used_at", Instant),
+    Column("device_id", Uuid),
 )
 passkey_challenge = Table(
     "passkey_challenge",

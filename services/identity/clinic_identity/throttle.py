@@ -1,10 +1,12 @@
 """Slowing down guesses, in the database: a restart or another replica forgets nothing.
 
-A guess counts against the account before the password is checked, so that many at once gain nothing;
-success takes the count back. Logins that nobody has are treated alike.
+A guess counts before the password is checked, so that many at once gain nothing; success takes the count back.
+Logins that nobody has are treated alike. A device that logged in before is counted by itself: whoever guesses from
+elsewhere makes strangers wait, never its owner.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -12,84 +14,130 @@ from uuid import UUID
 from clinic_shared.database import Transaction
 
 from clinic_identity import session_store
-from clinic_identity.domain import ADDRESS_WINDOW, FAILURES_FORGOTTEN_AFTER, delay_after
+from clinic_identity.domain import (
+    ADDRESS_WINDOW,
+    FAILURES_FORGOTTEN_AFTER,
+    STRANGERS_FORGOTTEN_AFTER,
+    delay_after,
+    strangers_wait,
+)
 from clinic_identity.factors import LONGEST_DELAY
 
 CODES = "second-factor"
+ADDRESS, DEVICE, STRANGER, STRANGERS = "address", "device", "stranger", "strangers"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """Whose password is being tried, and from where. `login` is folded."""
+    """Whose password is being tried, and from where. `login` is folded; `device` known, or a session of theirs."""
 
     login: str
     address: str
-
-    @property
-    def account_key(self) -> bytes:
-        return hashlib.sha256(self.login.encode("utf-8", "surrogatepass")).digest()
+    device: UUID | None = None
 
     @property
     def address_key(self) -> bytes:
-        return hashlib.sha256(self.address.encode()).digest()
+        return _digest(self.address)
+
+    @property
+    def stranger_key(self) -> bytes:
+        return _digest(f"{self.address}\n{self.login}")
+
+    @property
+    def account_key(self) -> bytes:
+        return strangers_key(self.login)
+
+
+def strangers_key(login: str) -> bytes:
+    return _digest(login)
 
 
 async def admit(tx: Transaction, attempt: Attempt, *, failures_per_address: int) -> timedelta | None:
     """Count the attempt; return how long to wait instead when there were too many."""
-    address = await session_store.lock_failures(tx, "address", attempt.address_key)
+    if attempt.device is not None:
+        return await _count(tx, DEVICE, attempt.device.bytes, wait=delay_after)
+    address = await session_store.lock_failures(tx, ADDRESS, attempt.address_key)
     window_ends_at = address.counted_from + ADDRESS_WINDOW
     if address.failures >= failures_per_address and tx.now < window_ends_at:
         return timedelta(seconds=(window_ends_at - tx.now).total_seconds())
-    account = await session_store.lock_failures(tx, "account", attempt.account_key)
-    if account.blocked_until is not None and tx.now < account.blocked_until:
-        return timedelta(seconds=(account.blocked_until - tx.now).total_seconds())
-    forgotten = tx.now - account.last_failure_at >= FAILURES_FORGOTTEN_AFTER
-    failures = 1 if forgotten else account.failures + 1
+    strangers = await session_store.lock_failures(tx, STRANGERS, attempt.account_key)
+    if strangers.blocked_until is not None and tx.now < strangers.blocked_until:
+        return timedelta(seconds=(strangers.blocked_until - tx.now).total_seconds())
+    waiting = await _count(tx, STRANGER, attempt.stranger_key, wait=delay_after)
+    if waiting is None:
+        await _count(
+            tx, STRANGERS, attempt.account_key, wait=strangers_wait, forgotten_after=STRANGERS_FORGOTTEN_AFTER
+        )
+    return waiting
+
+
+async def record_success(tx: Transaction, attempt: Attempt) -> None:
+    """Forget the failures before. Those of strangers stay while a known device comes and goes."""
+    if attempt.device is not None:
+        await session_store.forget_failures(tx, DEVICE, attempt.device.bytes)
+        return
+    await session_store.forget_failures(tx, STRANGER, attempt.stranger_key)
+    await session_store.forget_failures(tx, STRANGERS, attempt.account_key)
+
+
+async def record_failure(tx: Transaction, attempt: Attempt) -> None:
+    """Count the failure against the address too; the account's was counted when it was admitted."""
+    if attempt.device is not None:
+        return
+    address = await session_store.lock_failures(tx, ADDRESS, attempt.address_key)
+    new_window = tx.now >= address.counted_from + ADDRESS_WINDOW
     await session_store.save_failures(
         tx,
-        "account",
-        attempt.account_key,
-        failures=failures,
-        counted_from=tx.now if forgotten else account.counted_from,
-        blocked_until=tx.now + delay_after(failures),
+        ADDRESS,
+        attempt.address_key,
+        failures=1 if new_window else address.failures + 1,
+        counted_from=tx.now if new_window else address.counted_from,
+        blocked_until=None,
     )
-    return None
+
+
+async def forget_strangers(tx: Transaction, login: str) -> None:
+    """Let everybody try again: the password is another one."""
+    await session_store.forget_failures(tx, STRANGERS, strangers_key(login))
 
 
 async def admit_code(tx: Transaction, account_id: UUID) -> timedelta | None:
     """Count a guess at an app's code; return how long to wait instead when there were too many."""
-    codes = await session_store.lock_failures(tx, CODES, account_id.bytes)
-    if codes.blocked_until is not None and tx.now < codes.blocked_until:
-        return timedelta(seconds=(codes.blocked_until - tx.now).total_seconds())
-    failures = int(codes.failures) + 1
-    await session_store.save_failures(
-        tx,
-        CODES,
-        account_id.bytes,
-        failures=failures,
-        counted_from=codes.counted_from,
-        blocked_until=tx.now + delay_after(failures, longest=LONGEST_DELAY),
-    )
-    return None
+    return await _count(tx, CODES, account_id.bytes, wait=_delay_of_codes)
 
 
 async def forget_codes(tx: Transaction, account_id: UUID) -> None:
     await session_store.forget_failures(tx, CODES, account_id.bytes)
 
 
-async def record_success(tx: Transaction, attempt: Attempt) -> None:
-    await session_store.forget_failures(tx, "account", attempt.account_key)
+def _delay_of_codes(failures: int) -> timedelta:
+    return delay_after(failures, longest=LONGEST_DELAY)
 
 
-async def record_failure(tx: Transaction, attempt: Attempt) -> None:
-    """Count the failure against the address too; the account's was counted when it was admitted."""
-    address = await session_store.lock_failures(tx, "address", attempt.address_key)
-    new_window = tx.now >= address.counted_from + ADDRESS_WINDOW
+async def _count(
+    tx: Transaction,
+    kind: str,
+    subject: bytes,
+    *,
+    wait: Callable[[int], timedelta],
+    forgotten_after: timedelta = FAILURES_FORGOTTEN_AFTER,
+) -> timedelta | None:
+    counted = await session_store.lock_failures(tx, kind, subject)
+    if counted.blocked_until is not None and tx.now < counted.blocked_until:
+        return timedelta(seconds=(counted.blocked_until - tx.now).total_seconds())
+    forgotten = tx.now - counted.last_failure_at >= forgotten_after
+    failures = 1 if forgotten else int(counted.failures) + 1
     await session_store.save_failures(
         tx,
-        "address",
-        attempt.address_key,
-        failures=1 if new_window else address.failures + 1,
-        counted_from=tx.now if new_window else address.counted_from,
-        blocked_until=None,
+        kind,
+        subject,
+        failures=failures,
+        counted_from=tx.now if forgotten else counted.counted_from,
+        blocked_until=tx.now + wait(failures),
     )
+    return None
+
+
+def _digest(text: str) -> bytes:
+    # People type passwords into the login field: not even the login is kept.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

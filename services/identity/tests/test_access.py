@@ -13,6 +13,7 @@ ROUTES = [route for router in service.routers for route in router.routes]
 PUBLIC_PATHS = {
     "/v1/auth/login",
     "/v1/auth/refresh",
+    "/v1/auth/unlock",
     "/v1/auth/mfa/totp",
     "/v1/auth/mfa/recovery-code",
     "/v1/auth/mfa/passkey",
