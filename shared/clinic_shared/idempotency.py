@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_shared.crash import mutated
 from clinic_shared.database import Transaction
 from clinic_shared.errors import DomainError
 from clinic_shared.events import runtime_metadata, type_of_json
@@ -163,6 +164,8 @@ async def take(transaction: Transaction, claim: Claim) -> Response | None:
 
     Waits for a concurrent request with the same key. Raises KeyReusedError.
     """
+    if mutated("idempotency-off"):
+        return None
     claimed = await transaction.execute(_TAKE, asdict(claim))
     if claimed.one_or_none() is not None:
         return None

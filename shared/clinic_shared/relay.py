@@ -25,7 +25,7 @@ import structlog
 
 from clinic_shared import tracing
 from clinic_shared.broker import WINDOW, Broker, Outcome, OutgoingMessage, Publisher
-from clinic_shared.crash import crash_point
+from clinic_shared.crash import crash_point, mutated
 from clinic_shared.envelope import Envelope, body_of_row
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running, pause
@@ -173,7 +173,7 @@ class Relay:
         outcomes: dict[int, Outcome] = {}
         by_key: dict[UUID, list[_Pending]] = {}
         for one in pending:
-            by_key.setdefault(one.key, []).append(one)
+            by_key.setdefault(one.event_id if mutated("order-off") else one.key, []).append(one)
         chains = list(by_key.values())
         together = (self._publish_chain(chain, outcomes, leases) for chain in chains if not chain[0].suspect)
         await asyncio.gather(*together)
@@ -212,7 +212,7 @@ class Relay:
             message_id=str(row.event_id),
             headers=Envelope.of_row(row, source=self._service).headers(),
             body=body_of_row(row),
-            mandatory=self._routes.awaits(exchange, row.type),
+            mandatory=self._routes.awaits(exchange, row.type) and not mutated("mandatory-off"),
         )
         suspect = row.last_error == Outcome.PERMANENT.value
         return _Pending(row.id, row.event_id, row.type, row.recorded_at, row.partition_key, suspect, message)

@@ -80,6 +80,8 @@ class Violation(StrEnum):
     UNBALANCED = "unbalanced"
     LEFT_OVER = "left over"
     DIFFERENT = "different"
+    UNOWNED = "nobody answers for it"
+    TURNED_AWAY = "turned away"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,25 @@ class AuditTrail:
     distinct: int
 
 
+@dataclass(frozen=True)
+class Receipt:
+    """What a movement of money owes the tax authority: how far it is, and how often it was registered."""
+
+    movement: str
+    status: str | None
+    registered: int
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """Something that a person or a registrar still has to do."""
+
+    what: str
+    owner: str | None
+    timers: int
+    """How many will ask the next one in case nobody does it."""
+
+
 @dataclass
 class Snapshot:
     """What stands in the databases, on the broker and in the ledger at one moment."""
@@ -150,6 +171,10 @@ class Snapshot:
     """Whatever is still under way, by name: outboxes, intake, calls to providers, queues."""
     audit: dict[str, AuditTrail] = field(default_factory=dict)
     ledger: Mapping[str, Any] | None = None
+    receipts: list[Receipt] = field(default_factory=list)
+    unasked_receipts: tuple[str, ...] = ()
+    """Registered, though no movement of money owes them."""
+    obligations: list[Obligation] = field(default_factory=list)
 
 
 def judge(snapshot: Snapshot, history: History) -> Verdict:
@@ -163,6 +188,8 @@ def judge(snapshot: Snapshot, history: History) -> Verdict:
         *_left_over(snapshot),
         *_audit(snapshot),
         *_ledger(snapshot.ledger),
+        *_receipts(snapshot),
+        *_obligations(snapshot),
     ]
     return Verdict(tuple(findings), tuple(_lines(snapshot, history)))
 
@@ -309,3 +336,22 @@ def _ledger(ledger: Mapping[str, Any] | None) -> Iterator[Finding]:
     for service, document in ledger["services"].items():
         if document.get("money_sum_minor"):
             yield Finding(Violation.UNBALANCED, f"money of {service}", (str(document["money_sum_minor"]),))
+
+
+def _receipts(snapshot: Snapshot) -> Iterator[Finding]:
+    """One per movement of money, here and at the registrar."""
+    owed = snapshot.receipts
+    where = "receipts"
+    missing = (one.movement for one in owed if one.status is None)
+    unregistered = (one.movement for one in owed if one.status == "done" and not one.registered)
+    yield from _found(Violation.LOST, where, (*missing, *unregistered))
+    yield from _found(Violation.DUPLICATE, where, (one.movement for one in owed if one.registered > 1))
+    yield from _found(Violation.PHANTOM, where, snapshot.unasked_receipts)
+    open_ = (f"{one.movement} {one.status}" for one in owed if one.status not in {None, "done"})
+    yield from _found(Violation.LEFT_OVER, where, open_)
+
+
+def _obligations(snapshot: Snapshot) -> Iterator[Finding]:
+    """Somebody is asked, and one timer will ask the next."""
+    neglected = (one.what for one in snapshot.obligations if not one.owner or one.timers != 1)
+    yield from _found(Violation.UNOWNED, "obligations", neglected)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, LiteralString
 
 import httpx
@@ -16,8 +16,12 @@ from clinic_shared import contracts
 from clinic_shared.encryption.key_store import FILE, keys_in_clear
 from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.intake_store import place_of
+from clinic_shared.topology import UNROUTED
 
+from . import owing
 from .accounting import AuditTrail, Finding, History, Published, Snapshot, Verdict, Violation, judge
+from .owing import Rows
+from .waiting import Watch
 
 BOOKING, LAB_RESULT, OBSERVATION, PAYMENT = "booking", "lab result", "observation", "payment"
 INBOUND, CORRECTION = "lab message", "correction"
@@ -26,14 +30,22 @@ SERIES = "series-"
 MARK = "chaos-"
 """Begins the keys of what these tests do, where the demo network has left something of the same kind."""
 
-Rows = Callable[[str, LiteralString], list[tuple[Any, ...]]]
 LAB = "lab-integration"
+Tell = Callable[[str], None]
 _POLL_SECONDS = 0.2
 
 _WAITING: LiteralString = """
     SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM audit_outbox),
            (SELECT count(*) FROM intake WHERE state <> 'processed')
 """
+_NEXT_TRY: LiteralString = """
+    SELECT extract(epoch FROM greatest(
+        (SELECT max(next_attempt_at) FROM held WHERE state = 'held'),
+        (SELECT max(next_attempt_at) FROM intake WHERE state = 'received'),
+        (SELECT max(next_attempt_at) FROM outbox)
+    ) - clock_timestamp())
+"""
+UTF8_MARK = b"\xef\xbb\xbf"
 _ENVELOPES = {b"FHS", b"BHS", b"BTS", b"FTS"}
 _NAMES = ("outbox", "audit outbox", "intake")
 SETTLE_SECONDS = 120
@@ -55,6 +67,7 @@ class Books:
             if (url := addresses.get(f"CLINIC_{service.upper().replace('-', '_')}_DATABASE_URL"))
         }
         self._management = addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
+        self._registrar = owing.Registrar(addresses["CLINIC_FAKES_URL"])
         # A system that ran before these tests knows effects and messages of which their history doesn't.
         self._earlier: dict[str, dict[str, Counter[str]]] = {}
         earlier = self.read()
@@ -87,9 +100,9 @@ class Books:
         for service in list(self._connections):
             self._forget(service)
 
-    def settle(self, *, within_seconds: float = SETTLE_SECONDS) -> Verdict:
+    def settle(self, *, within_seconds: float = SETTLE_SECONDS, tell: Tell | None = None) -> Verdict:
         """Wait until everything has come to rest, and return the verdict; what is open by then is its finding."""
-        verdict = self.until(lambda verdict: verdict.sound, within_seconds=within_seconds)
+        verdict = self.until(lambda verdict: verdict.sound, within_seconds=within_seconds, tell=tell)
         self._sound_up_to = len(self._history) if verdict.sound else None
         return verdict
 
@@ -99,23 +112,33 @@ class Books:
         return self._sound_up_to == len(self._history)
 
     def until(
-        self, expected: Callable[[Verdict], bool], *, within_seconds: float = SETTLE_SECONDS
+        self,
+        expected: Callable[[Verdict], bool],
+        *,
+        within_seconds: float = SETTLE_SECONDS,
+        tell: Tell | None = None,
     ) -> Verdict:
-        """Wait until the verdict on a system without work under way is as expected; return the last one."""
-        deadline = time.monotonic() + within_seconds
+        """Wait until the verdict on a system without work under way is as expected; return the last one.
+
+        The time begins anew whenever what is open has changed, and with what is to be tried again later.
+        """
+        watch = Watch(within_seconds, tell)
         while True:
-            late = time.monotonic() > deadline
-            verdict = self._attempt(even_if_busy=late)
-            if late or (verdict is not None and expected(verdict)):
-                assert verdict is not None
+            if watch.is_over and (later := self._next_try_seconds()) > 0:
+                watch.extend(later)
+            late = watch.is_over
+            verdict, open_ = self._attempt(even_if_busy=late)
+            if verdict is not None and (late or expected(verdict)):
                 return verdict
+            watch.note(open_)
             time.sleep(_POLL_SECONDS)
 
-    def _attempt(self, *, even_if_busy: bool) -> Verdict | None:
-        """Return the verdict of now, or None while a cheap look tells that something is under way."""
+    def _attempt(self, *, even_if_busy: bool) -> tuple[Verdict | None, Sequence[str]]:
+        """Return the verdict of now, or None while a cheap look tells that something is under way; and what."""
         try:
-            if any(self._waiting().values()) and not even_if_busy:
-                return None
+            under_way = [f"{name}: {count}" for name, count in self._waiting().items() if count]
+            if under_way and not even_if_busy:
+                return None, under_way
             snapshot = self.read()
             verdict = judge(snapshot, self._history)
             if verdict.sound:
@@ -123,8 +146,15 @@ class Books:
                 snapshot.ledger = self._operator.get("/v1/ops/ledger")
                 verdict = judge(snapshot, self._history)
         except (psycopg.OperationalError, httpx.HTTPError, ApiError) as error:
-            return Verdict((Finding(Violation.LEFT_OVER, "the system", (f"{error!r}",)),))
-        return verdict
+            verdict = Verdict((Finding(Violation.LEFT_OVER, "the system", (f"{error!r}",)),))
+        return verdict, [str(finding) for finding in verdict.findings]
+
+    def _next_try_seconds(self) -> float:
+        """Return in how long the last of what failed is tried again by itself; 0 when nothing is to be."""
+        try:
+            return max(float(self.query(service, _NEXT_TRY)[0][0] or 0) for service in self._urls)
+        except psycopg.OperationalError:
+            return 0
 
     def read(self) -> Snapshot:
         snapshot = Snapshot(subscriptions=self._subscriptions())
@@ -136,6 +166,7 @@ class Books:
         for service in self._urls:
             self._read_producer(service, snapshot)
         snapshot.audit = self._audit_trails()
+        self._read_what_is_owed(snapshot)
         snapshot.waiting = self._waiting()
         return snapshot
 
@@ -162,6 +193,18 @@ class Books:
         broadcast = {event.type for event in contracts.load().events.values() if event.broadcast}
         log = self.query(service, "SELECT event_id, type, subject, aggregate_version FROM event")
         snapshot.published[service] = [Published(*row) for row in log if row[1] not in broadcast]
+
+    def _read_what_is_owed(self, snapshot: Snapshot) -> None:
+        # Registered first, owed second: what is booked in between is not yet registered, never unasked for.
+        registered = self._registrar.registered()
+        snapshot.receipts = list(owing.receipts(self.query, registered))
+        owed = {receipt.movement for receipt in snapshot.receipts}
+        snapshot.unasked_receipts = tuple(registered.keys() - owed)
+        snapshot.obligations = list(owing.obligations(self.query))
+
+    def keep_registrations(self) -> None:
+        """Remember what the registrar has registered: its fake is about to be started anew."""
+        self._registrar.remember()
 
     def _audit_trails(self) -> dict[str, AuditTrail]:
         stored = self.query(
@@ -225,12 +268,15 @@ class Books:
     def _queues(self) -> dict[str, int]:
         answer = httpx.get(f"{self._management}/api/queues", params={"columns": "name,messages"}, timeout=5)
         found = answer.raise_for_status().json()
-        return {f"queue {queue['name']}": queue.get("messages", 0) for queue in found}
+        # What went nowhere while a queue was missing is copied there for people to look at: nobody works it off.
+        return {
+            f"queue {queue['name']}": queue.get("messages", 0) for queue in found if queue["name"] != UNROUTED
+        }
 
 
 def fingerprints(payload: bytes) -> list[str]:
     """Return what each message of a payload is known by, however its lines end and whatever wraps them."""
-    lines = (line.strip() for line in re.split(rb"[\r\n]+", payload))
+    lines = (line.strip() for line in re.split(rb"[\r\n]+", payload.removeprefix(UTF8_MARK)))
     messages: list[list[bytes]] = []
     for line in lines:
         if line.startswith(b"MSH"):

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clinic_local.state import RunState
@@ -44,7 +44,8 @@ def stopped(system: System, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # whoever watches over it has lost patience and ended it
+            os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

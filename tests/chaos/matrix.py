@@ -1,13 +1,10 @@
 """A run of the fault matrix: traffic, seeded faults, quiet, the verdict."""
 
 import random
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import httpx
-import psycopg
 from clinic_local.api_client import ApiError, Caller
 from clinic_local.commands_reporting import REBUILDS, UNDER_WAY
 
@@ -16,13 +13,15 @@ from .accounting import Finding, Verdict, Violation
 from .nemeses import NEMESES, RARE, Injection, Scene, readers_of_poison
 from .serial import differing_charts
 from .stage import Stage
-from .traffic import ALL_KINDS
+from .traffic import ALL_KINDS, Flow
+from .waiting import NOT_NOW
 
 QUIET_SECONDS = 300
 LONG_SECONDS = 300
-_NOT_NOW = (psycopg.Error, httpx.HTTPError, OSError, LookupError, subprocess.SubprocessError, ApiError)
+_NOT_NOW = (*NOT_NOW, ApiError)
 _PAUSE_SECONDS = (0.05, 0.6)
 _AS_MANY_AS_THERE_IS_TIME_FOR = 1_000_000
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,15 @@ class Run:
         return self.verdict.sound
 
 
-def run(
-    stage: Stage,
-    *,
-    seed: int,
-    seconds: float,
-    tell: Callable[[str], None] = print,
-) -> Run:
+def run(stage: Stage, *, seed: int, seconds: float, tell: Tell = print) -> Run:
     """Let traffic flow and things go wrong for so long, then wait for quiet and look at the books."""
     rng = random.Random(seed)
-    stage.books.settle()
+    stage.books.settle(tell=tell)
     traffic = stage.traffic
-    scene = Scene(stage, rng, traffic.patients)
-    injections = []
-    with traffic.flowing(ALL_KINDS, at_most=_AS_MANY_AS_THERE_IS_TIME_FOR) as flow:
+    injections: list[Injection] = []
+    with traffic.flowing(ALL_KINDS, at_most=_AS_MANY_AS_THERE_IS_TIME_FOR, hardy=True) as flow:
         flow.wait_for_more()
+        scene = Scene(stage, rng, flow, traffic.patients)
         deck = Deck(rng, is_long=seconds >= LONG_SECONDS)
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
@@ -59,10 +52,11 @@ def run(
                 injections.append(injection)
             else:
                 deck.put_back(injection.nemesis)
-            assert not flow.errors, flow.errors
             time.sleep(rng.uniform(*_PAUSE_SECONDS))
+        tell("no more faults: what was begun is finished")
     tell("quiet: waiting until everything has come to rest")
-    return Run(tuple(injections), _verdict(scene))
+    verdict = _verdict(scene, tell)
+    return Run(tuple(injections), replace(verdict, findings=(*verdict.findings, *_turned_away(flow))))
 
 
 class Deck:
@@ -90,22 +84,35 @@ def _inject(scene: Scene, name: str) -> Injection:
     try:
         target, hit = NEMESES[name][0](scene)
     except _NOT_NOW as error:
-        return Injection(
-            name, type(error).__name__, hit=False, injected=False, seconds=time.monotonic() - begun
-        )
-    return Injection(name, target, hit=hit, seconds=time.monotonic() - begun)
+        target, hit = f"{type(error).__name__}: {error}".partition("\n")[0], None
+    seconds = time.monotonic() - begun
+    return Injection(name, target, hit=bool(hit), injected=hit is not None, seconds=seconds)
 
 
-def _verdict(scene: Scene) -> Verdict:
+def _turned_away(flow: Flow) -> Iterator[Finding]:
+    """Whoever asked for something that can be had gets it, however long that takes, and no refusal."""
+    for kind in flow.done:
+        told = tuple(repr(error) for errand, error in flow.errors if errand == kind)
+        if told:
+            yield Finding(Violation.TURNED_AWAY, f"traffic of {kind}", told)
+
+
+def _verdict(scene: Scene, tell: Tell) -> Verdict:
     """Return the verdict once nothing waits but what was planted, and a person has discarded that."""
-    books, operator = scene.stage.books, scene.stage.caller("admin")
-    verdict = books.until(lambda verdict: not _unexpected(verdict, scene), within_seconds=QUIET_SECONDS)
+    stage = scene.stage
+    books, operator = stage.books, stage.caller("admin")
+    verdict = books.until(
+        lambda verdict: not _unexpected(verdict, scene), within_seconds=QUIET_SECONDS, tell=tell
+    )
     if _unexpected(verdict, scene):
         return verdict
     for consumer in readers_of_poison(scene) if scene.poisons else ():
         planting.discard_all(operator, consumer)
-    verdict = books.settle(within_seconds=QUIET_SECONDS)
-    more = (*differing_charts(scene.stage), *differing_read_models(operator)) if verdict.sound else ()
+    verdict = books.settle(within_seconds=QUIET_SECONDS, tell=tell)
+    if not verdict.sound:
+        return verdict
+    tell("at rest: everything is told once more, one by one, and the read models are made again")
+    more = (*differing_charts(stage), *differing_read_models(operator))
     return replace(verdict, findings=(*verdict.findings, *more))
 
 

@@ -10,9 +10,10 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
-from clinic_local.state import RunState
+from clinic_local.state import RunState, is_running
 from clinic_shared import contracts
 
 from . import planting
@@ -21,6 +22,8 @@ from .people import Patient
 from .proxy import ACKNOWLEDGED, BOTH, COMMITTED, CONFIRMED, FaultProxy, Landmark, Way
 from .server_harm import WORKED_ON, database_closed, disk_full, table_locked, terminate_sessions
 from .stage import Stage
+from .traffic import PAYMENTS, Flow
+from .waiting import undo
 
 POSTGRES, RABBITMQ = "postgres", "rabbitmq"
 LAB, SCHEDULING = "lab-integration", "scheduling"
@@ -41,7 +44,8 @@ CRASH_POINTS = {
     SCHEDULING: ("commit.before", "commit.after", "relay.publish.after", "relay.mark.after"),
     "billing": (
         *("intake.durable.after", "intake.process.before", "intake.process.commit", "provider.call.after"),
-        *("consumer.commit.after", "relay.confirm.after"),
+        *("receipt.lease.after", "receipt.describe.after", "receipt.register.after", "receipt.report.after"),
+        *("receipt.save.after", "consumer.commit.after", "relay.confirm.after"),
     ),
     "notifications": ("consumer.commit.after", "message.call.after", "commit.before"),
     "reporting": ("consumer.deliver", "consumer.commit.after", "consumer.ack.after"),
@@ -70,6 +74,7 @@ class Scene:
 
     stage: Stage
     rng: random.Random
+    flow: Flow
     patients: list[Patient]
     longest_seconds: float = 3.0
     poisons: set[UUID] = field(default_factory=set)
@@ -148,14 +153,23 @@ def crash(scene: Scene) -> tuple[str, bool]:
 
 @nemesis("kill -9 the supervisor and start again", weight=RARE)
 def kill_supervisor(scene: Scene) -> tuple[str, bool]:
+    """Its fakes of vendors die with it, as vendors don't with their customers: nobody pays meanwhile."""
     system = scene.stage.system
     before = RunState.read(system.root)
-    assert before is not None
-    os.kill(before.supervisor_pid, signal.SIGKILL)
-    _wait(lambda: RunState.read(system.root) is None, seconds=30)
-    started = system.clinic("up")
-    assert started.returncode == 0, started.stdout + started.stderr
+    if before is None:
+        raise LookupError("no supervisor runs")
+    with scene.flow.pausing(PAYMENTS):
+        scene.stage.books.keep_registrations()
+        os.kill(before.supervisor_pid, signal.SIGKILL)
+        _wait(lambda: not is_running(system.root), seconds=30)
+        undo(partial(_start_again, scene))
     return "supervisor", True
+
+
+def _start_again(scene: Scene) -> None:
+    started = scene.stage.system.clinic("up")
+    if started.returncode != 0:
+        raise ChildProcessError(started.stdout + started.stderr)
 
 
 # -- servers
@@ -207,16 +221,18 @@ def close_database(scene: Scene) -> tuple[str, bool]:
 @nemesis("hold a table")
 def hold_table(scene: Scene) -> tuple[str, bool]:
     service, table = scene.service(), scene.rng.choice(WORKED_ON)
-    with table_locked(scene.stage.system, service, table):
+    with table_locked(scene.stage.system, service, table) as is_waited_for:
         scene.last()
-    return f"{service} {table}", True
+        hit = is_waited_for()
+    return f"{service} {table}", hit
 
 
 @nemesis("fill the disk of the database server", weight=1)
 def fill_disk(scene: Scene) -> tuple[str, bool]:
-    with disk_full(scene.stage.system) as limited:
+    with disk_full(scene.stage.system) as is_noticed:
         scene.last()
-    return POSTGRES, limited > 0
+        hit = is_noticed()
+    return POSTGRES, hit
 
 
 @nemesis("raise the broker's memory alarm", weight=1)
@@ -288,19 +304,21 @@ def half_open(scene: Scene) -> tuple[str, bool]:
 def _held(scene: Scene, ways: frozenset[Way]) -> tuple[str, bool]:
     server, service = scene.rng.choice((POSTGRES, RABBITMQ)), scene.service()
     wire = scene.wire(server)
-    with wire.holding(ways, service):
+    with wire.holding(ways, service) as is_met:
         scene.last()
+        hit = is_met()
     if scene.rng.random() < 0.5:
         wire.cut(service)
-    return f"{service} to {server}", True
+    return f"{service} to {server}", hit
 
 
 @nemesis("slow links", weight=2)
 def slow(scene: Scene) -> tuple[str, bool]:
     server = scene.rng.choice((POSTGRES, RABBITMQ))
-    with scene.wire(server).slow(scene.rng.uniform(0.02, 0.2)):
+    with scene.wire(server).slow(scene.rng.uniform(0.02, 0.2)) as is_met:
         scene.last()
-    return server, True
+        hit = is_met()
+    return server, hit
 
 
 @nemesis("cut between commit and answer", weight=15)

@@ -24,11 +24,13 @@ from clinic_local.paths import CHECKOUT
 from .accounting import Answer, History
 from .books import BOOKING, CORRECTION, INBOUND, LAB_RESULT, MARK, OBSERVATION, PAYMENT, SERIES, fingerprints
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 PANEL = CHECKOUT / "contracts" / "hl7" / "panel.hl7"
 CORRECTED = CHECKOUT / "contracts" / "hl7" / "correction.hl7"
 HL7 = "application/hl7-v2"
 _RETRY_SECONDS = 0.2
+_SLOTS_A_DAY = 24
+_LONGEST_SERIES = 50
 _COME_AGAIN = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}
 
 
@@ -52,7 +54,7 @@ def persist(history: History, operations: dict[str, list[str]], attempt: Callabl
         try:
             answered = attempt()
         except (httpx.TransportError, NotAnsweredError, ApiError) as error:
-            refused = isinstance(error, ApiError) and error.status < httpx.codes.INTERNAL_SERVER_ERROR
+            refused = isinstance(error, ApiError) and not _is_passing(error)
             note(Answer.FAILED if refused else Answer.UNKNOWN)
             if refused or time.monotonic() > deadline:
                 raise
@@ -62,18 +64,36 @@ def persist(history: History, operations: dict[str, list[str]], attempt: Callabl
             return answered
 
 
+def _is_passing(error: ApiError) -> bool:
+    """Tell whether the platform is in trouble, or has said to come again."""
+    return (
+        error.status >= httpx.codes.INTERNAL_SERVER_ERROR
+        or error.status in _COME_AGAIN
+        or error.slug == "reference-not-yet-known"
+    )
+
+
 class Keys:
-    """Makes keys that are unique in a run, for any number of threads."""
+    """Makes keys that are unique in a run, and gives slots of the calendar, for any number of threads."""
 
     def __init__(self, first: int = 0) -> None:
         self._lock = threading.Lock()
         self._last = first
+        self._last_slot = first
         self._run = f"{time.time_ns():x}"
 
     def next(self) -> tuple[int, str]:
         with self._lock:
             self._last += 1
             return self._last, f"{MARK}{self._run}-{self._last}"
+
+    def slot(self) -> datetime:
+        """Return the start of another half hour within the demo network's hours, from the day after tomorrow on."""
+        with self._lock:
+            self._last_slot += 1
+            day, place = divmod(self._last_slot, _SLOTS_A_DAY)
+        opening = datetime.now(ZoneInfo("Europe/Moscow")).replace(hour=8, minute=0, second=0, microsecond=0)
+        return (opening + timedelta(days=2 + day, minutes=30 * place)).astimezone(UTC)
 
 
 @dataclass
@@ -108,7 +128,7 @@ class Desk:
         return Patient(registered["patient_id"], record_number)
 
     def book(self, patient: Patient, *, department: str = "dermatology") -> dict[str, Any]:
-        number, key = self.keys.next()
+        _, key = self.keys.next()
         body = {
             "patient_id": patient.patient_id,
             "service_id": self.network.services[department],
@@ -116,7 +136,7 @@ class Desk:
             "department_id": self.network.departments[department],
             "practitioner_id": self.network.staff[_PRACTITIONERS[department]],
             "room_id": self.network.rooms[department],
-            "starts_at": _slot(number).isoformat(),
+            "starts_at": self.keys.slot().isoformat(),
             "reason": key,
         }
 
@@ -128,14 +148,6 @@ class Desk:
 
 
 _PRACTITIONERS = {"dermatology": "dermatologist", "dietetics": "dietitian"}
-_SLOTS_A_DAY = 24
-
-
-def _slot(number: int) -> datetime:
-    """Return the start of the n-th half hour within the demo network's hours, from the day after tomorrow on."""
-    day, place = divmod(number, _SLOTS_A_DAY)
-    opening = datetime.now(ZoneInfo("Europe/Moscow")).replace(hour=8, minute=0, second=0, microsecond=0)
-    return (opening + timedelta(days=2 + day, minutes=30 * place)).astimezone(UTC)
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,9 @@ class Lab:
     def amend(self, patient: Patient) -> str:
         """Send the next value of a patient's one result that is corrected again and again."""
         number, key = self.keys.next()
-        filler, count = self._series.get(patient.patient_id, (f"{SERIES}{key}", 0))
+        filler, count = self._series.get(patient.patient_id, ("", _LONGEST_SERIES))
+        if count == _LONGEST_SERIES:
+            filler, count = f"{SERIES}{key}", 0
         count += 1
         message = _nth_value(patient, filler, count, control_id=f"{key}-{number}")
         self.accepted(message, {CORRECTION: [f"{filler}#{count}"]})
@@ -199,7 +213,11 @@ class Lab:
 
     def deliver(self, payload: bytes) -> None:
         """Send what others wrote until there is an answer, whatever it says."""
-        persist(self.history, {INBOUND: fingerprints(payload)}, lambda: self._post(payload))
+        try:
+            persist(self.history, {INBOUND: fingerprints(payload)}, lambda: self._post(payload))
+        except ApiError as error:
+            if error.slug != "unreadable-message":
+                raise
 
     def accepted(self, message: bytes, operations: dict[str, list[str]] | None = None) -> bytes:
         """Send these bytes until they are accepted, which stands for these operations; returns the answer."""
@@ -309,12 +327,15 @@ class Till:
         )
 
         def pay() -> None:
-            httpx.post(
+            answer = httpx.post(
                 f"{self.provider_url}/_control/stripe/{reference}/pay",
                 json={"deliveries": deliveries, "reorder": True},
                 trust_env=False,
                 timeout=10,
-            ).raise_for_status()
+            )
+            if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                raise NotAnsweredError
+            answer.raise_for_status()
 
         persist(self.history, {PAYMENT: [payment]}, pay)
         return payment

@@ -77,6 +77,7 @@ class FaultProxy:
         self._held_owner: str | None = None
         self._flows = asyncio.Event()
         self._delay_seconds = 0.0
+        self._held_up = 0
         self._refuses = False
         self.port = 0
 
@@ -109,21 +110,24 @@ class FaultProxy:
             self._refuses = False
 
     @contextmanager
-    def holding(self, ways: frozenset[Way], owner: str | None = None) -> Iterator[None]:
-        """Let nothing pass in these directions: a black hole, or one that is only half open."""
+    def holding(self, ways: frozenset[Way], owner: str | None = None) -> Iterator[Callable[[], bool]]:
+        """Let nothing pass in these directions: a black hole, or one that is only half open.
+
+        Yields what tells whether anything was held up, as `slow` does.
+        """
         self._held, self._held_owner = ways, owner
         try:
-            yield
+            yield self._since_now()
         finally:
             self._held = frozenset()
             self._loop.call_soon_threadsafe(self._flows.set)
 
     @contextmanager
-    def slow(self, seconds: float) -> Iterator[None]:
+    def slow(self, seconds: float) -> Iterator[Callable[[], bool]]:
         """Let every piece of every conversation take so much longer."""
         self._delay_seconds = seconds
         try:
-            yield
+            yield self._since_now()
         finally:
             self._delay_seconds = 0.0
 
@@ -136,6 +140,10 @@ class FaultProxy:
         finally:
             with contextlib.suppress(ValueError):  # it has sprung
                 self._traps.remove(trap)
+
+    def _since_now(self) -> Callable[[], bool]:
+        before = self._held_up
+        return lambda: self._held_up > before
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STEP_SECONDS)
@@ -196,8 +204,10 @@ class FaultProxy:
 
     async def _pass(self, link: Link, way: Way) -> None:
         if self._delay_seconds:
+            self._held_up += 1
             await asyncio.sleep(self._delay_seconds)
         while way in self._held and _is_of(link, self._held_owner):
+            self._held_up += 1
             self._flows.clear()
             await self._flows.wait()
 

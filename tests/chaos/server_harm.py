@@ -3,8 +3,9 @@
 import base64
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,8 @@ from clinic_local.testing import System
 from clinic_shared import contracts
 from clinic_shared.ids import uuid7
 from psycopg import sql
+
+from .waiting import undo
 
 WORKED_ON = ("outbox", "event", "inbox", "held", "intake", "idempotency_key")
 """Tables of the runtime, which every service has and most transactions write to."""
@@ -32,14 +35,17 @@ def administrator(system: System, database: str = "postgres") -> psycopg.Connect
 @contextmanager
 def database_closed(system: System, service: str) -> Iterator[int]:
     """Let nobody connect to a service's database, and end the connections that there are."""
-    name = database_name(service)
+    try:
+        _allow_connections(system, service, sql.SQL("false"))
+        yield terminate_sessions(system, service)
+    finally:
+        undo(partial(_allow_connections, system, service, sql.SQL("true")))
+
+
+def _allow_connections(system: System, service: str, allowed: sql.SQL) -> None:
+    name = sql.Identifier(database_name(service))
     with administrator(system) as admin:
-        admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
-        try:
-            yield terminate_sessions(system, service)
-        finally:
-            statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
-            admin.execute(statement.format(sql.Identifier(name)))
+        admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(name, allowed))
 
 
 def terminate_sessions(system: System, service: str) -> int:
@@ -53,25 +59,36 @@ def terminate_sessions(system: System, service: str) -> int:
 
 
 @contextmanager
-def table_locked(system: System, service: str, table: str) -> Iterator[None]:
-    """Somebody holds a table and does nothing, as a careless operator's open transaction does."""
+def table_locked(system: System, service: str, table: str) -> Iterator[Callable[[], bool]]:
+    """Somebody holds a table and does nothing, as a careless operator's open transaction does.
+
+    Yields what tells whether somebody else waits for it.
+    """
+
+    def is_waited_for() -> bool:
+        waiting = "SELECT 1 FROM pg_locks WHERE relation = to_regclass(%s) AND NOT granted LIMIT 1"
+        return bool(holder.execute(waiting, (table,)).fetchall())
+
     with administrator(system, database_name(service)) as holder, holder.transaction():
         holder.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table)))
-        yield
+        yield is_waited_for
 
 
 @contextmanager
-def disk_full(system: System) -> Iterator[int]:
+def disk_full(system: System) -> Iterator[Callable[[], bool]]:
     """Let no process of the database server write beyond the first bytes of any file.
 
     The server treats an exceeded limit as it does a full disk, and no file system has to be mounted for it:
-    what isn't to be had without root.
+    what isn't to be had without root. Yields what tells whether somebody could not write.
     """
-    postmaster = system.process("postgres").pid
-    assert postmaster is not None
-    limited = _limit(postmaster, _FULL_BYTES)
+    server = system.process("postgres")
+    postmaster, log = server.pid, Path(server.log)
+    if postmaster is None:
+        raise LookupError("the database server doesn't run")
+    before = log.stat().st_size
+    _limit(postmaster, _FULL_BYTES)
     try:
-        yield limited
+        yield lambda: b"could not " in log.read_bytes()[before:]
     finally:
         _limit(postmaster, "unlimited")
 
@@ -132,7 +149,8 @@ class Broker:
     def declare_topology(self) -> None:
         services = ",".join(contracts.load().services)
         declared = self._system.clinic("topology", "declare", "--services", services)
-        assert declared.returncode == 0, declared.stdout + declared.stderr
+        if declared.returncode != 0:
+            raise ChildProcessError(declared.stdout + declared.stderr)
 
     @contextmanager
     def queue_missing(self, name: str) -> Iterator[None]:
@@ -141,23 +159,23 @@ class Broker:
         try:
             yield
         finally:
-            self.declare_topology()
+            undo(self.declare_topology)
 
     @contextmanager
     def memory_alarm(self) -> Iterator[None]:
-        self.control("set_vm_memory_high_watermark", "absolute", "1")
         try:
+            self.control("set_vm_memory_high_watermark", "absolute", "1")
             yield
         finally:
-            self.control("set_vm_memory_high_watermark", "absolute", "512MB")
+            undo(partial(self.control, "set_vm_memory_high_watermark", "absolute", "512MB"))
 
     @contextmanager
     def disk_alarm(self) -> Iterator[None]:
-        self.control("set_disk_free_limit", "100000GB")
         try:
+            self.control("set_disk_free_limit", "100000GB")
             yield
         finally:
-            self.control("set_disk_free_limit", "200MB")
+            undo(partial(self.control, "set_disk_free_limit", "200MB"))
 
     @contextmanager
     def impatient(self, milliseconds: int, *, looking_every: int) -> Iterator[None]:
@@ -171,7 +189,7 @@ class Broker:
             yield
         finally:
             for name, value in before.items():
-                self.control("eval", setting.format(name, value))
+                undo(partial(self.control, "eval", setting.format(name, value)))
 
     def alarms(self) -> list[str]:
         answer = self._http.get("/api/health/checks/alarms")

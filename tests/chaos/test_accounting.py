@@ -6,7 +6,18 @@ from uuid import UUID
 
 import pytest
 
-from .accounting import Answer, AuditTrail, History, Published, Snapshot, Violation, judge
+from .accounting import (
+    Answer,
+    AuditTrail,
+    History,
+    Obligation,
+    Published,
+    Receipt,
+    Snapshot,
+    Violation,
+    judge,
+)
+from .books import fingerprints
 
 SUBJECT, OTHER = UUID(int=1), UUID(int=2)
 EVENTS = [UUID(int=100 + n) for n in range(3)]
@@ -57,6 +68,8 @@ def snapshot() -> Snapshot:
             "services": {"billing": {"money_sum_minor": 0}},
             "unreachable": [],
         },
+        receipts=[Receipt("movement", "done", registered=1)],
+        obligations=[Obligation("critical-result 1", owner="on-call", timers=1)],
     )
 
 
@@ -147,6 +160,38 @@ def hide_a_service(snapshot: Snapshot) -> None:
     snapshot.ledger["unreachable"].append({"service": "billing", "reason": "upstream-unavailable"})
 
 
+def owe_no_receipt(snapshot: Snapshot) -> None:
+    snapshot.receipts.append(Receipt("other", None, registered=0))
+
+
+def call_a_receipt_done_that_nobody_registered(snapshot: Snapshot) -> None:
+    snapshot.receipts.append(Receipt("other", "done", registered=0))
+
+
+def register_a_receipt_twice(snapshot: Snapshot) -> None:
+    snapshot.receipts.append(Receipt("other", "done", registered=2))
+
+
+def register_what_nobody_owes(snapshot: Snapshot) -> None:
+    snapshot.unasked_receipts = ("other",)
+
+
+def leave_a_receipt_open(snapshot: Snapshot) -> None:
+    snapshot.receipts.append(Receipt("other", "sent", registered=1))
+
+
+def ask_nobody(snapshot: Snapshot) -> None:
+    snapshot.obligations.append(Obligation("review 2", owner=None, timers=1))
+
+
+def forget_the_timer(snapshot: Snapshot) -> None:
+    snapshot.obligations.append(Obligation("review 2", owner="reader", timers=0))
+
+
+def ask_twice(snapshot: Snapshot) -> None:
+    snapshot.obligations.append(Obligation("review 2", owner="reader", timers=2))
+
+
 @pytest.mark.parametrize(
     ("plant", "violation", "where"),
     [
@@ -169,6 +214,14 @@ def hide_a_service(snapshot: Snapshot) -> None:
         (leave_a_message_in_flight, Violation.LEFT_OVER, "ledger of hl7"),
         (make_money, Violation.UNBALANCED, "money of billing"),
         (hide_a_service, Violation.LEFT_OVER, "ledger: unreachable"),
+        (owe_no_receipt, Violation.LOST, "receipts"),
+        (call_a_receipt_done_that_nobody_registered, Violation.LOST, "receipts"),
+        (register_a_receipt_twice, Violation.DUPLICATE, "receipts"),
+        (register_what_nobody_owes, Violation.PHANTOM, "receipts"),
+        (leave_a_receipt_open, Violation.LEFT_OVER, "receipts"),
+        (ask_nobody, Violation.UNOWNED, "obligations"),
+        (forget_the_timer, Violation.UNOWNED, "obligations"),
+        (ask_twice, Violation.UNOWNED, "obligations"),
     ],
 )
 def test_what_is_planted_is_found_and_nothing_else(
@@ -215,3 +268,14 @@ def test_a_verdict_reads_as_a_report(snapshot: Snapshot, history: History) -> No
     assert str(verdict) == "lost (1) in booking: chart: b"
     assert verdict.of(Violation.LOST)
     assert not verdict.of(Violation.PHANTOM)
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"FHS|^~\\&\rBHS|^~\\&\r", b"\x0b"])
+@pytest.mark.parametrize("line_end", [b"\r", b"\n", b"\r\n"])
+def test_a_message_is_known_however_its_lines_end_and_whatever_wraps_it(
+    before: bytes, line_end: bytes
+) -> None:
+    message = b"MSH|^~\\&|LAB\rPID|1\rOBX|1"
+    wrapped = before + message.replace(b"\r", line_end) + line_end
+    assert fingerprints(wrapped) == fingerprints(message)
+    assert len(fingerprints(message)) == 1

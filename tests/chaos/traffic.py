@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from .people import Desk, Lab, Patient, Till, corpus
+from .waiting import Watch
 
 FLOW_SECONDS = 60
+PAUSE_SECONDS = 60
 BOOKINGS, LAB_MESSAGES, PAYMENTS = KINDS = ("bookings", "lab messages", "payments")
 CORRECTIONS, OTHERS_MESSAGES = "corrections", "others' messages"
 ALL_KINDS = (*KINDS, CORRECTIONS, OTHERS_MESSAGES)
@@ -20,27 +22,47 @@ _LONGEST_FLOW = 60
 
 
 class Flow:
-    """Traffic that is under way. `done` counts what was acknowledged, by kind."""
+    """Traffic that is under way. `done` counts what was acknowledged, by kind.
 
-    def __init__(self, at_most: int) -> None:
+    Who was turned away, or got no answer for too long, is an error, and goes on only if the flow is `hardy`.
+    """
+
+    def __init__(self, kinds: Collection[str], *, at_most: int, hardy: bool) -> None:
         self.at_most = at_most
+        self.hardy = hardy
         self.stop = threading.Event()
-        self.done: Counter[str] = Counter()
-        self.errors: list[Exception] = []
+        self.done: Counter[str] = Counter(dict.fromkeys(kinds, 0))
+        self.errors: list[tuple[str, Exception]] = []
         self._lock = threading.Lock()
+        self._turns = {kind: threading.Lock() for kind in kinds}
 
     def count(self, kind: str) -> None:
         with self._lock:
             self.done[kind] += 1
 
+    def turn(self, kind: str) -> threading.Lock:
+        """Return what is held during one operation of a kind."""
+        return self._turns[kind]
+
+    @contextmanager
+    def pausing(self, kind: str) -> Iterator[None]:
+        """Let nobody begin another operation of a kind, once the one under way has ended. Raises TimeoutError."""
+        if not self._turns[kind].acquire(timeout=PAUSE_SECONDS):
+            raise TimeoutError(f"{kind} don't come to an end")
+        try:
+            yield
+        finally:
+            self._turns[kind].release()
+
     def wait_for_more(self, operations: int = 1, *, kinds: Collection[str] = KINDS) -> None:
         """Wait until so many more operations of each of these kinds have been acknowledged."""
         with self._lock:
             wanted = {kind: min(self.done[kind] + operations, self.at_most) for kind in kinds}
-        deadline = time.monotonic() + FLOW_SECONDS
+        watch = Watch(FLOW_SECONDS)
         while any(self.done[kind] < count for kind, count in wanted.items()):
-            assert not self.errors, self.errors
-            assert time.monotonic() < deadline, f"traffic stands still: {self.done}, wanted {wanted}"
+            assert self.hardy or not self.errors, self.errors
+            assert not watch.is_over, f"traffic stands still: {self.done}, wanted {wanted}"
+            watch.note([f"{kind}: {count}" for kind, count in self.done.items()])
             time.sleep(0.02)
 
 
@@ -60,12 +82,13 @@ class Traffic:
         return self._patients
 
     @contextmanager
-    def flowing(self, wanted: Collection[str] = KINDS, *, at_most: int = _LONGEST_FLOW) -> Iterator[Flow]:
+    def flowing(
+        self, wanted: Collection[str] = KINDS, *, at_most: int = _LONGEST_FLOW, hardy: bool = False
+    ) -> Iterator[Flow]:
         """Let traffic flow until the block ends; then what was begun is finished, and errors are raised.
 
-        `at_most` limits the operations of each kind.
+        `at_most` limits the operations of each kind. When it is `hardy`, errors are left to the caller.
         """
-        flow = Flow(at_most)
         kinds: dict[str, Callable[[random.Random], object]] = {
             BOOKINGS: lambda rng: self._desk.book(rng.choice(self._patients)),
             LAB_MESSAGES: lambda rng: self._lab.send(
@@ -76,11 +99,10 @@ class Traffic:
         }
         if self._corpus:
             kinds[OTHERS_MESSAGES] = lambda rng: self._lab.deliver(rng.choice(self._corpus))
+        kinds = {kind: act for kind, act in kinds.items() if kind in wanted}
+        flow = Flow(kinds, at_most=at_most, hardy=hardy)
         threads = []
         for kind, act in kinds.items():
-            if kind not in wanted:
-                continue
-            flow.done[kind] = 0
             rng = random.Random(self._rng.random())
             threads.append(threading.Thread(target=_keep_doing, args=(flow, kind, act, rng), name=kind))
         for thread in threads:
@@ -92,20 +114,17 @@ class Traffic:
             for thread in threads:
                 thread.join()
         print(f"acknowledged: {dict(flow.done)}")
-        assert not flow.errors, flow.errors
-
-    def _send(self, rng: random.Random) -> None:
-        key, message = self._lab.write(rng.choice(self._patients))
-        self._lab.insist(key, message)
-        if rng.random() < _SENT_AGAIN:
-            self._lab.insist(key, message)
+        assert hardy or not flow.errors, flow.errors
 
 
 def _keep_doing(flow: Flow, kind: str, act: Callable[[random.Random], object], rng: random.Random) -> None:
-    try:
-        while not flow.stop.is_set() and flow.done[kind] < flow.at_most:
-            act(rng)
+    while not flow.stop.is_set() and flow.done[kind] < flow.at_most:
+        try:
+            with flow.turn(kind):
+                act(rng)
             flow.count(kind)
-            flow.stop.wait(rng.uniform(*_PAUSE_SECONDS))
-    except Exception as error:  # noqa: BLE001  # raised by the test's own thread
-        flow.errors.append(error)
+        except Exception as error:  # noqa: BLE001  # told by whoever let the traffic flow
+            flow.errors.append((kind, error))
+            if not flow.hardy:
+                return
+        flow.stop.wait(rng.uniform(*_PAUSE_SECONDS))
