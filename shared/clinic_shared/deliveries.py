@@ -158,7 +158,8 @@ class _Session:
     async def receive(self, delivery: DeliveredMessage) -> None:
         # Nothing may be awaited here: aiormq runs this as a task of its own per delivery.
         self._in_hand.take(delivery)
-        key = str(raw_message(delivery, "").partition_key)
+        message = raw_message(delivery, "")
+        key = str(message.event_id if mutated("order-off") else message.partition_key)
         self._queues[zlib.crc32(key.encode()) % len(self._queues)].put_nowait(delivery)
 
     async def _lane(self, queue: asyncio.Queue[DeliveredMessage]) -> None:

@@ -173,7 +173,7 @@ class Relay:
         outcomes: dict[int, Outcome] = {}
         by_key: dict[UUID, list[_Pending]] = {}
         for one in pending:
-            by_key.setdefault(one.event_id if mutated("order-off") else one.key, []).append(one)
+            by_key.setdefault(one.key, []).append(one)
         chains = list(by_key.values())
         together = (self._publish_chain(chain, outcomes, leases) for chain in chains if not chain[0].suspect)
         await asyncio.gather(*together)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
+import httpx
 from clinic_local.state import RunState, is_running
 from clinic_shared import contracts
 
@@ -31,6 +32,7 @@ TRAP_SECONDS = 5.0
 RARE = 0
 """Takes a good part of a minute: only in runs that are long."""
 HEADS = 16_000
+TOO_MANY_BYTES = 11_000_000
 CRASH_POINTS = {
     LAB: (
         *("intake.accept.before", "intake.durable.after", "intake.process.before", "intake.process.commit"),
@@ -373,8 +375,8 @@ def publish_oversize(scene: Scene) -> tuple[str, bool]:
 
 @nemesis("post far too much", weight=2)
 def post_oversize(scene: Scene) -> tuple[str, bool]:
-    answer = scene.stage.lab.post(b"MSH|^~\\&|" + b"x" * planting.OVERSIZE_BYTES)
-    return LAB, answer.status_code in {400, 413}
+    answer = scene.stage.lab.post(b"MSH|^~\\&|" + b"x" * TOO_MANY_BYTES)
+    return LAB, answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
 
 
 def readers_of_poison(scene: Scene) -> set[str]:

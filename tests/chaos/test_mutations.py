@@ -22,7 +22,8 @@ GUARDS = {
     "inbox-off": f"{MESSAGING}/test_consumer.py::test_a_duplicate_has_one_effect",
     "confirms-off": f"{MESSAGING}/test_relay.py::test_order_survives_a_full_queue_and_nothing_is_lost",
     "mandatory-off": f"{MESSAGING}/test_relay.py::test_an_unroutable_event_is_kept_and_blocks_only_its_key",
-    "order-off": f"{MESSAGING}/test_relay.py::test_order_survives_a_full_queue_and_nothing_is_lost",
+    "order-off": f"{MESSAGING}/test_consumer.py::"
+    "test_what_waits_for_a_lane_takes_effect_in_one_transaction_in_order_per_key",
     "idempotency-off": "shared/tests/web/test_idempotency.py::"
     "test_a_repeated_write_gets_the_same_answer_and_one_effect",
     "ack-before-commit": f"{MESSAGING}/test_consumer.py::"
@@ -43,7 +44,7 @@ GUARDS_IN_DATABASES = {
     "exclusion-off": "services/scheduling/tests/test_booking.py::"
     "test_the_constraint_refuses_an_overlap_even_when_the_check_is_blind",
     "receipts-off": "services/billing/tests/test_receipts.py::"
-    "test_a_payment_and_its_refund_have_a_receipt_each",
+    "test_the_movement_itself_owes_the_receipt_whoever_books_it",
 }
 ALL_TESTS = {*GUARDS.values(), *GUARDS_IN_DATABASES.values()}
 PASSED, TESTS_FAILED = 0, 1

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from uuid import uuid4
 
 from pydantic import BaseModel, Field
@@ -38,6 +39,8 @@ class Atol:
 
     def reset(self) -> None:
         self.documents: dict[str, Document] = {}
+        # A fiscal storage never gives a number twice, though this one forgets what it has given.
+        self._numbers = count(int(time.time() % 100_000_000 * 10))
         self._of_external_id: dict[str, str] = {}
         self.behaviour = RegisterBehaviour()
         self._tokens: set[str] = set()
@@ -96,7 +99,7 @@ class Atol:
             "operation": operation,
             "about": about,
             "registered": not failed,
-            "number": len(self.documents) + 1,
+            "number": next(self._numbers),
             "waits": self.behaviour.waits,
         }
         return 200, {"uuid": reference, "status": "wait", "error": None, "timestamp": _now()}
