@@ -82,7 +82,7 @@ chaos: bootstrap-checks ## faults under load and what came of it: make chaos SEE
 	@$(VENV)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))
 
 test-extended: bootstrap-checks ## minutes on whole systems: requests made from the API's description, two releases at once, faults
-	@$(PYTEST) -m extended tests/e2e tests/upgrade tests/chaos
+	@$(PYTEST) -m extended tests/e2e tests/upgrade tests/chaos shared/tests/messaging
 
 test-modules: bootstrap-checks ## a whole system without each service that can be left out; takes minutes
 	@$(PYTEST) tests/modules/each_left_out.py

@@ -45,6 +45,16 @@ class Installation:
     source: str
 
 
+@dataclass(frozen=True)
+class Membership:
+    """One node's part in a cluster on this machine: what all share, its own name, and whom it joins at first."""
+
+    epmd_port: int
+    cookie: str
+    node: str
+    joins: str | None = None
+
+
 class RabbitServer:
     """A broker that answers. `pid` is None for one that was given by URL, which `stop()` leaves alone."""
 
@@ -108,8 +118,10 @@ class Rabbit:
         ports: PortBook | None = None,
         environ: Mapping[str, str] = os.environ,
         disk_free_limit_bytes: int = 200_000_000,
+        membership: Membership | None = None,
     ) -> None:
         self._root = root
+        self._membership = membership
         self._disk_free_limit_bytes = disk_free_limit_bytes
         self._ports = ports or PortBook()
         self._environ = environ
@@ -137,14 +149,14 @@ class Rabbit:
         if not password_file.exists():
             write_private(password_file, DEVELOPMENT_MARK + secrets.token_urlsafe(24))
         password = password_file.read_text()
-        ports = {name: self._ports.take(name) for name in _PORTS}
-        _write_configuration(base, ports, password, self._disk_free_limit_bytes)
+        ports = self._take_ports()
+        _write_configuration(base, ports, password, self._disk_free_limit_bytes, self._membership)
         folder = run_dir(self._root) / "log" if durable else data_dir
         folder.mkdir(parents=True, exist_ok=True)
-        log = folder / "rabbitmq.log"
+        log = folder / ("rabbitmq.log" if self._membership is None else f"{self._membership.node}.log")
         process = GuardedProcess(
             "rabbitmq",
-            _commands(installation, base, ports, log, durable=durable),
+            _commands(installation, base, ports, log, durable=durable, membership=self._membership),
             user=None,
             grace_seconds=_STOP_SECONDS,
         )
@@ -157,6 +169,21 @@ class Rabbit:
             process=process,
             log=log,
         )
+
+    def _take_ports(self) -> dict[str, int]:
+        if self._membership is None:
+            return {name: self._ports.take(name) for name in _PORTS}
+        own = {name: self._ports.take(name) for name in _PORTS if name != "epmd"}
+        return {**own, "epmd": self._membership.epmd_port}
+
+    def name_server(self, port: int, folder: Path) -> GuardedProcess:
+        """Start what the nodes of a cluster find each other by."""
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"}
+        installation = self._installation()
+        if installation.library_path:
+            environment["LD_LIBRARY_PATH"] = installation.library_path
+        command = _epmd(installation, port, environment, folder, folder / "epmd.log")
+        return GuardedProcess("rabbitmq", [command], user=None, grace_seconds=_STOP_SECONDS)
 
     def already_here(self) -> Installation | None:
         """Return what can be run without a download."""
@@ -231,7 +258,11 @@ def _version(server: Path) -> str:
 
 
 def _write_configuration(
-    base: Path, ports: dict[str, int], password: str, disk_free_limit_bytes: int
+    base: Path,
+    ports: dict[str, int],
+    password: str,
+    disk_free_limit_bytes: int,
+    membership: Membership | None,
 ) -> None:
     """Everything the broker reads is written anew, so that an old `.run/` can't hold old settings."""
     settings = {
@@ -254,6 +285,12 @@ def _write_configuration(
         "vm_memory_high_watermark.absolute": "512MB",
         "disk_free_limit.absolute": str(disk_free_limit_bytes),
     }
+    if membership is not None:
+        (base / ".erlang.cookie").unlink(missing_ok=True)
+        write_private(base / ".erlang.cookie", membership.cookie)
+        if membership.joins is not None:
+            settings["cluster_formation.peer_discovery_backend"] = "classic_config"
+            settings["cluster_formation.classic_config.nodes.1"] = f"{membership.joins}@localhost"
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     definitions = {
         "vhosts": [{"name": "/"}],
@@ -268,8 +305,15 @@ def _write_configuration(
 
 
 def _commands(
-    installation: Installation, base: Path, ports: dict[str, int], log: Path, *, durable: bool
+    installation: Installation,
+    base: Path,
+    ports: dict[str, int],
+    log: Path,
+    *,
+    durable: bool,
+    membership: Membership | None,
 ) -> list[Command]:
+    node = "clinic" if membership is None else membership.node
     environment = {
         "PATH": f"{installation.erlang_bin}:/usr/bin:/bin",
         "HOME": str(base),
@@ -288,7 +332,7 @@ def _commands(
         "RABBITMQ_PID_FILE": str(base / "pid"),
         "RABBITMQ_GENERATED_CONFIG_DIR": str(base / "config"),
         "RABBITMQ_SCHEMA_DIR": str(base / "schema"),
-        "RABBITMQ_NODENAME": "clinic@localhost",
+        "RABBITMQ_NODENAME": f"{node}@localhost",
         "RABBITMQ_DIST_PORT": str(ports["distribution"]),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
             "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false +S 2:2 +sbwt none"
@@ -296,22 +340,16 @@ def _commands(
     }
     if installation.library_path:
         environment["LD_LIBRARY_PATH"] = installation.library_path
-    epmd: list[str | Path] = [
-        installation.erlang_bin / "epmd",
-        "-port",
-        str(ports["epmd"]),
-        "-address",
-        LOOPBACK,
-    ]
-    return [
-        Command("epmd", epmd, environment, base, log, port=ports["epmd"]),
-        # A graceful stop takes six seconds, which nobody needs whose data goes away with it.
-        Command(
-            "rabbitmq",
-            [installation.server],
-            environment,
-            base,
-            log,
-            stop_signal="SIGTERM" if durable else "SIGKILL",
-        ),
-    ]
+    # A graceful stop takes six seconds, which nobody needs whose data goes away with it.
+    stop_signal = "SIGTERM" if durable else "SIGKILL"
+    broker = Command("rabbitmq", [installation.server], environment, base, log, stop_signal=stop_signal)
+    if membership is not None:
+        return [broker]
+    return [_epmd(installation, ports["epmd"], environment, base, log), broker]
+
+
+def _epmd(
+    installation: Installation, port: int, environment: dict[str, str], base: Path, log: Path
+) -> Command:
+    argv: list[str | Path] = [installation.erlang_bin / "epmd", "-port", str(port), "-address", LOOPBACK]
+    return Command("epmd", argv, environment, base, log, port=port)
