@@ -149,6 +149,10 @@ class Books:
             verdict = Verdict((Finding(Violation.LEFT_OVER, "the system", (f"{error!r}",)),))
         return verdict, [str(finding) for finding in verdict.findings]
 
+    def backlog(self) -> int:
+        """Return how much is under way. Raises psycopg.Error, httpx.HTTPError."""
+        return sum(self._waiting().values())
+
     def _next_try_seconds(self) -> float:
         """Return in how long the last of what failed is tried again by itself; 0 when nothing is to be."""
         try:

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clinic_local.api_client import ApiError, Caller
@@ -18,8 +19,10 @@ from .waiting import NOT_NOW
 
 QUIET_SECONDS = 300
 LONG_SECONDS = 300
+LOOK_EVERY_SECONDS = 3.0
+MOST_UNDER_WAY = 300
 _NOT_NOW = (*NOT_NOW, ApiError)
-_PAUSE_SECONDS = (0.05, 0.6)
+_PAUSE_SECONDS = (0.05, 0.3)
 _AS_MANY_AS_THERE_IS_TIME_FOR = 1_000_000
 Tell = Callable[[str], None]
 
@@ -43,6 +46,7 @@ def run(stage: Stage, *, seed: int, seconds: float, tell: Tell = print) -> Run:
     with traffic.flowing(ALL_KINDS, at_most=_AS_MANY_AS_THERE_IS_TIME_FOR, hardy=True) as flow:
         flow.wait_for_more()
         scene = Scene(stage, rng, flow, traffic.patients)
+        gate = Gate(stage, flow)
         deck = Deck(rng, is_long=seconds >= LONG_SECONDS)
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
@@ -52,11 +56,31 @@ def run(stage: Stage, *, seed: int, seconds: float, tell: Tell = print) -> Run:
                 injections.append(injection)
             else:
                 deck.put_back(injection.nemesis)
+            gate.look()
             time.sleep(rng.uniform(*_PAUSE_SECONDS))
         tell("no more faults: what was begun is finished")
     tell("quiet: waiting until everything has come to rest")
     verdict = _verdict(scene, tell)
     return Run(tuple(injections), replace(verdict, findings=(*verdict.findings, *_turned_away(flow))))
+
+
+class Gate:
+    """Lets callers in only as long as what was accepted is worked off: else quiet would be hours away."""
+
+    def __init__(self, stage: Stage, flow: Flow) -> None:
+        self._books = stage.books
+        self._flow = flow
+        self._looked_at = 0.0
+
+    def look(self) -> None:
+        if time.monotonic() - self._looked_at < LOOK_EVERY_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        with suppress(*_NOT_NOW):
+            if self._books.backlog() > MOST_UNDER_WAY:
+                self._flow.is_open.clear()
+            else:
+                self._flow.is_open.set()
 
 
 class Deck:

@@ -21,14 +21,21 @@ from . import planting
 from .harm import stopped
 from .people import Patient
 from .proxy import ACKNOWLEDGED, BOTH, COMMITTED, CONFIRMED, FaultProxy, Landmark, Way
-from .server_harm import WORKED_ON, database_closed, disk_full, table_locked, terminate_sessions
+from .server_harm import (
+    WORKED_ON,
+    ask_whether_it_answers,
+    database_closed,
+    disk_full,
+    table_locked,
+    terminate_sessions,
+)
 from .stage import Stage
 from .traffic import PAYMENTS, Flow
 from .waiting import undo
 
 POSTGRES, RABBITMQ = "postgres", "rabbitmq"
 LAB, SCHEDULING = "lab-integration", "scheduling"
-TRAP_SECONDS = 5.0
+TRAP_SECONDS = 4.0
 RARE = 0
 """Takes a good part of a minute: only in runs that are long."""
 HEADS = 16_000
@@ -203,6 +210,8 @@ def _with_server(scene: Scene, server: str, number: signal.Signals) -> tuple[str
     system = scene.stage.system
     pid = system.kill(server, number)
     system.wait_until_restarted(server, pid)
+    # What is done to one that is still starting would meet nobody.
+    undo(scene.stage.broker.overview if server == RABBITMQ else partial(ask_whether_it_answers, system))
     return server, True
 
 

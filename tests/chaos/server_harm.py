@@ -32,6 +32,11 @@ def administrator(system: System, database: str = "postgres") -> psycopg.Connect
     return psycopg.connect(f"{url}/{database}", autocommit=True, connect_timeout=5)
 
 
+def ask_whether_it_answers(system: System) -> None:
+    """Raises psycopg.OperationalError while the database server is away or starting."""
+    administrator(system).close()
+
+
 @contextmanager
 def database_closed(system: System, service: str) -> Iterator[int]:
     """Let nobody connect to a service's database, and end the connections that there are."""
@@ -190,6 +195,10 @@ class Broker:
         finally:
             for name, value in before.items():
                 undo(partial(self.control, "eval", setting.format(name, value)))
+
+    def overview(self) -> dict[str, Any]:
+        """Raises httpx.HTTPError while the broker is away or starting."""
+        return dict(self._http.get("/api/overview").raise_for_status().json())
 
     def alarms(self) -> list[str]:
         answer = self._http.get("/api/health/checks/alarms")

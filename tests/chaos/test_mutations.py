@@ -73,13 +73,13 @@ Results = dict[str, Future[subprocess.CompletedProcess[str]]]
 def results(environment: dict[str, str]) -> Iterator[Results]:
     """All runs side by side: most of their time is waiting for what, with a safeguard off, never comes."""
     with ThreadPoolExecutor(3) as pool:
-        started = {
+        started = {"none": pool.submit(run, environment, *sorted(ALL_TESTS))}
+        started |= {
             mutation: pool.submit(run, {**environment, "CLINIC_MUTATION": mutation}, test)
             for mutation, test in GUARDS.items()
         }
         for guard, test in GUARDS_IN_DATABASES.items():
             started[guard] = pool.submit(run, environment, "-p", "tests.chaos.without_guards", test)
-        started["none"] = pool.submit(run, environment, *sorted(ALL_TESTS))
         yield started
 
 

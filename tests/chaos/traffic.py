@@ -31,6 +31,9 @@ class Flow:
         self.at_most = at_most
         self.hardy = hardy
         self.stop = threading.Event()
+        self.is_open = threading.Event()
+        """Cleared while what was begun is more than the machine can work off."""
+        self.is_open.set()
         self.done: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         self.errors: list[tuple[str, Exception]] = []
         self._lock = threading.Lock()
@@ -111,6 +114,7 @@ class Traffic:
             yield flow
         finally:
             flow.stop.set()
+            flow.is_open.set()
             for thread in threads:
                 thread.join()
         print(f"acknowledged: {dict(flow.done)}")
@@ -119,6 +123,9 @@ class Traffic:
 
 def _keep_doing(flow: Flow, kind: str, act: Callable[[random.Random], object], rng: random.Random) -> None:
     while not flow.stop.is_set() and flow.done[kind] < flow.at_most:
+        flow.is_open.wait()
+        if flow.stop.is_set():
+            return
         try:
             with flow.turn(kind):
                 act(rng)
