@@ -135,8 +135,8 @@ def _verdict(scene: Scene, tell: Tell) -> Verdict:
     verdict = books.settle(within_seconds=QUIET_SECONDS, tell=tell)
     if not verdict.sound:
         return verdict
-    tell("at rest: everything is told once more, one by one, and the read models are made again")
-    more = (*differing_charts(stage), *differing_read_models(operator))
+    tell("at rest: charts and read models are made once more, and compared")
+    more = (*differing_charts(stage, tell), *differing_read_models(operator))
     return replace(verdict, findings=(*verdict.findings, *more))
 
 
