@@ -78,8 +78,9 @@ test: bootstrap-checks lint types contracts
 	@$(PYTEST) -m "not extended" $(SERIAL)
 endif
 
-chaos: bootstrap-checks ## faults under load and what came of it: make chaos SEED=1 DURATION=120
-	@$(VENV)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION))
+chaos: bootstrap-checks ## faults under load and what came of it: make chaos SEED=1 DURATION=120; FAULTS=1000 ends it then
+	@$(VENV)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \
+		$(if $(FAULTS),--faults $(FAULTS))
 
 test-extended: bootstrap-checks ## minutes on whole systems: requests made from the API's description, two releases at once, faults
 	@$(PYTEST) -m extended tests/e2e tests/upgrade tests/chaos shared/tests/messaging

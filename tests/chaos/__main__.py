@@ -17,6 +17,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--duration", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument(
+        "--faults", type=int, metavar="N", help="end when so many have been met, if that is sooner"
+    )
     options = parser.parse_args()
     # So that the system is taken down, whoever ends the run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -25,7 +28,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="polyclinic-chaos-") as folder,
         staged(Path(folder), random.Random(options.seed)) as stage,
     ):
-        done = run(stage, seed=options.seed, seconds=options.duration, tell=_tell)
+        done = run(stage, seed=options.seed, seconds=options.duration, faults=options.faults, tell=_tell)
     print(
         "",
         report.faults(done.injections),

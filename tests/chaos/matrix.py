@@ -37,8 +37,11 @@ class Run:
         return self.verdict.sound
 
 
-def run(stage: Stage, *, seed: int, seconds: float, tell: Tell = print) -> Run:
-    """Let traffic flow and things go wrong for so long, then wait for quiet and look at the books."""
+def run(stage: Stage, *, seed: int, seconds: float, faults: int | None = None, tell: Tell = print) -> Run:
+    """Let traffic flow and things go wrong for so long, then wait for quiet and look at the books.
+
+    With `faults`, no longer than until so many have been met.
+    """
     rng = random.Random(seed)
     stage.books.settle(tell=tell)
     traffic = stage.traffic
@@ -49,7 +52,7 @@ def run(stage: Stage, *, seed: int, seconds: float, tell: Tell = print) -> Run:
         gate = Gate(stage, flow)
         deck = Deck(rng, is_long=seconds >= LONG_SECONDS)
         ends_at = time.monotonic() + seconds
-        while time.monotonic() < ends_at:
+        while time.monotonic() < ends_at and (faults is None or sum(i.hit for i in injections) < faults):
             injection = _inject(scene, deck.draw())
             tell(str(injection))
             if injection.injected:
