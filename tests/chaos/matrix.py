@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ QUIET_SECONDS = 300
 LONG_SECONDS = 300
 LOOK_EVERY_SECONDS = 3.0
 MOST_UNDER_WAY = 300
+MOST_TRIES = 3
 _NOT_NOW = (*NOT_NOW, ApiError)
 _PAUSE_SECONDS = (0.05, 0.3)
 _AS_MANY_AS_THERE_IS_TIME_FOR = 1_000_000
@@ -94,6 +96,7 @@ class Deck:
         self._weights = {name: weight for name, (_, weight) in NEMESES.items()}
         self._once = [name for name, weight in self._weights.items() if weight > RARE or is_long]
         rng.shuffle(self._once)
+        self._put_back: Counter[str] = Counter()
 
     def draw(self) -> str:
         if self._once:
@@ -101,8 +104,10 @@ class Deck:
         return self._rng.choices(list(self._weights), list(self._weights.values()))[0]
 
     def put_back(self, name: str) -> None:
-        """It could not be done now; its turn comes again after the others."""
-        self._once.insert(0, name)
+        """It could not be done now; its turn comes again after the others, but not for ever."""
+        self._put_back[name] += 1
+        if self._put_back[name] <= MOST_TRIES:
+            self._once.insert(0, name)
 
 
 def _inject(scene: Scene, name: str) -> Injection:

@@ -40,6 +40,7 @@ RARE = 0
 """Takes a good part of a minute: only in runs that are long."""
 HEADS = 16_000
 TOO_MANY_BYTES = 11_000_000
+START_SECONDS = 600
 CRASH_POINTS = {
     LAB: (
         *("intake.accept.before", "intake.durable.after", "intake.process.before", "intake.process.commit"),
@@ -171,7 +172,7 @@ def kill_supervisor(scene: Scene) -> tuple[str, bool]:
         scene.stage.books.keep_registrations()
         os.kill(before.supervisor_pid, signal.SIGKILL)
         _wait(lambda: not is_running(system.root), seconds=30)
-        undo(partial(_start_again, scene))
+        undo(partial(_start_again, scene), within_seconds=START_SECONDS)
     return "supervisor", True
 
 

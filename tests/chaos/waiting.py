@@ -47,9 +47,9 @@ class Watch:
         self._deadline = min(self._end, time.monotonic() + seconds + self._seconds)
 
 
-def undo(action: Callable[[], object]) -> None:
+def undo(action: Callable[[], object], *, within_seconds: float = UNDONE_SECONDS) -> None:
     """Repair what was broken on purpose, trying until it can be done: a fault that stays would prove nothing."""
-    deadline = time.monotonic() + UNDONE_SECONDS
+    deadline = time.monotonic() + within_seconds
     while True:
         try:
             action()
