@@ -32,6 +32,19 @@ class ServiceSettings(BaseSettings):
         default=True,
         description="false while the release before runs beside this one: it can't read what is encrypted",
     )
+    key_service_url: str | None = Field(
+        default=None, description="Vault's address or a KMS endpoint, where data-keys.json names one"
+    )
+    key_service_key: str | None = Field(
+        default=None, description="name of the transit key, or id of the KMS key"
+    )
+    key_service_secret: SecretStr | None = Field(
+        default=None, description="Vault's token, or ID:SECRET[:SESSION] for KMS"
+    )
+    key_service_region: str = "us-east-1"
+    key_lease_seconds: float = Field(
+        default=900, ge=30, description="how long keys of a key service are used without asking it again"
+    )
     http_host: str = "127.0.0.1"
     http_port: int = 0
     drain_seconds: float = Field(

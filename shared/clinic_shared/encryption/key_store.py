@@ -6,6 +6,7 @@ production refuses that mark, and a missing file.
 
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +70,52 @@ def _new_key() -> StoredKey:
         created_at=datetime.now(UTC),
         wrapped=wrap_in_clear(os.urandom(KEY_BYTES)),
     )
+
+
+async def wrapped_anew(stored: StoredKeys, old: KeyProvider, new: KeyProvider, *, service: str) -> StoredKeys:
+    """Return the same keys as another provider wraps them: nothing that they encrypted changes."""
+
+    async def again(keys: list[StoredKey], purpose: str) -> list[StoredKey]:
+        return [
+            key.model_copy(
+                update={
+                    "wrapped": await new.wrap(await old.unwrap(key.wrapped, purpose=purpose), purpose=purpose)
+                }
+            )
+            for key in keys
+        ]
+
+    return StoredKeys(
+        note=stored.note,
+        provider=new.name,
+        encryption=await again(stored.encryption, f"{service}/encryption"),
+        index=await again(stored.index, f"{service}/index"),
+    )
+
+
+async def with_new_key(stored: StoredKeys, provider: KeyProvider, *, service: str) -> StoredKeys:
+    """Return the keys with another key for encryption, which is current from now on."""
+    wrapped = await provider.wrap(os.urandom(KEY_BYTES), purpose=f"{service}/encryption")
+    added = _new_key().model_copy(update={"wrapped": wrapped})
+    return stored.model_copy(update={"encryption": [*stored.encryption, added]})
+
+
+def without_key(stored: StoredKeys, key_id: str) -> StoredKeys:
+    """Return the keys without one that encrypts nothing any more. Raises DataKeysMissingError for the current one."""
+    if stored.encryption[-1].key_id == key_id:
+        raise DataKeysMissingError("the current key can't be withdrawn")
+    kept = [key for key in stored.encryption if key.key_id != key_id]
+    return stored.model_copy(update={"encryption": kept})
+
+
+def write_file(file: Path, stored: StoredKeys) -> None:
+    """Replace the file as a whole; whoever reads sees the old or the new one."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{FILE}.", delete=False) as written:
+        written.write(stored.model_dump_json(indent=1).encode() + b"\n")
+        written.flush()
+        os.fsync(written.fileno())
+    Path(written.name).replace(file)
 
 
 def read_file(file: Path) -> StoredKeys:

@@ -6,7 +6,10 @@ data keys never reach it.
 
 import base64
 import binascii
-from typing import Protocol
+from typing import Any, Literal, Protocol
+
+import httpx
+import orjson
 
 
 class ProviderError(Exception):
@@ -16,7 +19,7 @@ class ProviderError(Exception):
 class KeyProvider(Protocol):
     """`purpose` is bound to what is wrapped: it opens for the same purpose only."""
 
-    name: str
+    name: Literal["file", "vault", "kms"]
     lease_seconds: float | None
     """How long a process may use a key without asking again; None for keys that lie in a file anyway."""
 
@@ -28,7 +31,7 @@ class KeyProvider(Protocol):
 class FileProvider:
     """Keys lie in the file of keys itself, which is a secret like the others in its folder."""
 
-    name = "file"
+    name: Literal["file", "vault", "kms"] = "file"
     lease_seconds: float | None = None
 
     async def wrap(self, key: bytes, *, purpose: str) -> str:  # noqa: ARG002  # nothing to bind it to
@@ -36,6 +39,23 @@ class FileProvider:
 
     async def unwrap(self, wrapped: str, *, purpose: str) -> bytes:  # noqa: ARG002
         return unwrap_in_clear(wrapped)
+
+
+async def ask(http: httpx.AsyncClient, request: httpx.Request, operation: str) -> dict[str, Any]:
+    """Send a request and return the answer's object. Raises ProviderError, without anything of the answer."""
+    try:
+        answer = await http.send(request)
+    except httpx.HTTPError as error:
+        raise ProviderError(f"{operation}: {type(error).__name__}") from None
+    if answer.status_code != httpx.codes.OK:
+        raise ProviderError(f"{operation}: status {answer.status_code}")
+    try:
+        document = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        raise ProviderError(f"{operation}: an answer that isn't JSON") from None
+    if not isinstance(document, dict):
+        raise ProviderError(f"{operation}: an answer that isn't an object")
+    return document
 
 
 def wrap_in_clear(key: bytes) -> str:

@@ -6,14 +6,19 @@ for the time being, and nothing is stored unencrypted instead.
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import structlog
 
 from clinic_shared.encryption.key_store import FILE, DataKeysMissingError, find_keys, unwrapped
 from clinic_shared.encryption.keyring import Keyring
+from clinic_shared.encryption.kms import Credentials, Kms
 from clinic_shared.encryption.providers import FileProvider, KeyProvider, ProviderError
+from clinic_shared.encryption.vault import Vault
 from clinic_shared.health import Health
 from clinic_shared.loops import pause
 from clinic_shared.settings import ServiceSettings
@@ -25,20 +30,41 @@ log = structlog.get_logger()
 
 NAME = "data keys"
 POLL_SECONDS = 2.0
+TIMEOUT_SECONDS = 5.0
 
 
-def provider_of(name: str, settings: ServiceSettings) -> KeyProvider:  # noqa: ARG001  # those to come need them
-    """Return the provider that a file of keys names."""
-    return FileProvider()
+@asynccontextmanager
+async def provider_of(name: str, settings: ServiceSettings) -> AsyncIterator[KeyProvider]:
+    """Yield the provider that a file of keys names, for as long as it is asked. Raises DataKeysMissingError."""
+    if name == FileProvider.name:
+        yield FileProvider()
+        return
+    url, secret, key = settings.key_service_url, settings.key_service_secret, settings.key_service_key
+    if url is None or secret is None or key is None:
+        raise DataKeysMissingError(
+            f"{FILE} names {name}: CLINIC_KEY_SERVICE_URL, _KEY and _SECRET are needed"
+        )
+    if settings.environment == "production" and not url.startswith("https://"):
+        raise DataKeysMissingError("production asks its key service over https")
+    lease = settings.key_lease_seconds
+    # Not through a proxy of the environment: what comes back are keys.
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as http:
+        if name == Vault.name:
+            yield Vault(http, key=key, token=secret.get_secret_value(), lease_seconds=lease)
+        else:
+            credentials = Credentials.read(secret.get_secret_value())
+            region = settings.key_service_region
+            yield Kms(http, key=key, credentials=credentials, region=region, lease_seconds=lease)
 
 
 async def bring_keys(keyring: Keyring, settings: ServiceSettings, service: str) -> float | None:
     """Read and unwrap the keys; returns their lease. Raises DataKeysMissingError, ProviderError."""
     stored = find_keys(settings)
-    provider = provider_of(stored.provider if stored else FileProvider.name, settings)
-    keys = await unwrapped(stored, provider, service=service)
-    keyring.take(keys, lease_seconds=provider.lease_seconds)
-    return provider.lease_seconds
+    name = stored.provider if stored else FileProvider.name
+    async with provider_of(name, settings) as provider:
+        keys = await unwrapped(stored, provider, service=service)
+        keyring.take(keys, lease_seconds=provider.lease_seconds)
+        return provider.lease_seconds
 
 
 async def follow_keys(runtime: "Runtime", stop: asyncio.Event) -> None:
