@@ -5,6 +5,8 @@ from pathlib import Path
 from clinic_shared.service import Service
 
 from clinic_patients import api, chart_api, consumers, fhir
+from clinic_patients.protection import PATIENT_KEYS
+from clinic_patients.sealing_old import seal_patients
 from clinic_patients.settings import PatientsSettings
 
 service = Service(
@@ -13,4 +15,6 @@ service = Service(
     routers=(api.router, chart_api.router, fhir.router),
     handlers=consumers.handlers,
     settings=PatientsSettings,
+    workers=(seal_patients,),
+    encrypted=(PATIENT_KEYS,),
 )

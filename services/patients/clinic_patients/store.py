@@ -1,10 +1,11 @@
 """Queries of the registry: patients, their identifiers and search terms; what is known of identity."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.keyring import Keyring
 from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.expression import FromClause
@@ -17,11 +18,24 @@ from clinic_patients.domain import (
     PersonName,
     Sex,
 )
+from clinic_patients.protection import (
+    Keys,
+    RetentionClass,
+    blind_value,
+    forms_of,
+    keys_to_write,
+    opened_contacts,
+    opened_identifiers,
+    stored_contacts,
+    stored_identifier,
+    stored_terms,
+)
 from clinic_patients.tables import (
     centre,
     department,
     patient,
     patient_identifier,
+    patient_key,
     record_number,
     search_term,
     staff,
@@ -69,25 +83,30 @@ async def next_record_number(tx: Transaction) -> int:
 
 async def add_patient(tx: Transaction, new: Patient) -> list[Identifier]:
     """Store a patient; returns the identifiers that another one has, so that none of it may stand."""
-    await tx.execute(insert(patient).values(_patient_values(new)))
+    keys = await keys_to_write(tx, new.patient_id)
+    await tx.execute(insert(patient).values(_patient_values(new, keys)))
     await _add_search_terms(tx, new)
-    return await _add_identifiers(tx, new)
+    return await _add_identifiers(tx, new, keys)
 
 
 async def save_patient(tx: Transaction, changed: Patient) -> list[Identifier]:
     """Store a change; returns the identifiers that another patient has, so that none of it may stand."""
-    await tx.execute(
-        update(patient).where(patient.c.patient_id == changed.patient_id).values(_patient_values(changed))
-    )
+    keys = await keys_to_write(tx, changed.patient_id)
+    values = _patient_values(changed, keys)
+    await tx.execute(update(patient).where(patient.c.patient_id == changed.patient_id).values(values))
     for table in (search_term, patient_identifier):
         await tx.execute(delete(table).where(table.c.patient_id == changed.patient_id))
     await _add_search_terms(tx, changed)
-    return await _add_identifiers(tx, changed)
+    return await _add_identifiers(tx, changed, keys)
 
 
-async def _add_identifiers(tx: Transaction, owner: Patient) -> list[Identifier]:
+async def _add_identifiers(tx: Transaction, owner: Patient, keys: Keys) -> list[Identifier]:
+    stored_as = {
+        identifier.key: stored_identifier(tx.keyring, owner.patient_id, identifier, keys.identity)
+        for identifier in owner.identifiers
+    }
     # In one order for everybody, so that two registrations with the same two identifiers don't deadlock.
-    rows = sorted(_identifier_rows(owner), key=lambda row: (row["authority"], row["value"]))
+    rows = sorted(_identifier_rows(owner, stored_as), key=lambda row: (row["authority"], row["value"]))
     if not rows:
         return []
     # A concurrent holder is waited for here; then all conflicts can be told, not only the first.
@@ -101,28 +120,58 @@ async def _add_identifiers(tx: Transaction, owner: Patient) -> list[Identifier]:
         .returning(patient_identifier.c.authority, patient_identifier.c.value)
     )
     kept = {(row.authority, row.value) for row in stored}
-    return [identifier for identifier in owner.identifiers if identifier.key not in kept]
+    taken = await _taken_in_another_form(tx, owner) if owner.identifiers_in_force else set()
+    return [
+        identifier
+        for identifier in owner.identifiers
+        if (identifier.authority, stored_as[identifier.key]["value"]) not in kept or identifier.key in taken
+    ]
+
+
+async def _taken_in_another_form(tx: Transaction, owner: Patient) -> set[tuple[str, str]]:
+    """Return the identifiers that somebody else has as the other release stores them, which no constraint compares."""
+    columns = patient_identifier.c
+    forms = _forms(tx, owner.identifiers)
+    rows = await tx.fetch_all(
+        select(columns.authority, columns.value).where(
+            tuple_(columns.authority, columns.value).in_(list(forms)),
+            columns.in_force,
+            columns.patient_id != owner.patient_id,
+        )
+    )
+    return {forms[row.authority, row.value] for row in rows}
+
+
+def _forms(tx: Transaction, identifiers: Iterable[Identifier]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return, by all that they may be stored as, the identifiers as (authority, value)."""
+    return {
+        (i.authority, form): i.key
+        for i in identifiers
+        for form in (i.value, blind_value(tx.keyring, i.authority, i.value))
+    }
 
 
 async def taken_identifiers(tx: Transaction, wanted: Sequence[Identifier]) -> set[tuple[str, str]]:
     """Return those of these identifiers that a patient has, as (authority, value)."""
     if not wanted:
         return set()
-    columns = patient_identifier.c
+    columns, forms = patient_identifier.c, _forms(tx, wanted)
     rows = await tx.fetch_all(
         select(columns.authority, columns.value).where(
-            tuple_(columns.authority, columns.value).in_([i.key for i in wanted]), columns.in_force
+            tuple_(columns.authority, columns.value).in_(list(forms)), columns.in_force
         )
     )
-    return {(row.authority, row.value) for row in rows}
+    return {forms[row.authority, row.value] for row in rows}
 
 
-def _identifier_rows(owner: Patient) -> list[dict[str, Any]]:
+def _identifier_rows(
+    owner: Patient, stored_as: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     return [
         {
+            **stored_as[identifier.key],
             "patient_id": owner.patient_id,
             "authority": identifier.authority,
-            "value": identifier.value,
             "type": identifier.type,
             "position": position,
             "in_force": owner.identifiers_in_force,
@@ -132,7 +181,8 @@ def _identifier_rows(owner: Patient) -> list[dict[str, Any]]:
 
 
 async def _add_search_terms(tx: Transaction, owner: Patient) -> None:
-    rows = [{"term": term, "patient_id": owner.patient_id} for term in sorted(owner.search_terms())]
+    terms = stored_terms(tx.keyring, owner.search_terms())
+    rows = [{"term": term, "patient_id": owner.patient_id} for term in sorted(terms)]
     await tx.execute(insert(search_term), rows)
 
 
@@ -141,21 +191,31 @@ async def _patients(tx: Transaction, patient_ids: Sequence[UUID]) -> list[Patien
     if not patient_ids:
         return []
     rows = await tx.fetch_all(
-        select(patient).where(patient.c.patient_id.in_(patient_ids), patient.c.registered_at.is_not(None))
+        select(patient, patient_key.c.data_key.label("contact_key"))
+        .outerjoin(patient_key, _key_of(patient.c.patient_id, RetentionClass.CONTACT))
+        .where(patient.c.patient_id.in_(patient_ids), patient.c.registered_at.is_not(None))
     )
     identifiers = await tx.fetch_all(
-        select(patient_identifier)
+        select(patient_identifier, patient_key.c.data_key.label("identity_key"))
+        .outerjoin(patient_key, _key_of(patient_identifier.c.patient_id, RetentionClass.IDENTITY))
         .where(patient_identifier.c.patient_id.in_(patient_ids))
         .order_by(patient_identifier.c.patient_id, patient_identifier.c.position)
     )
     found = {
-        row.patient_id: _patient(row, [i for i in identifiers if i.patient_id == row.patient_id])
+        row.patient_id: _patient(tx, row, [i for i in identifiers if i.patient_id == row.patient_id])
         for row in rows
     }
     return [found[patient_id] for patient_id in patient_ids if patient_id in found]
 
 
-def _patient(row: Row[Any], identifiers: Iterable[Row[Any]]) -> Patient:
+def _key_of(patient_id: ColumnElement[UUID], retention_class: RetentionClass) -> ColumnElement[bool]:
+    return and_(
+        patient_key.c.patient_id == patient_id, patient_key.c.retention_class == retention_class.value
+    )
+
+
+def _patient(tx: Transaction, row: Row[Any], identifiers: Sequence[Row[Any]]) -> Patient:
+    phones, emails = opened_contacts(tx.keyring, row)
     return Patient(
         patient_id=PatientId(row.patient_id),
         version=row.version,
@@ -164,17 +224,18 @@ def _patient(row: Row[Any], identifiers: Iterable[Row[Any]]) -> Patient:
         name=PersonName(family=row.family, given=row.given, patronymic=row.patronymic),
         birth_on=row.birth_on,
         sex=Sex(row.sex),
-        phones=tuple(row.phones),
-        emails=tuple(row.emails),
+        phones=phones,
+        emails=emails,
         language=row.language,
-        identifiers=tuple(Identifier(authority=i.authority, type=i.type, value=i.value) for i in identifiers),
+        identifiers=opened_identifiers(tx.keyring, identifiers),
         registered_at=row.registered_at,
         updated_at=row.updated_at,
     )
 
 
-def _patient_values(value: Patient) -> dict[str, Any]:
+def _patient_values(value: Patient, keys: Keys) -> dict[str, Any]:
     return {
+        **stored_contacts(value, keys.contact),
         "patient_id": value.patient_id,
         "version": value.version,
         "status": value.status.value,
@@ -184,8 +245,6 @@ def _patient_values(value: Patient) -> dict[str, Any]:
         "patronymic": value.name.patronymic,
         "birth_on": value.birth_on,
         "sex": value.sex.value,
-        "phones": list(value.phones),
-        "emails": list(value.emails),
         "language": value.language,
         "registered_at": value.registered_at,
         "updated_at": value.updated_at,
@@ -199,12 +258,20 @@ class TermRange:
     """A term (exact) or all terms that begin with one (prefix), with how many of them must match."""
 
     def __init__(self, term: str, *, prefix: bool = False, at_least: int = 1) -> None:
-        self.low = term
-        self.high = term + _AFTER_EVERY_LETTER if prefix else term
+        self.term = term
+        self.prefix = prefix
         self.at_least = at_least
+        self.forms = [term]
+
+    def stored_by(self, keyring: Keyring) -> "TermRange":
+        """Look for a term in all forms that it may be stored in. Returns itself."""
+        self.forms = forms_of(keyring, self.term)
+        return self
 
     def contains(self, terms: FromClause) -> ColumnElement[bool]:
-        return and_(terms.c.term >= self.low, terms.c.term <= self.high)
+        if self.prefix:
+            return and_(terms.c.term >= self.term, terms.c.term <= self.term + _AFTER_EVERY_LETTER)
+        return terms.c.term.in_(self.forms)
 
 
 async def search_patients(
@@ -215,7 +282,7 @@ async def search_patients(
     The first range drives the search, so it should be the rarest; the others are looked up per hit.
     `after` is the last patient seen; None comes back when that one no longer matches.
     """
-    driving, *others = ranges
+    driving, *others = [wanted.stored_by(tx.keyring) for wanted in ranges]
     hit = search_term.alias("hit")
     statement = (
         select(hit.c.patient_id)

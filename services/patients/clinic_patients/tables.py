@@ -8,6 +8,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Integer,
+    LargeBinary,
     MetaData,
     Sequence,
     SmallInteger,
@@ -62,6 +63,16 @@ patient = Table(
     Column("language", Text),
     Column("registered_at", _INSTANT),
     Column("updated_at", _INSTANT),
+    Column("contacts", LargeBinary),
+)
+patient_key = Table(
+    "patient_key",
+    metadata,
+    Column("patient_id", Uuid, primary_key=True),
+    Column("retention_class", Text, primary_key=True),
+    Column("data_key", LargeBinary),
+    Column("created_at", _INSTANT, nullable=False),
+    Column("destroyed_at", _INSTANT),
 )
 patient_identifier = Table(
     "patient_identifier",
@@ -72,6 +83,7 @@ patient_identifier = Table(
     Column("type", Text),
     Column("position", SmallInteger, nullable=False),
     Column("in_force", Boolean, nullable=False),
+    Column("sealed", LargeBinary),
 )
 search_term = Table(
     "search_term",
