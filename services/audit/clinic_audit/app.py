@@ -13,6 +13,7 @@ from clinic_audit.local_witness import witness_checkpoints
 from clinic_audit.measurements import measure_log
 from clinic_audit.settings import AuditSettings
 from clinic_audit.signing import load_signer, sign_checkpoints
+from clinic_audit.syslog_feed import feed_syslog
 
 
 @asynccontextmanager
@@ -29,6 +30,6 @@ service = Service(
     routers=(api.router, access_log.router, fhir.router),
     handlers=consumers.handlers,
     startup=(signing_key,),
-    workers=(take_records, sign_checkpoints, witness_checkpoints),
+    workers=(take_records, sign_checkpoints, witness_checkpoints, feed_syslog),
     measurements=(measure_log,),
 )

@@ -13,6 +13,12 @@ class AuditSettings(ServiceSettings):
     audit_witness_file: Path | None = Field(
         default=None, description="where signed checkpoints are kept beside the database: on another volume"
     )
+    audit_syslog_address: str | None = Field(
+        default=None, pattern=r"^.+:\d+$", description="host:port of an audit repository: syslog over TLS"
+    )
+    audit_syslog_ca_file: Path | None = Field(
+        default=None, description="PEM of the authority that signed its certificate"
+    )
     audit_log_origin: str = "polyclinic.invalid/audit"
 
     @property

@@ -55,6 +55,12 @@ checkpoint = Table(
     Column("algorithm", Text, nullable=False),
     Column("signature", LargeBinary, nullable=False),
 )
+feed = Table(
+    "feed",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("next_index", BigInteger, nullable=False),
+)
 incident = Table(
     "incident",
     metadata,
