@@ -13,6 +13,7 @@ from clinic_shared.broker import Broker
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Database, Transaction
+from clinic_shared.encryption.backlog import Kind
 from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.encryption.providers import ProviderError
 from clinic_shared.encryption.upkeep import bring_keys
@@ -86,6 +87,8 @@ class Service:
     """Endless loops of the worker role beside relay, consumers and timers."""
     listeners: tuple[Worker, ...] = ()
     """Endless loops of the API role beside HTTP: doors that speak another protocol."""
+    encrypted: tuple[Kind, ...] = ()
+    """Its own tables with a data key in each row, for rotations."""
     measurements: tuple[Measurement, ...] = ()
     """What the service sets its own gauges with, from its database, now and then (`measuring.py`)."""
 

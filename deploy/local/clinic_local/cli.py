@@ -31,6 +31,7 @@ GROUPS: dict[str, str] = {
     "topology": "commands_topology",
     "audit": "commands_audit",
     "secrets": "commands_secrets",
+    "keys": "commands_keys",
     "bootstrap": "commands_bootstrap",
     "config": "commands_config",
 }

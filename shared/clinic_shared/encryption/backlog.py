@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy import ColumnElement, Row, Table, func, literal, or_, select, update
+from sqlalchemy import Column, ColumnElement, Row, Table, false, func, literal, or_, select, tuple_, update
 
 from clinic_shared.database import Database, Transaction
 from clinic_shared.encryption.ciphers import KEY_ID_BYTES, Place
@@ -33,20 +33,27 @@ _LOCK = 0x0C11_7EC2
 
 @dataclass(frozen=True)
 class Kind:
-    """A table whose rows have a data key each, and how a row in clear is sealed."""
+    """A table whose rows have a data key each, and how a row in clear is sealed: None where a row is nothing else."""
 
     table: Table
     place: Callable[[str, Row[Any]], Place]
-    sealed: Callable[[Transaction, Row[Any]], dict[str, Any]]
+    sealed: Callable[[Transaction, Row[Any]], dict[str, Any]] | None = None
+
+    @property
+    def key(self) -> tuple[Column[Any], ...]:
+        return tuple(self.table.primary_key.columns)
 
     @property
     def in_clear(self) -> ColumnElement[bool]:
-        return self.table.c.data_key.is_(None)
+        return self.table.c.data_key.is_(None) if self.sealed is not None else false()
 
     def not_under(self, key_id: bytes) -> ColumnElement[bool]:
         """Under another key: what a rotation has still to do. Reads the whole table."""
         under = func.substring(self.table.c.data_key, 2, KEY_ID_BYTES)
         return or_(self.in_clear, under != literal(key_id))
+
+    def key_of(self, row: Row[Any]) -> tuple[Any, ...]:
+        return tuple(getattr(row, column.name) for column in self.key)
 
 
 def _sealed_item(tx: Transaction, row: Row[Any]) -> dict[str, Any]:
@@ -81,16 +88,17 @@ async def encrypt_backlog(database: Database, stop: asyncio.Event) -> int:
     return sum([await _work_through(database, kind, kind.in_clear, stop) for kind in KINDS])
 
 
-async def rewrap_all(database: Database, stop: asyncio.Event) -> int:
+async def rewrap_all(database: Database, stop: asyncio.Event, kinds: Sequence[Kind] = KINDS) -> int:
     """Bring every data key under the current key; returns how many it changed."""
     current = database.keyring.current_id
-    return sum([await _work_through(database, kind, kind.not_under(current), stop) for kind in KINDS])
+    return sum([await _work_through(database, kind, kind.not_under(current), stop) for kind in kinds])
 
 
 async def _work_through(
     database: Database, kind: Kind, wanted: ColumnElement[bool], stop: asyncio.Event
 ) -> int:
-    done, after = 0, None
+    done = 0
+    after: tuple[Any, ...] | None = None
     while not stop.is_set():
         async with database.transaction() as tx:
             rows = await _next(tx, kind, wanted, after)
@@ -98,40 +106,46 @@ async def _work_through(
                 await _bring_up_to_date(tx, kind, row)
         if not rows:
             break
-        done, after = done + len(rows), rows[-1].id
+        done, after = done + len(rows), kind.key_of(rows[-1])
         await pause(stop, BETWEEN_BATCHES_SECONDS)
     if done:
         log.info("stored_rows_encrypted", table=kind.table.name, count=done)
     return done
 
 
-async def _next(tx: Transaction, kind: Kind, wanted: ColumnElement[bool], after: Any) -> Sequence[Row[Any]]:
+async def _next(
+    tx: Transaction, kind: Kind, wanted: ColumnElement[bool], after: tuple[Any, ...] | None
+) -> Sequence[Row[Any]]:
     mine = await tx.fetch_one(select(func.pg_try_advisory_xact_lock(_LOCK)))
     if mine is None or not mine[0]:
         return []
-    rows = select(kind.table).where(wanted).order_by(kind.table.c.id).limit(BATCH)
+    rows = select(kind.table).where(wanted).order_by(*kind.key).limit(BATCH)
     if after is not None:
-        rows = rows.where(kind.table.c.id > after)
+        rows = rows.where(tuple_(*kind.key) > tuple_(*after))
     # Whoever has a row in hand is about to change it; the next pass finds it.
     return await tx.fetch_all(rows.with_for_update(skip_locked=True))
 
 
 async def _bring_up_to_date(tx: Transaction, kind: Kind, row: Row[Any]) -> None:
-    if row.data_key is None:
+    values: dict[str, Any] = {}
+    if row.data_key is not None:
+        values["data_key"] = tx.keyring.rewrap(bytes(row.data_key), kind.place(tx.service, row))
+    elif kind.sealed is not None:
         values = kind.sealed(tx, row)
-    else:
-        values = {"data_key": tx.keyring.rewrap(bytes(row.data_key), kind.place(tx.service, row))}
-    await tx.execute(update(kind.table).where(kind.table.c.id == row.id).values(**values))
+    this = [column == value for column, value in zip(kind.key, kind.key_of(row), strict=True)]
+    await tx.execute(update(kind.table).where(*this).values(**values))
 
 
-async def count_by_key(database: Database) -> dict[str, dict[str | None, int]]:
+async def count_by_key(database: Database, kinds: Sequence[Kind] = KINDS) -> dict[str, dict[str | None, int]]:
     """Return how many rows of each table are under which key; None counts those in clear."""
     counted: dict[str, dict[str | None, int]] = {}
     async with database.transaction() as tx:
-        for kind in KINDS:
+        for kind in kinds:
             key_id = func.encode(func.substring(kind.table.c.data_key, 2, KEY_ID_BYTES), "hex").label(
                 "key_id"
             )
-            rows = await tx.fetch_all(select(key_id, func.count().label("rows")).group_by(key_id))
+            encrypted = kind.in_clear | kind.table.c.data_key.is_not(None)
+            counting = select(key_id, func.count().label("rows")).where(encrypted).group_by(key_id)
+            rows = await tx.fetch_all(counting)
             counted[kind.table.name] = {row.key_id: row.rows for row in rows}
     return counted

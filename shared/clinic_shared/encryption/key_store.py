@@ -25,6 +25,8 @@ _MADE_FOR_ITSELF = f"{DEVELOPMENT_MARK}keys: made by a machine for itself"
 # For processes without a folder of secrets: tests, and a service that somebody starts by hand.
 _WITHOUT_FOLDER = KeyEncryptionKey(KeyId(b"dev-only"), DEVELOPMENT_MARK.encode().ljust(KEY_BYTES, b"."))
 
+_INDEX_WITHOUT_FOLDER = f"{DEVELOPMENT_MARK}index".encode().ljust(KEY_BYTES, b".")
+
 
 class DataKeysMissingError(RuntimeError):
     """The keys can't be used as they are: missing, unreadable, or made for development."""
@@ -49,7 +51,7 @@ class StoredKeys(BaseModel):
     provider: Literal["file", "vault", "kms"] = "file"
     encryption: Annotated[list[StoredKey], Field(min_length=1)]
     index: Annotated[list[StoredKey], Field(min_length=1)]
-    """Keys of blind indexes; of these, too, the last one is current."""
+    """Of blind indexes. There is one: another would need every index computed again."""
 
     @model_validator(mode="after")
     def _each_key_once(self) -> Self:
@@ -94,15 +96,23 @@ async def wrapped_anew(stored: StoredKeys, old: KeyProvider, new: KeyProvider, *
 
 
 async def with_new_key(stored: StoredKeys, provider: KeyProvider, *, service: str) -> StoredKeys:
-    """Return the keys with another key for encryption, which is current from now on."""
+    """Return the keys with another key for encryption. It opens from now on; the one that was in use stays so.
+
+    Processes read files at different times: a key that one of them used at once, others couldn't open.
+    """
     wrapped = await provider.wrap(os.urandom(KEY_BYTES), purpose=f"{service}/encryption")
     added = _new_key().model_copy(update={"wrapped": wrapped})
-    return stored.model_copy(update={"encryption": [*stored.encryption, added]})
+    return stored.model_copy(update={"encryption": [added, *stored.encryption]})
+
+
+def in_use(stored: StoredKeys) -> StoredKey:
+    """Return the key that encrypts what is stored from now on."""
+    return stored.encryption[-1]
 
 
 def without_key(stored: StoredKeys, key_id: str) -> StoredKeys:
     """Return the keys without one that encrypts nothing any more. Raises DataKeysMissingError for the current one."""
-    if stored.encryption[-1].key_id == key_id:
+    if in_use(stored).key_id == key_id:
         raise DataKeysMissingError("the current key can't be withdrawn")
     kept = [key for key in stored.encryption if key.key_id != key_id]
     return stored.model_copy(update={"encryption": kept})
@@ -161,6 +171,14 @@ async def unwrapped(
         )
         for key in stored.encryption
     ]
+
+
+async def unwrapped_index(stored: StoredKeys | None, provider: KeyProvider, *, service: str) -> bytes:
+    """Return the key of blind indexes. Raises ProviderError."""
+    if stored is None:
+        return _INDEX_WITHOUT_FOLDER
+    wrapped = stored.index[-1].wrapped
+    return _of_right_length(await provider.unwrap(wrapped, purpose=f"{service}/index"))
 
 
 def keys_in_clear(file: Path) -> list[KeyEncryptionKey]:

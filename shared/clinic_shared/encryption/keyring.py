@@ -4,6 +4,7 @@ Nothing here goes over the network: keys are brought before they are needed (`ke
 a transaction never waits for a key service. Keys of a remote provider are kept for a lease and no longer.
 """
 
+import hmac
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,7 @@ class Keyring:
         keys: Iterable[KeyEncryptionKey] = (),
         *,
         encrypting: bool = True,
+        index_key: bytes | None = None,
         lease_seconds: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,13 +52,21 @@ class Keyring:
         self._keys: dict[KeyId, KeyEncryptionKey] = {}
         self._current: KeyEncryptionKey | None = None
         self._until: float | None = None
-        self.take(keys, lease_seconds=lease_seconds)
+        self._index_key = index_key
+        self.take(keys, index_key=index_key, lease_seconds=lease_seconds)
 
-    def take(self, keys: Iterable[KeyEncryptionKey], *, lease_seconds: float | None = None) -> None:
+    def take(
+        self,
+        keys: Iterable[KeyEncryptionKey],
+        *,
+        index_key: bytes | None = None,
+        lease_seconds: float | None = None,
+    ) -> None:
         """Go on with these keys, of which the last one is current. Without a lease they stay."""
         ordered = list(keys)
         self._keys = {key.key_id: key for key in ordered}
         self._current = ordered[-1] if ordered else None
+        self._index_key = index_key or self._index_key
         self._until = None if lease_seconds is None else self._monotonic() + lease_seconds
 
     @property
@@ -104,6 +114,16 @@ class Keyring:
         except SealBrokenError:
             SEALS_BROKEN.labels(table=place.table).inc()
             raise
+
+    def blind(self, purpose: str, value: str) -> bytes:
+        """Return a blind index of a value: HMAC-SHA256 under a key that encrypts nothing. Raises KeysUnavailableError.
+
+        Only for values that are looked for as a whole, and too many to be listed.
+        """
+        self._check_lease()
+        if self._index_key is None:
+            raise KeysUnavailableError
+        return hmac.digest(self._index_key, f"{purpose}\x1f{value}".encode(), "sha256")
 
     def _wrapping(self) -> KeyEncryptionKey:
         self._check_lease()

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import httpx
 import structlog
 
-from clinic_shared.encryption.key_store import FILE, DataKeysMissingError, find_keys, unwrapped
+from clinic_shared.encryption.key_store import (
+    FILE,
+    DataKeysMissingError,
+    find_keys,
+    unwrapped,
+    unwrapped_index,
+)
 from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.encryption.kms import Credentials, Kms
 from clinic_shared.encryption.providers import FileProvider, KeyProvider, ProviderError
@@ -63,7 +69,8 @@ async def bring_keys(keyring: Keyring, settings: ServiceSettings, service: str) 
     name = stored.provider if stored else FileProvider.name
     async with provider_of(name, settings) as provider:
         keys = await unwrapped(stored, provider, service=service)
-        keyring.take(keys, lease_seconds=provider.lease_seconds)
+        index_key = await unwrapped_index(stored, provider, service=service)
+        keyring.take(keys, index_key=index_key, lease_seconds=provider.lease_seconds)
         return provider.lease_seconds
 
 

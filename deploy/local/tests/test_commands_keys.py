@@ -1,0 +1,99 @@
+"""`clinic keys`: a key is replaced step by step, and whatever was stored before opens at each of them."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clinic_audit.app import service
+from clinic_local import commands_keys
+from clinic_shared import held
+from clinic_shared.encryption.key_store import FILE, in_use, keys_in_clear, new_file, read_file
+from clinic_shared.held import RawMessage
+from clinic_shared.ids import uuid7
+from clinic_shared.testing import ServiceHarness, service_fixture
+from sqlalchemy import select
+
+from .conftest import Clinic
+
+audit = service_fixture(service)
+
+
+class Kept:
+    """A service with its file of keys, and the messages that it keeps."""
+
+    def __init__(self, audit: ServiceHarness, folder: Path) -> None:
+        self._database = audit.runtime.database
+        self.folder = folder
+        self.file = folder / "audit" / FILE
+        self.file.parent.mkdir()
+        self.file.write_text(new_file())
+        self.reload()
+
+    def reload(self) -> None:
+        """What processes do by themselves when the file changes."""
+        self._database.keyring.take(keys_in_clear(self.file))
+
+    async def keep(self) -> None:
+        message = RawMessage(queue="q", headers={}, body=b"said", message_id=str(uuid7()))
+        async with self._database.transaction() as tx:
+            await held.park(tx, message, cause="test", error="test")
+
+    async def said(self) -> list[bytes]:
+        async with self._database.transaction() as tx:
+            rows = await tx.fetch_all(select(held.held_table).order_by(held.held_table.c.id))
+            return [held.body_of(tx, row) for row in rows]
+
+
+@pytest.fixture
+def kept(audit: ServiceHarness, clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    url = audit.runtime.settings.database_url.get_secret_value()
+    monkeypatch.setenv("CLINIC_AUDIT_DATABASE_URL", url)
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    return Kept(audit, folder)
+
+
+async def test_a_key_is_announced_used_and_withdrawn_and_everything_opens_meanwhile(
+    clinic: Clinic, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keys(command: str, *more: str) -> str:
+        ended = await clinic("keys", command, "audit", "--secrets", kept.folder, *more)
+        assert ended.status == 0, ended.err
+        kept.reload()
+        assert set(await kept.said()) <= {b"said"}
+        return str(ended.out)
+
+    async def states() -> dict[str, int]:
+        lines: list[dict[str, Any]] = json.loads(await keys("status", "--json"))
+        return {line["state"]: line["rows"] for line in lines}
+
+    await kept.keep()
+    first = in_use(read_file(kept.file))
+    assert await states() == {"in use": 1, "in clear": 0}
+    assert "announced" in await keys("rotate")
+    assert in_use(read_file(kept.file)) == first
+    await kept.keep()
+    assert await states() == {"announced": 0, "in use": 2, "in clear": 0}
+    assert "it can be used from" in await keys("rotate")
+    assert in_use(read_file(kept.file)) == first
+    monkeypatch.setattr(commands_keys, "SPREAD", timedelta(0))
+    assert "is used from now on" in await keys("rotate")
+    await kept.keep()
+    assert await states() == {"old": 2, "in use": 1, "in clear": 0}
+    assert "0 keys" in await keys("retire")
+    assert "2 rows" in await keys("rewrap")
+    assert await states() == {"old": 0, "in use": 3, "in clear": 0}
+    assert "1 key " in await keys("retire")
+    assert await states() == {"in use": 3, "in clear": 0}
+    assert await kept.said() == [b"said"] * 3
+
+
+async def test_a_service_without_keys_is_told_how_to_get_some(clinic: Clinic, kept: Kept) -> None:
+    ended = await clinic("keys", "rotate", "billing", "--secrets", kept.folder)
+    assert ended.status != 0
+    assert "clinic secrets init" in ended.err
+    unknown = await clinic("keys", "status", "nobody", "--secrets", kept.folder)
+    assert unknown.status != 0
+    assert "there is no service nobody" in unknown.err
