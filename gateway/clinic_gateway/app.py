@@ -35,6 +35,7 @@ from clinic_gateway.pages import Pages
 from clinic_gateway.proxy import Proxy, request_headers
 from clinic_gateway.rates import RateLimits
 from clinic_gateway.revocation_feed import revocation_feed
+from clinic_gateway.revocation_view import RevocationView
 from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route, RouteTable
 from clinic_gateway.settings import GatewaySettings
 from clinic_gateway.status import Status
@@ -73,6 +74,7 @@ class Gateway:
         self._upstreams = Upstreams(settings)
         self._guards = Guards(self._upstreams.urls, load_shedding=settings.load_shedding)
         self._proxy = Proxy(self._upstreams, self._guards, settings)
+        self._view = RevocationView(self._upstreams, revocations, self.health)
         self._stream = stream.Stream(settings, revocations, self.health)
         self._own = self._own_pages()
         self._rates = RateLimits(settings)
@@ -104,13 +106,25 @@ class Gateway:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
+        # Before the first request: what ended while nobody was here is known from the start.
+        await self._view.pull()
+        stop = asyncio.Event()
+        asking = asyncio.create_task(self._view.run(stop))
+        try:
+            async with self._feeding(stop):
+                yield
+        finally:
+            stop.set()
+            await asking
+
+    @asynccontextmanager
+    async def _feeding(self, stop: asyncio.Event) -> AsyncIterator[None]:
         if self._settings.amqp_url is None:
             yield
             return
-        stop = asyncio.Event()
         amqp_url = self._settings.amqp_url.get_secret_value()
         feeds = (
-            revocation_feed(amqp_url, self._revocations, self.health),
+            revocation_feed(amqp_url, self._revocations, self.health, opened=self._view.begin_to_listen),
             self._stream.feed(amqp_url, self.health),
         )
 
@@ -191,6 +205,7 @@ class Gateway:
         if needed is Credentials.PUBLIC or basic:
             return None
         principal, _ = await self._bearer(exchange)
+        self._view.require_current(exchange.method)
         return str(principal.subject)
 
     async def _bearer(self, exchange: Exchange) -> tuple[Principal, str]:

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import orjson
 from clinic_shared.errors import UnauthenticatedError
 from clinic_shared.principal import Principal
+from pydantic import AwareDatetime, BaseModel
 
 
 class Verifier(Protocol):
@@ -17,16 +19,37 @@ class Verifier(Protocol):
     async def verify(self, token: str) -> Principal: ...
 
 
+class Revocation(BaseModel):
+    """What identity says of one. Without a session, all of the principal's are meant."""
+
+    principal_id: UUID
+    session_id: UUID | None
+    issued_before: AwareDatetime
+    expires_at: AwareDatetime
+
+
 class Revocations:
     """Sessions and accounts whose tokens ended before their time, each until those tokens expire.
 
-    Every replica learns of each by itself (`revocation_feed.py`). One that misses it, because it or the
-    broker was away, goes on accepting the token for the rest of its five minutes at most.
+    Every replica learns of each by itself, from the broker (`revocation_feed.py`) and from identity
+    (`revocation_view.py`).
     """
 
     def __init__(self) -> None:
         self._sessions: dict[UUID, float] = {}
         self._accounts: dict[UUID, tuple[float, float]] = {}
+
+    def take(self, told: Iterable[Revocation]) -> None:
+        """Take in what identity or the broker says, any number of times."""
+        self._forget_outlived()
+        for one in told:
+            until = one.expires_at.timestamp()
+            if one.session_id is not None:
+                self._sessions[one.session_id] = until
+                continue
+            issued_before, known_until = self._accounts.get(one.principal_id, (0.0, 0.0))
+            latest = max(issued_before, one.issued_before.timestamp())
+            self._accounts[one.principal_id] = (latest, max(known_until, until))
 
     def revoke_session(self, session_id: UUID, *, until: datetime) -> None:
         self._forget_outlived()

@@ -86,7 +86,10 @@ class Service:
         self.name = name
         self.seen: list[Seen] = []
         self.replies: list[Reply] = []
-        self.pages: dict[str, Reply] = {"/healthz": Reply(document={"status": "ok"})}
+        self.pages: dict[str, Reply] = {
+            "/healthz": Reply(document={"status": "ok"}),
+            "/internal/revocations": Reply(document={"revocations": []}),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -162,10 +165,13 @@ async def running_clinic(
     down: tuple[str, ...] = (),
     verifier: object = "test",
     reread: Callable[[], GatewaySettings] | None = None,
+    revoked: Reply | None = None,
     **settings: Any,
 ) -> AsyncIterator[Clinic]:
     async with AsyncExitStack() as stack:
         services = {name: Service(name) for name in names}
+        if revoked is not None:
+            services["identity"].pages["/internal/revocations"] = revoked
         urls = {name: await stack.enter_async_context(serving(one)) for name, one in services.items()}
         urls |= {name: dead_url() for name in down}
         given = UNLIMITED | {

@@ -120,6 +120,9 @@ class Environments:
             return {
                 "CLINIC_BOOTSTRAP_ADMIN_LOGIN": ADMIN_LOGIN,
                 "CLINIC_BOOTSTRAP_ADMIN_PASSWORD": self._secrets.get(ADMIN_PASSWORD),
+                # Browsers bind passkeys to names, never to addresses.
+                "CLINIC_PASSKEY_RP_ID": "localhost",
+                "CLINIC_PASSKEY_ORIGINS": f"http://localhost:{self.gateway_port}",
             }
         if name == "audit":
             key = private_dir(self._secrets.folder / name) / "checkpoint-key.pem"

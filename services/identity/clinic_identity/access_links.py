@@ -6,8 +6,8 @@ the password does.
 
 import hashlib
 import secrets
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.context import Context
@@ -15,10 +15,20 @@ from clinic_shared.database import Transaction
 
 from clinic_identity import link_store, store, throttle
 from clinic_identity.desk import Desk
-from clinic_identity.domain import Account, AccountId, LinkNotValidError, check_password
+from clinic_identity.domain import Account, AccountId, LinkNotValidError
+from clinic_identity.password_rules import require_good_password
 from clinic_identity.sessions import end_sessions
 
+PATH = "/welcome"
+INVITATION_LIFE = timedelta(hours=72)
+RESET_LIFE = timedelta(minutes=15)
 TOKEN_PREFIX = "al_"  # noqa: S105  # tells people and scanners what it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandedLink:
+    url: str
+    expires_at: datetime
 
 
 async def make_link(tx: Transaction, account_id: AccountId, *, life: timedelta) -> str:
@@ -29,13 +39,34 @@ async def make_link(tx: Transaction, account_id: AccountId, *, life: timedelta) 
     return token
 
 
+async def hand_out_link(tx: Transaction, desk: Desk, account: Account) -> HandedLink:
+    """Make a link to hand over: an invitation works for three days, a reset for a quarter of an hour.
+
+    A second factor stays asked for: the link replaces the password alone.
+    """
+    invited = account.must_change_password or not account.password_hash
+    life = INVITATION_LIFE if invited else RESET_LIFE
+    token = await make_link(tx, account.account_id, life=life)
+    tx.audit(
+        AuditEntry(
+            action=Action.CREATE,
+            resource_type="AccessLink",
+            resource_id=account.account_id,
+            patient_id=account.patient_id,
+            reason="invitation" if invited else "reset",
+        )
+    )
+    # Of the configured site, never of the request's Host, which anybody can send.
+    return HandedLink(url=f"{desk.settings.url}{PATH}?token={token}", expires_at=tx.now + life)
+
+
 async def accept_link(desk: Desk, context: Context, *, token: str, new_password: str) -> None:
     """Set the account's password and use the link up. Raises LinkNotValidError, WeakPasswordError."""
     async with desk.database.transaction(context) as tx:
         account = await _account_behind(tx, token)
-    check_password(new_password, kind=account.kind, login=account.login)
+    await require_good_password(desk, context, account, new_password)
     # Between two transactions: hashing must not hold a connection.
-    new_hash = await desk.passwords.hash(new_password)
+    new_hash = await desk.passwords.hash(new_password, place=account.account_id)
     async with desk.database.transaction(context) as tx:
         current = await store.lock_account(tx, account.account_id)
         if current is None or not await link_store.use_link(tx, _digest(token)):

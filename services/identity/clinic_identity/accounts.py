@@ -11,6 +11,7 @@ from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
 from clinic_identity import store, throttle
+from clinic_identity.access_links import HandedLink, hand_out_link
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
     Account,
@@ -37,12 +38,12 @@ async def add_account(
     tx: Transaction, desk: Desk, kind: AccountKind, login: str, *, patient_id: UUID | None = None
 ) -> Invitation:
     """Make an account with an initial password. Raises InvalidLoginError, LoginTakenError."""
-    password = make_initial_password()
+    password, account_id = make_initial_password(), AccountId(uuid7())
     account = Account(
-        account_id=AccountId(uuid7()),
+        account_id=account_id,
         kind=kind,
         login=parse_login(login, phone_allowed=kind is AccountKind.PATIENT),
-        password_hash=await desk.passwords.hash(password),
+        password_hash=await desk.passwords.hash(password, place=account_id),
         password_expires_at=tx.now + desk.settings.initial_password_life,
         must_change_password=True,
         active=True,
@@ -84,6 +85,11 @@ async def renew_patients_password(tx: Transaction, desk: Desk, patient_id: UUID)
     return invitation
 
 
+async def link_for_patient(tx: Transaction, desk: Desk, patient_id: UUID) -> HandedLink:
+    """Make a link with which a patient chooses their password; earlier ones stop working."""
+    return await hand_out_link(tx, desk, await _lock_patients_account(tx, patient_id))
+
+
 async def deactivate_patients_login(tx: Transaction, patient_id: UUID) -> None:
     account = await _lock_patients_account(tx, patient_id)
     await close_account(tx, account)
@@ -95,7 +101,7 @@ async def renew_password(tx: Transaction, desk: Desk, account: Account) -> Invit
     password = make_initial_password()
     renewed = replace(
         account,
-        password_hash=await desk.passwords.hash(password),
+        password_hash=await desk.passwords.hash(password, place=account.account_id),
         password_expires_at=tx.now + desk.settings.initial_password_life,
         must_change_password=True,
     )

@@ -11,10 +11,11 @@ from clinic_shared.context import Context
 from clinic_shared.service import Runtime, Service
 from clinic_shared.settings import ServiceSettings
 
-from clinic_identity import api, auth_api, consumers, factor_api, oauth_api, staff_api, welcome
+from clinic_identity import api, auth_api, consumers, factor_api, oauth_api, revocations, staff_api, welcome
 from clinic_identity.bootstrap import add_first_administrator
 from clinic_identity.clients import timers
 from clinic_identity.desk import Desk
+from clinic_identity.guessable import BreachedPasswords
 from clinic_identity.housekeeping import purge_regularly
 from clinic_identity.keys import KeyRing
 from clinic_identity.passkeys import PasskeySite
@@ -29,15 +30,18 @@ from clinic_identity.sign_in_policy import SignInPolicy
 @asynccontextmanager
 async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
     settings = cast("IdentitySettings", runtime.settings)
-    keys, passwords = KeyRing.load(settings), PasswordHasher.from_settings(settings)
+    keys, box = _load_keys(settings)
+    passwords = PasswordHasher.from_settings(settings, box)
+    breached = settings.breached_passwords_file
     desk = Desk(
         settings=settings,
         keys=keys,
-        secrets=SecretBox.load(settings),
+        secrets=box,
         sign_in=SignInPolicy.load(settings.contracts_dir, enforced=settings.sign_in_policy_is_enforced),
         passkeys=PasskeySite.from_settings(settings),
         places=Places.load(settings.sign_in_places_file, settings.country_database_file),
         passwords=passwords,
+        breached=BreachedPasswords(breached) if breached else (),
         database=runtime.database,
     )
     runtime.provide(desk)
@@ -55,9 +59,10 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
 
 def _take_keys(runtime: Runtime, settings: ServiceSettings) -> None:
     settings = cast("IdentitySettings", settings)
-    keys = KeyRing.load(settings)
-    renewed = replace(runtime.get(Desk), settings=settings, keys=keys, secrets=SecretBox.load(settings))
-    runtime.provide(renewed)
+    keys, box = _load_keys(settings)
+    desk = runtime.get(Desk)
+    desk.passwords.take_keys(box)
+    runtime.provide(replace(desk, settings=settings, keys=keys, secrets=box))
     runtime.verifier = keys.verifier(runtime.clock)
 
 
@@ -74,6 +79,7 @@ service = Service(
         auth_api.router,
         factor_api.router,
         oauth_api.router,
+        revocations.router,
         welcome.router,
     ),
     handlers=consumers.handlers,

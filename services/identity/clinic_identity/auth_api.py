@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from clinic_identity import accounts, authentication, fields, locking, session_store, sessions, store
 from clinic_identity.domain import AccountKind, Session, Visit
 from clinic_identity.fields import CurrentDesk, Login, Password
-from clinic_identity.staff_api import InitialPassword, PersonNameBody
+from clinic_identity.staff_api import AccessLinkResponse, InitialPassword, PersonNameBody
 
 router = ClinicRouter(tags=["identity"])
 
@@ -412,6 +412,18 @@ async def invite_patient(tx: Tx, desk: CurrentDesk, body: PatientLoginRequest) -
 async def renew_patient_password(tx: Tx, desk: CurrentDesk, patient_id: UUID) -> PatientLoginResponse:
     """Replace a forgotten password by an initial one. All the patient's sessions end."""
     return PatientLoginResponse.of(await accounts.renew_patients_password(tx, desk, patient_id))
+
+
+@router.post(
+    "/v1/users/patients/{patient_id}/access-link",
+    permission="patient-logins.manage",
+    idempotency=Idempotency.NONE,
+    operation_id="makePatientAccessLink",
+)
+async def make_patient_access_link(tx: Tx, desk: CurrentDesk, patient_id: UUID) -> AccessLinkResponse:
+    """Make a link to hand over, with which the patient chooses their password. Earlier ones stop working."""
+    link = await accounts.link_for_patient(tx, desk, patient_id)
+    return AccessLinkResponse(url=link.url, expires_at=link.expires_at)
 
 
 @router.post(

@@ -12,6 +12,7 @@ from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.errors import DomainError, UnauthenticatedError
+from clinic_shared.ids import uuid7
 from clinic_shared.metrics import REGISTRY
 from clinic_shared.principal import Principal
 from prometheus_client import Counter
@@ -24,11 +25,11 @@ from clinic_identity.domain import (
     TooManyAttemptsError,
     Visit,
     WeakPasswordError,
-    check_password,
     fold_login,
     normalise_password,
 )
 from clinic_identity.factors import ENROLMENT_WINDOW, EnrolmentClosedError
+from clinic_identity.password_rules import require_good_password
 from clinic_identity.second_step import Shown, ask_for_second_factor, finish_login
 from clinic_identity.sessions import Tokens, end_sessions, roles_of, start_session
 from clinic_identity.sign_in_policy import Rules
@@ -129,7 +130,7 @@ async def change_password(
     """
     caller = context.principal
     own = await _account_of_live_session(desk, context, caller)
-    check_password(new_password, kind=own.kind, login=own.login)
+    await require_good_password(desk, context, own, new_password)
     if normalise_password(new_password) == normalise_password(current_password):
         raise WeakPasswordError(reasons=["unchanged"])
     # Counted by session: strangers who guess from elsewhere keep nobody from changing it.
@@ -138,7 +139,7 @@ async def change_password(
     if account is None or not await _matches(desk, current_password, account):
         await _refuse(desk, context, attempt, account)
         raise InvalidCredentialsError
-    new_hash = await desk.passwords.hash(new_password)
+    new_hash = await desk.passwords.hash(new_password, place=own.account_id)
     async with desk.database.transaction(context) as tx:
         await _set_password(tx, account, new_hash, keep_session=caller.session_id)
         await throttle.record_success(tx, attempt)
@@ -157,18 +158,18 @@ async def _admit(
         raise TooManyAttemptsError(wait)
     if account is None:
         # The same work as for a real one, so that time doesn't tell who has an account.
-        await desk.passwords.matches("", None)
+        await desk.passwords.matches("", None, place=uuid7())
     return attempt, account
 
 
 async def _matches(desk: Desk, password: str, account: Account) -> bool:
-    right = await desk.passwords.matches(password, account.password_hash)
+    right = await desk.passwords.matches(password, account.password_hash, place=account.account_id)
     return right and account.can_log_in(desk.database.clock.now())
 
 
 async def _rehash(desk: Desk, password: str, account: Account) -> str | None:
-    if desk.passwords.is_outdated(account.password_hash):
-        return await desk.passwords.hash(password)
+    if desk.passwords.is_outdated(account.password_hash, place=account.account_id):
+        return await desk.passwords.hash(password, place=account.account_id)
     return None
 
 

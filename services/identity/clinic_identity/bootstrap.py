@@ -43,11 +43,12 @@ async def add_first_administrator(database: Database, desk: Desk) -> None:
     parsed = parse_login(login.get_secret_value(), phone_allowed=False)
     check_password(password.get_secret_value(), kind=AccountKind.STAFF, login=parsed)
     # Before the lock: on a busy machine hashing takes longer than the others may wait for it.
-    hashed = await desk.passwords.hash(password.get_secret_value())
+    account_id = AccountId(uuid7())
+    hashed = await desk.passwords.hash(password.get_secret_value(), place=account_id)
     async with database.transaction(Context()) as tx:
         await _lock(tx)
         if not await store.has_staff(tx):
-            await _add(tx, parsed, password_hash=hashed)
+            await _add(tx, account_id, parsed, password_hash=hashed)
 
 
 async def invite_first_administrator(database: Database, login: str) -> str:
@@ -61,7 +62,7 @@ async def invite_first_administrator(database: Database, login: str) -> str:
         await _lock(tx)
         account = await store.find_account_by_login(tx, login)
         if not await store.has_staff(tx):
-            account = await _add(tx, login, password_hash="")
+            account = await _add(tx, AccountId(uuid7()), login, password_hash="")
         if account is None or account.password_hash:
             raise FirstAdministratorExistsError
         return await make_link(tx, account.account_id, life=LINK_LIFE)
@@ -71,9 +72,9 @@ async def _lock(tx: Transaction) -> None:
     await tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
-async def _add(tx: Transaction, login: str, *, password_hash: str) -> Account:
+async def _add(tx: Transaction, account_id: AccountId, login: str, *, password_hash: str) -> Account:
     account = Account(
-        account_id=AccountId(uuid7()),
+        account_id=account_id,
         kind=AccountKind.STAFF,
         login=login,
         password_hash=password_hash,

@@ -1,6 +1,6 @@
 """What the use cases have at hand besides a transaction. Made once per process (`app.py`)."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from clinic_shared.database import Database
@@ -24,6 +24,8 @@ class Desk:
     passkeys: PasskeySite
     places: Places
     passwords: PasswordHasher
+    breached: Container[str]
+    """Passwords that are known from breaches elsewhere, as far as the operator gave us a list."""
     database: Database
     """For logins: they hash between two transactions, so as not to hold a connection meanwhile."""
 

@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,6 +12,8 @@ from uuid import UUID
 
 from clinic_shared.errors import DomainError, InvalidRequestError
 from clinic_shared.principal import AAL1, AAL2
+
+from clinic_identity.guessable import is_guessable
 
 AccountId = NewType("AccountId", UUID)
 CentreId = NewType("CentreId", UUID)
@@ -113,7 +115,10 @@ class WeakPasswordError(InvalidRequestError):
 
     slug = "weak-password"
     title = "The password can't be accepted"
-    fix = "Staff need 12 characters, patients 15, at most 256; the login mustn't stand in it."
+    fix = (
+        "Staff need 12 characters, patients 15, at most 256; not the login, nor common words and names alone."
+        " Four words that don't belong together do well."
+    )
 
     def __init__(self, *, reasons: list[str]) -> None:
         super().__init__(reasons=reasons)
@@ -302,8 +307,18 @@ def normalise_password(password: str) -> str:
     return unicodedata.normalize("NFC", password)
 
 
-def check_password(password: str, *, kind: AccountKind, login: str) -> None:
-    """Refuse a password that could be guessed. Lengths are code points. Raises WeakPasswordError."""
+def check_password(
+    password: str,
+    *,
+    kind: AccountKind,
+    login: str,
+    context: Iterable[str] = (),
+    breached: Container[str] = (),
+) -> None:
+    """Refuse a password that could be guessed. Lengths are code points. Raises WeakPasswordError.
+
+    `context` is what an attacker would know: names, the clinic.
+    """
     password = normalise_password(password)
     reasons = []
     if len(password) < MIN_PASSWORD_LENGTH[kind]:
@@ -315,6 +330,10 @@ def check_password(password: str, *, kind: AccountKind, login: str) -> None:
         reasons.append("contains-login")
     if len(set(password)) < _FEWEST_CHARACTERS:
         reasons.append("repetitive")
+    if not reasons and is_guessable(password, (login, *context)):
+        reasons.append("guessable")
+    if not reasons and password in breached:
+        reasons.append("known-from-breaches")
     if reasons:
         raise WeakPasswordError(reasons=reasons)
 

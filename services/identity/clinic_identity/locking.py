@@ -55,9 +55,10 @@ async def choose_pin(desk: Desk, context: Context, pin: str) -> None:
     caller: Principal = context.principal
     _require_strong(pin)
     require_recent_authentication(caller, now=desk.database.clock.now(), acr=AAL1)
-    hashed = await desk.passwords.hash(pin)
+    hashed = await desk.passwords.hash(pin, place=caller.subject)
     async with desk.database.transaction(context) as tx:
         account, _ = await lock_own_session(tx, caller.subject, caller.session_id)
+        # Six digits are tried in no time by whoever has their hash.
         sealed = desk.secrets.seal(hashed.encode(), place=_place(account))
         made = upsert(workstation_pin).values(
             account_id=account.account_id, sealed_hash=sealed, chosen_at=tx.now
@@ -82,7 +83,9 @@ async def unlock(
     if locked is None or tries > UNLOCK_TRIES:
         raise InvalidRefreshTokenError
     # Between two transactions: hashing must not hold a connection.
-    if not await desk.passwords.matches(pin or password or "", locked.stored):
+    if not await desk.passwords.matches(
+        pin or password or "", locked.stored, place=locked.account.account_id
+    ):
         async with desk.database.transaction(context) as tx:
             _audit(tx, locked.account, Outcome.DENIED, "unlock-refused")
         raise InvalidCredentialsError

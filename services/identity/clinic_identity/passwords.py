@@ -5,25 +5,50 @@ A check takes a tenth of a second and 46 MiB, so without a limit logins alone wo
 
 import asyncio
 import base64
+import binascii
 import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
+from uuid import UUID
 
 import argon2
+import structlog
 from argon2.exceptions import InvalidHashError, VerificationError
 from clinic_shared.errors import TemporarilyUnavailableError
 
 from clinic_identity.domain import normalise_password
+from clinic_identity.secret_box import BrokenSealError, SecretBox
 from clinic_identity.settings import IdentitySettings
+
+log = structlog.get_logger()
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
+SEALED = "sealed:"
+
+
 class PasswordHasher:
-    def __init__(self, *, iterations: int, memory_kib: int, threads: int, queue: int) -> None:
+    """Hashes, and seals the hashes where that is switched on: who has the database alone can't try passwords.
+
+    `place` is whose password it is; a hash that is moved to another account opens nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        iterations: int,
+        memory_kib: int,
+        threads: int,
+        queue: int,
+        box: SecretBox | None = None,
+        seals: bool = False,
+    ) -> None:
+        self._box = box
+        self._seals = seals
         self._argon2 = argon2.PasswordHasher(
             time_cost=iterations, memory_cost=memory_kib, parallelism=1, hash_len=32, salt_len=16
         )
@@ -36,25 +61,56 @@ class PasswordHasher:
         self._pending = 0
 
     @classmethod
-    def from_settings(cls, settings: IdentitySettings) -> Self:
+    def from_settings(cls, settings: IdentitySettings, box: SecretBox) -> Self:
         return cls(
+            box=box,
+            seals=settings.seal_passwords,
             iterations=settings.password_iterations,
             memory_kib=settings.password_memory_kib,
             threads=settings.password_threads or os.cpu_count() or 1,
             queue=settings.password_queue,
         )
 
-    async def hash(self, password: str) -> str:
-        """Return the PHC string to store."""
-        return await self._run(self._argon2.hash, normalise_password(password))
+    def take_keys(self, box: SecretBox) -> None:
+        """Seal and open with these from now on."""
+        self._box = box
 
-    async def matches(self, password: str, stored: str | None) -> bool:
+    async def hash(self, password: str, *, place: UUID) -> str:
+        """Return what is stored: the PHC string, sealed or not."""
+        phc = await self._run(self._argon2.hash, normalise_password(password))
+        if self._box is None or not self._seals:
+            return phc
+        return SEALED + base64.b64encode(self._box.seal(phc.encode(), place=_place(place))).decode()
+
+    async def matches(self, password: str, stored: str | None, *, place: UUID) -> bool:
         """Check a password; without a stored hash (nobody has this login) do the same work in vain."""
-        return await self._run(self._matches, normalise_password(password), stored or self._nobodys)
+        phc = self._open(stored, place) if stored else None
+        return await self._run(self._matches, normalise_password(password), phc or self._nobodys)
 
-    def is_outdated(self, stored: str) -> bool:
-        """Tell whether the hash was made with other parameters than today's."""
-        return self._argon2.check_needs_rehash(stored)
+    def is_outdated(self, stored: str, *, place: UUID) -> bool:
+        """Tell whether it was made with other parameters or another key than today's, or isn't sealed and should be."""
+        phc = self._open(stored, place)
+        if phc is None:
+            return False
+        return self._argon2.check_needs_rehash(phc) or self._is_to_be_sealed(stored)
+
+    def _open(self, stored: str, place: UUID) -> str | None:
+        if not stored.startswith(SEALED):
+            return stored
+        try:
+            assert self._box is not None  # noqa: S101  # what is sealed was sealed here
+            sealed = base64.b64decode(stored.removeprefix(SEALED))
+            return self._box.open(sealed, place=_place(place)).decode()
+        except (BrokenSealError, binascii.Error):
+            log.warning("password_seal_broken")
+            return None
+
+    def _is_to_be_sealed(self, stored: str) -> bool:
+        if not self._seals or self._box is None:
+            return False
+        if not stored.startswith(SEALED):
+            return True
+        return not self._box.is_current(base64.b64decode(stored.removeprefix(SEALED)))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -77,6 +133,10 @@ class PasswordHasher:
 
     def _finished(self) -> None:
         self._pending -= 1
+
+
+def _place(owner: UUID) -> str:
+    return f"account.password_hash:{owner}"
 
 
 def _random_base64(length: int) -> str:

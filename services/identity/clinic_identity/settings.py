@@ -24,6 +24,15 @@ class IdentitySettings(ServiceSettings):
         default=None,
         description="whether an initial password opens nothing but the change of it; by default in production",
     )
+    seal_passwords: bool = Field(
+        default=False,
+        description="whether password hashes are sealed, at their next use; not while a release before runs"
+        " that can't open them",
+    )
+    breached_passwords_file: Path | None = Field(
+        default=None, description="SHA-1 hashes in order, one a line, of passwords that are refused"
+    )
+    url: str = Field(default="", description="where people reach the clinic, for links")
     initial_password_seconds: int = Field(default=72 * 3600, ge=300)
     secret_overlap_seconds: int = Field(
         default=24 * 3600, ge=0, description="how long a replaced client secret goes on working"

@@ -10,6 +10,7 @@ from clinic_shared.errors import ForbiddenError, NotFoundError
 from clinic_shared.principal import Principal
 
 from clinic_identity import store
+from clinic_identity.access_links import HandedLink, hand_out_link
 from clinic_identity.accounts import Invitation, add_account, close_account, renew_password
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
@@ -136,6 +137,12 @@ async def renew_staff_password(
     invitation = await renew_password(tx, desk, account)
     _audit(tx, Action.UPDATE, member, reason="password-renewed")
     return invitation
+
+
+async def link_for_staff(tx: Transaction, desk: Desk, staff_id: UUID, *, caller: Principal) -> HandedLink:
+    """Make a link with which somebody chooses their password; earlier ones stop working."""
+    account, _ = await _lock(tx, staff_id, None, caller)
+    return await hand_out_link(tx, desk, account)
 
 
 async def _lock(

@@ -217,6 +217,26 @@ async def renew_staff_password(tx: Tx, desk: CurrentDesk, caller: Caller, staff_
     )
 
 
+class AccessLinkResponse(BaseModel):
+    url: Annotated[str, Field(description="Opens a page that asks for a new password; works once")]
+    expires_at: datetime
+
+
+@router.post(
+    "/v1/staff/{staff_id}/access-link",
+    permission="staff.manage",
+    idempotency=Idempotency.NONE,
+    dependencies=RECENT_AUTHENTICATION,
+    operation_id="makeStaffAccessLink",
+)
+async def make_staff_access_link(
+    tx: Tx, desk: CurrentDesk, caller: Caller, staff_id: UUID
+) -> AccessLinkResponse:
+    """Make a link to hand over, with which somebody chooses their password. Earlier ones stop working."""
+    link = await staff.link_for_staff(tx, desk, staff_id, caller=caller)
+    return AccessLinkResponse(url=link.url, expires_at=link.expires_at)
+
+
 async def _staff_response(tx: Tx, member: StaffMember) -> StaffResponse:
     logins = await store.logins_of(tx, [member.staff_id])
     return StaffResponse.of(member, login=logins.get(member.staff_id))

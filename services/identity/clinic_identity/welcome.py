@@ -10,12 +10,12 @@ from fastapi.responses import HTMLResponse
 from pydantic import ConfigDict, Field
 
 from clinic_identity import access_links, fields
+from clinic_identity.access_links import PATH
 from clinic_identity.domain import LinkNotValidError, WeakPasswordError
 from clinic_identity.fields import CurrentDesk, Password
 
 router = ClinicRouter(tags=["identity"])
 
-PATH = "/welcome"
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM_BYTES = 8 * 1024
 _HEADERS = {

@@ -12,6 +12,7 @@ from clinic_shared.testing import ServiceHarness
 ROUTES = [route for router in service.routers for route in router.routes]
 PUBLIC_PATHS = {
     "/v1/auth/login",
+    "/internal/revocations",
     "/v1/auth/refresh",
     "/v1/auth/unlock",
     "/v1/auth/mfa/totp",

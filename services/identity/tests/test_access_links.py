@@ -11,6 +11,7 @@ from clinic_identity.domain import FirstAdministratorExistsError, InvalidLoginEr
 from clinic_shared.testing import FixedClock, ServiceHarness
 
 from .conftest import ADMIN_LOGIN, Installation, Network
+from .factors import enrol_app, ticket_of
 
 PASSWORD = "correct horse battery staple"
 
@@ -122,3 +123,47 @@ async def test_the_page_leads_to_a_password(empty: ServiceHarness) -> None:
 async def test_what_stands_in_the_link_cannot_become_markup(empty: ServiceHarness) -> None:
     page = await empty.http.get("/welcome", params={"token": '"><script>alert(1)</script>'})
     assert "<script>" not in page.text
+
+
+async def test_a_link_to_hand_over_belongs_to_the_configured_site_whatever_the_request_says(
+    installation: Installation, clock: Any
+) -> None:
+    async with installation.start(url="https://clinic.example") as running:
+        network = Network(running, running.principal("system-administrator"))
+        member = await network.add_member()
+        headers = network.identity.headers(network.admin) | {
+            "Host": "evil.example",
+            "X-Forwarded-Host": "evil.example",
+        }
+        path = f"/v1/staff/{member['staff_id']}/access-link"
+        made = await running.http.post(path, headers=headers, json={})
+        assert made.status_code == 200, made.text
+        assert made.json()["url"].startswith("https://clinic.example/welcome?token=al_")
+        assert made.json()["expires_at"] == "2026-03-05T06:00:00Z"  # an invitation: three days
+        token = made.json()["url"].partition("token=")[2]
+        accepted = await accept(network.identity, token, "a passphrase of my own")
+        assert accepted.status_code == 204, accepted.text
+        reset = (await running.http.post(path, headers=headers, json={})).json()
+        assert reset["expires_at"] == "2026-03-02T06:15:00Z"  # a reset: a quarter of an hour
+        clock.advance(minutes=15)
+        late = await accept(
+            network.identity, reset["url"].partition("token=")[2], "another passphrase of mine"
+        )
+        assert late.status_code == 410
+
+
+async def test_a_link_replaces_the_password_and_not_the_second_factor(network: Network) -> None:
+    member = await network.add_member()
+    session = await network.session_of(member["login"], member["initial_password"])
+    await enrol_app(network, session["access_token"])
+    made = (await network.post(f"/v1/staff/{member['staff_id']}/access-link")).json()
+    token = made["url"].partition("token=")[2]
+    assert (await accept(network.identity, token, "a passphrase of my own")).status_code == 204
+    await ticket_of(network, member["login"], "a passphrase of my own")
+
+
+async def test_a_password_of_names_and_common_words_is_refused(network: Network) -> None:
+    member = await network.add_member()
+    made = (await network.post(f"/v1/staff/{member['staff_id']}/access-link")).json()
+    answer = await accept(network.identity, made["url"].partition("token=")[2], "Vracheva-Testina-2026")
+    assert (answer.status_code, answer.json()["reasons"]) == (422, ["guessable"])

@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import json
+import shutil
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,12 +16,13 @@ from clinic_identity.tables import account, attempt_counter
 from clinic_shared import contracts
 from clinic_shared.auth import TokenVerifier
 from clinic_shared.errors import TemporarilyUnavailableError
+from clinic_shared.ids import uuid7
 from clinic_shared.metrics import REGISTRY
 from clinic_shared.testing import ISSUER
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from .conftest import ADMIN_LOGIN, ADMIN_PASSWORD, Installation, Network
 
@@ -231,12 +234,54 @@ async def test_stronger_parameters_reach_a_stored_password_with_the_next_login(
         await network.session_of(ADMIN_LOGIN, ADMIN_PASSWORD)
 
 
+async def stored_hashes(network: Network) -> dict[str, str]:
+    async with network.identity.runtime.database.transaction() as tx:
+        rows = (await tx.execute(select(account.c.login, account.c.password_hash))).all()
+    return {row.login: row.password_hash for row in rows}
+
+
+async def test_stored_passwords_are_sealed_with_their_next_login_and_again_under_another_key(
+    installation: Installation, secrets_dir: Path, tmp_path: Path
+) -> None:
+    async with installation.start() as before:
+        assert (await stored_hashes(Network(before, before.principal())))[ADMIN_LOGIN].startswith(
+            "$argon2id$"
+        )
+    async with installation.start(seal_passwords=True) as sealing:
+        network = Network(sealing, sealing.principal())
+        await network.session_of(ADMIN_LOGIN, ADMIN_PASSWORD)
+        sealed = (await stored_hashes(network))[ADMIN_LOGIN]
+        assert sealed.startswith("sealed:")
+        assert "argon2" not in sealed
+        await network.session_of(ADMIN_LOGIN, ADMIN_PASSWORD)
+        assert (await stored_hashes(network))[ADMIN_LOGIN] == sealed
+    shutil.copytree(secrets_dir, tmp_path / "rotated")
+    (tmp_path / "rotated" / "sealing-key").rename(tmp_path / "rotated" / "sealing-key-previous")
+    async with installation.start(seal_passwords=True, secrets_dir=tmp_path / "rotated") as rotated:
+        network = Network(rotated, rotated.principal())
+        await network.session_of(ADMIN_LOGIN, ADMIN_PASSWORD)
+        assert (await stored_hashes(network))[ADMIN_LOGIN] != sealed
+
+
+async def test_a_sealed_password_opens_its_own_account_only(installation: Installation) -> None:
+    async with installation.start(seal_passwords=True) as sealing:
+        network = Network(sealing, sealing.principal("system-administrator"))
+        member = await network.add_member()
+        assert (await network.log_in(member["login"], member["initial_password"])).status_code == 200
+        async with sealing.runtime.database.transaction() as tx:
+            own = select(account.c.password_hash).where(account.c.login == member["login"]).scalar_subquery()
+            await tx.execute(update(account).where(account.c.login == ADMIN_LOGIN).values(password_hash=own))
+        assert (await network.log_in(ADMIN_LOGIN, member["initial_password"])).status_code == 401
+
+
 async def test_logins_beyond_the_queue_are_sent_away_at_once() -> None:
     hasher = PasswordHasher(iterations=1, memory_kib=8, threads=1, queue=1)
-    outcomes = await asyncio.gather(*(hasher.hash("twelve chars") for _ in range(4)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(hasher.hash("twelve chars", place=uuid7()) for _ in range(4)), return_exceptions=True
+    )
     refused = [one for one in outcomes if isinstance(one, TemporarilyUnavailableError)]
     assert len(refused) == 2
-    assert await hasher.hash("twelve chars")  # and the door opens again
+    assert await hasher.hash("twelve chars", place=uuid7())  # and the door opens again
 
 
 async def test_a_body_that_is_no_login_is_refused_without_repeating_it(network: Network) -> None:

@@ -218,3 +218,20 @@ async def test_a_forgotten_password_is_replaced_by_an_initial_one(network: Netwo
     assert (await network.log_in(member["login"], member["initial_password"])).status_code == 401
     assert (await network.log_in(member["login"], renewed.json()["initial_password"])).status_code == 200
     assert (await network.post(f"/v1/staff/{uuid7()}/initial-password")).status_code == 404
+
+
+async def test_the_gateway_is_told_what_was_revoked_until_the_tokens_have_expired(
+    network: Network, session: dict[str, Any], clock: Any
+) -> None:
+    async def told() -> list[dict[str, Any]]:
+        answer = await network.identity.http.get("/internal/revocations")
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["revocations"])
+
+    assert await told() == []
+    await network.with_token("POST", "/v1/auth/logout", session["access_token"])
+    [revoked] = await told()
+    assert [revoked] == await revocations(network)
+    assert revoked["session_id"] == session["session_id"]
+    clock.advance(seconds=310)
+    assert await told() == []
