@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import aio_pika
 import pytest
 from clinic_gateway import revocation_view
 from clinic_gateway.tokens import Revocation
 from clinic_shared import contracts
+from clinic_shared.contracts import CONTRACTS_DIR
 from clinic_shared.testing import Servers, eventually
 
 from .conftest import Bearer, Clinic, Reply, StartClinic
@@ -64,8 +66,8 @@ async def test_without_a_broker_every_replica_asks_identity(
     start_clinic: StartClinic, bearer: Bearer
 ) -> None:
     async with (
-        start_clinic("identity", amqp_url="amqp://127.0.0.1:1") as one,
-        start_clinic("identity", amqp_url="amqp://127.0.0.1:1") as two,
+        start_clinic("identity", amqp_url="amqp://127.0.0.1:1", contracts_dir=CONTRACTS_DIR) as one,
+        start_clinic("identity", amqp_url="amqp://127.0.0.1:1", contracts_dir=CONTRACTS_DIR) as two,
     ):
         session = uuid4()
         headers = bearer(session_id=session)
@@ -84,7 +86,7 @@ async def test_without_a_broker_every_replica_asks_identity(
 async def test_while_nobody_tells_what_ended_reading_goes_on_and_nothing_is_changed(
     start_clinic: StartClinic, bearer: Bearer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with start_clinic("identity", amqp_url="amqp://127.0.0.1:1") as clinic:
+    async with start_clinic("identity", amqp_url="amqp://127.0.0.1:1", contracts_dir=CONTRACTS_DIR) as clinic:
         assert await status(clinic, bearer(), "POST") == 200
         monkeypatch.setattr(revocation_view, "STALE_SECONDS", 0)
         clinic["identity"].pages[revocation_view.PATH] = Reply(503, {})
@@ -113,11 +115,13 @@ async def test_while_nobody_tells_what_ended_reading_goes_on_and_nothing_is_chan
 async def test_while_the_broker_is_heard_identitys_silence_closes_nothing(
     start_clinic: StartClinic, bearer: Bearer, vhost: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with start_clinic("identity", amqp_url=vhost.amqp_url) as clinic:
+    async with await aio_pika.connect(vhost.amqp_url) as connection:
+        await (await connection.channel()).declare_exchange("identity.events", "topic", durable=True)
+    async with start_clinic("identity", amqp_url=vhost.amqp_url, contracts_dir=CONTRACTS_DIR) as clinic:
 
         async def listens() -> bool:
             reasons = (await clinic.http.get("/readyz")).json()["reasons"]
-            return not [reason for reason in reasons if reason.startswith("revocations")]
+            return not [reason for reason in reasons if reason.startswith("revocations:")]
 
         await eventually(listens, within_seconds=60)
         clinic["identity"].pages[revocation_view.PATH] = Reply(503, {})
