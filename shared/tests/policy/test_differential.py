@@ -79,7 +79,9 @@ def _actions() -> list[dict[str, Any]]:
         "ofTheDesk": ("registrar", "place"),
         "ofMoney": ("biller", "place"),
     }
-    made = [{"uid": {"type": "Action", "id": name}, "attrs": {}, "parents": []} for name in groups]
+    made: list[dict[str, Any]] = [
+        {"uid": {"type": "Action", "id": name}, "attrs": {}, "parents": []} for name in groups
+    ]
     for permission in PERMISSIONS:
         parents = [
             {"type": "Action", "id": name}

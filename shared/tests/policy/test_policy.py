@@ -54,8 +54,13 @@ def test_a_broken_glass_explains_only_what_nothing_else_does() -> None:
 
 
 def test_a_relationship_is_half_open() -> None:
-    bounds = {"begins_at": NOW, "ends_at": NOW + timedelta(hours=1)}
-    mine = Relation(kind="appointment", source_id=UUID(int=1), practitioner_id=STAFF[0], **bounds)
+    mine = Relation(
+        kind="appointment",
+        source_id=UUID(int=1),
+        practitioner_id=STAFF[0],
+        begins_at=NOW,
+        ends_at=NOW + timedelta(hours=1),
+    )
     record = Record(patient_id=PATIENTS[0], relations=[mine])
     moments = {seconds: NOW + timedelta(seconds=seconds) for seconds in (-1, 0, 3599, 3600)}
     allowed = {
