@@ -81,6 +81,7 @@ def test_only_these_paths_need_no_token() -> None:
         "/v1/auth/refresh",
         "/v1/auth/otp",
         "/v1/auth/mfa",
+        "/v1/auth/unlock",
         "/v1/auth/access-links",
         "/welcome",
         "/oauth2",
