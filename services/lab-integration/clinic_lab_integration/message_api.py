@@ -68,7 +68,6 @@ MEDIA_TYPES = (
     "x-application/hl7-v2+er7",
     "text/plain",
 )
-BUNDLE_TYPES = (fhir.MEDIA_TYPE, "application/json")
 _MOST_LINKS = 20
 _EXAMPLE = (
     "MSH|^~\\&|TESTLIS|TESTLAB|POLYCLINIC|CENTRE|20260115103000+0300||ORU^R01^ORU_R01|EXAMPLE-0001|P|2.5.1\r"
@@ -145,7 +144,7 @@ def _links(message_ids: Sequence[UUID]) -> dict[str, str]:
     "/messages/validate",
     permission=PUBLIC,
     transactional=False,
-    media_types=(*MEDIA_TYPES, *BUNDLE_TYPES),
+    media_types=(*MEDIA_TYPES, fhir.MEDIA_TYPE),
     max_body_bytes=MAX_BODY_BYTES,
     operation_id="validateLabMessage",
 )
@@ -157,7 +156,7 @@ async def validate_message(
     HL7 v2, or as application/fhir+json a Bundle. Nothing is kept.
     """
     context = replace(context, principal=caller)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() in BUNDLE_TYPES:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == fhir.MEDIA_TYPE:
         return Validation(bundle=await _validate_bundle(runtime, context, body))
     partner = await partners.sender(runtime, caller)
     assessment = await receiving.read(body, partner)
