@@ -5,7 +5,7 @@ together or not at all, before the response or acknowledgement leaves.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -36,6 +36,7 @@ from clinic_shared.timers import Timer, timer_table
 PING_AFTER_SECONDS = 1.0
 STATEMENT_SECONDS = 15
 _IDLE_SINCE = "idle_since"
+_SET_TIMER = upsert(timer_table).on_conflict_do_nothing(constraint="timer_once")
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -63,15 +64,32 @@ class Transaction:
         self._events: list[dict[str, Any]] = []
         self._audit: list[dict[str, Any]] = []
         self._counts: list[Callable[[], None]] = []
+        self._rows: dict[Executable, list[Mapping[str, Any]]] = {}
+        self.known: dict[Hashable, Any] = {}
+        """What has been found out in this transaction and need not be asked again."""
 
     async def execute(self, statement: Executable, parameters: Parameters = None) -> CursorResult[Any]:
+        await self._write_rows()
         return await self.connection.execute(statement, parameters)
 
     async def fetch_one(self, statement: Executable, parameters: Parameters = None) -> Row[Any] | None:
-        return (await self.connection.execute(statement, parameters)).one_or_none()
+        return (await self.execute(statement, parameters)).one_or_none()
 
     async def fetch_all(self, statement: Executable, parameters: Parameters = None) -> Sequence[Row[Any]]:
-        return (await self.connection.execute(statement, parameters)).all()
+        return (await self.execute(statement, parameters)).all()
+
+    def write_later(self, statement: Executable, row: Mapping[str, Any]) -> None:
+        """Write a row before the next statement, or the commit: with all others of the same statement at once.
+
+        `statement` is one object, made once. What several messages leave is then written in one go.
+        """
+        self._rows.setdefault(statement, []).append(row)
+
+    async def _write_rows(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, {}
+            for statement, of_one in rows.items():
+                await self.connection.execute(statement, of_one)
 
     def emit(self, event: Event) -> UUID:
         """Publish a fact when, and only when, this transaction commits. Returns the event's id."""
@@ -124,23 +142,22 @@ class Transaction:
 
     async def schedule(self, timer: Timer) -> None:
         """Set a durable timer; one with the same key stays as it is."""
-        await self.connection.execute(
-            upsert(timer_table)
-            .values(
-                timer_id=uuid7(),
-                kind=timer.kind,
-                subject=timer.subject,
-                subject_version=timer.subject_version,
-                occurrence=timer.occurrence,
-                due_at=timer.due_at,
-                next_attempt_at=timer.due_at,
-                useful_until=timer.useful_until,
-                payload=timer.payload,
-                correlation_id=self.context.correlation_id,
-                causation_id=self.context.causation_id,
-                traceparent=tracing.here() or self.context.traceparent,
-            )
-            .on_conflict_do_nothing(constraint="timer_once")
+        self.write_later(
+            _SET_TIMER,
+            {
+                "timer_id": uuid7(),
+                "kind": timer.kind,
+                "subject": timer.subject,
+                "subject_version": timer.subject_version,
+                "occurrence": timer.occurrence,
+                "due_at": timer.due_at,
+                "next_attempt_at": timer.due_at,
+                "useful_until": timer.useful_until,
+                "payload": timer.payload,
+                "correlation_id": self.context.correlation_id,
+                "causation_id": self.context.causation_id,
+                "traceparent": tracing.here() or self.context.traceparent,
+            },
         )
 
     async def cancel_timers(self, kind: str, subject: UUID, *, before_version: int | None = None) -> None:
@@ -150,10 +167,11 @@ class Transaction:
         )
         if before_version is not None:
             statement = statement.where(timer_table.c.subject_version < before_version)
-        await self.connection.execute(statement.values(state="cancelled", finished_at=self.now))
+        await self.execute(statement.values(state="cancelled", finished_at=self.now))
 
     async def flush(self) -> None:
-        """Write what was emitted and audited. Called once, by `Database.transaction`, before commit."""
+        """Write what is still to be written. Called once, by `Database.transaction`, before commit."""
+        await self._write_rows()
         if self._events:
             await self.connection.execute(insert(event_log), self._events)
             rows = [{"event_id": e["event_id"], "partition_key": e["partition_key"]} for e in self._events]
@@ -162,7 +180,9 @@ class Transaction:
             await self.connection.execute(insert(audit_outbox), self._audit)
 
     def forget(self) -> None:
-        """Drop what was emitted and audited so far: its cause was rolled back to a savepoint."""
+        """Drop what was emitted, audited and known so far: its cause was rolled back to a savepoint."""
+        self._rows.clear()
+        self.known.clear()
         self._events.clear()
         self._audit.clear()
         self._counts.clear()

@@ -30,6 +30,7 @@ from clinic_shared.intake_store import (
     GroupCommit,
     Item,
     answer_of,
+    attributes_of,
     body_of,
     intake_table,
     opened_attributes,
@@ -42,7 +43,17 @@ from clinic_shared.topology import intake_queue
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
 
-__all__ = ["Accepted", "Intake", "Item", "answer_of", "body_of", "decode", "encode", "intake_table"]
+__all__ = [
+    "Accepted",
+    "Intake",
+    "Item",
+    "answer_of",
+    "attributes_of",
+    "body_of",
+    "decode",
+    "encode",
+    "intake_table",
+]
 
 log = structlog.get_logger()
 

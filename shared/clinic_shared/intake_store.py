@@ -237,6 +237,11 @@ def answer_of(tx: Transaction, row: Row[Any]) -> bytes | None:
     return tx.keyring.open_row(place_of(tx.service, row.id), row.data_key, {"answer": row.answer})["answer"]
 
 
+def attributes_of(tx: Transaction, row: Row[Any]) -> dict[str, Any]:
+    """Return all that was noted before the answer, content included, of a row with `id`, `data_key` and `attributes`."""
+    return opened_attributes(tx.keyring, place_of(tx.service, row.id), row.data_key, row.attributes)
+
+
 def opened_attributes(
     keyring: Keyring, place: Place, data_key: bytes | None, stored: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -251,7 +256,7 @@ def opened_attributes(
 
 def item_of(tx: Transaction, row: Row[Any]) -> Item:
     """Return what was received, of its row."""
-    attributes = opened_attributes(tx.keyring, place_of(tx.service, row.id), row.data_key, row.attributes)
+    attributes = attributes_of(tx, row)
     correlation_id = UUID(attributes.pop("correlation_id"))
     traceparent = attributes.pop("traceparent", None)
     return Item(

@@ -27,10 +27,10 @@ from clinic_shared.errors import NotFoundError
 from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.health import Health
 from clinic_shared.held import SCHEDULE, RawMessage
-from clinic_shared.inbound.registry import Process
+from clinic_shared.inbound.registry import Prepares, Process
 from clinic_shared.inbound.tables import note
 from clinic_shared.intake import decode
-from clinic_shared.intake_store import Entry, intake_table, item_of, store
+from clinic_shared.intake_store import Entry, Item, intake_table, item_of, store
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.topology import intake_queue
 
@@ -165,16 +165,25 @@ class IntakeWorker:
                 seen += await self._claim(tx, most)
                 if not seen:
                     return False
-                for row in seen:
-                    item = item_of(tx, row)
+                items = [item_of(tx, row) for row in seen]
+                await self._prepare(tx, items)
+                for item in items:
                     traces.enter_context(tracing.taking_up(item))
                     tx.context = Context(correlation_id=item.correlation_id, traceparent=item.traceparent)
                     crash_point("intake.process.before")
-                    await self._interfaces[row.interface](tx, item)
+                    await self._interfaces[item.interface](tx, item)
                 done = update(intake_table).where(intake_table.c.id.in_([row.id for row in seen]))
                 await tx.execute(done.values(state="processed", processed_at=tx.now, last_error=None))
         crash_point("intake.process.commit")
         return True
+
+    async def _prepare(self, tx: Transaction, items: Sequence[Item]) -> None:
+        together: dict[Process, list[Item]] = {}
+        for item in items:
+            together.setdefault(self._interfaces[item.interface], []).append(item)
+        for process, of_one in together.items():
+            if isinstance(process, Prepares):
+                await process.prepare(tx, of_one)
 
     async def _claim(self, tx: Transaction, most: int) -> Sequence[Row[Any]]:
         # One worker at a time: two of them would overtake each other within a sender's messages.

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -50,7 +49,7 @@ async def process_messages(runtime: Runtime, stop: asyncio.Event) -> None:
 
 def processing(runtime: Runtime) -> Process:
     settings = cast("LabSettings", runtime.settings)
-    return partial(filing.process, parks_test_messages=settings.parks_test_messages)
+    return filing.Processing(settings.parks_test_messages)
 
 
 service = Service(

@@ -14,7 +14,6 @@ from clinic_lab_integration import candidate_store, filing, obligations, store, 
 from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.events import Place
-from clinic_lab_integration.once import forget
 
 handlers = Handlers("lab-integration")
 
@@ -135,7 +134,8 @@ async def keep_practitioner(tx: Transaction, _: Envelope, staff: StaffMember) ->
     }
     if not await keep_newer(tx, tables.practitioner, values):
         return
-    forget(tx)
+    # Who is at work is read once in a transaction.
+    tx.known.clear()
     if not values["active"]:
         await obligations.pass_on(tx, staff.staff_id)
 

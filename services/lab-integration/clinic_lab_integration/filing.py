@@ -16,18 +16,18 @@ from clinic_shared.intake import Item
 from prometheus_client import Counter
 
 from clinic_lab_integration import (
+    ahead,
     application_answers,
     code_maps,
     matching,
-    messages,
     obligations,
     onboarding,
     result_store,
     store,
-    stored,
     turns,
     unit_store,
 )
+from clinic_lab_integration.ahead import Ahead
 from clinic_lab_integration.domain import (
     Disposition,
     MessageId,
@@ -61,62 +61,69 @@ INCIDENTS = Counter(
 CONTROL_ID_REUSED = "control-id-reused"
 
 
-async def process(tx: Transaction, item: Item, *, parks_test_messages: bool) -> None:
-    """Work one message off, whole: what the intake worker calls."""
-    note = MessageNote.read(item.attributes)
-    await _notice_reused_control_id(tx, item, note)
-    if not note.is_accepted:
-        unit = _new_unit(item, note, 0, Disposition.REJECTED)
-        await unit_store.add_unit(tx, unit, Outcome(Disposition.REJECTED, _refusal(note)))
-        if note.sandbox and note.outcome is not None:
-            await onboarding.note_cases(tx, unit.partner_id, item.id, {onboarding.REFUSAL})
-        return
-    partner_id = UUID(note.partner_id)
-    partner = await once(tx, ("partner", partner_id), partial(store.find_partner, tx, partner_id))
-    await application_answers.send_by_callback(tx, item, note)
-    if note.sandbox:
-        await onboarding.take(tx, item, note, partner)
-        return
-    content = stored.read(item.interface, item.body, note, partner)
-    groups = matching.groups_of(content, partner, message_id=item.id)
-    matched = [Match(ParkReason.NOT_FOR_PRODUCTION)] * len(groups)
-    if not (note.is_test and parks_test_messages):
-        matched = await matching.match_groups(tx, UUID(note.partner_id), groups)
-    if partner is not None:
-        await turns.take_turn(tx, item, partner, groups, matched)
-    await store.lock_patients(tx, (m.whose for m in matched if isinstance(m.whose, UUID)))
-    for group, found in zip(groups, matched, strict=True):
-        unit = _new_unit(item, note, group.index, Disposition.IN_FLIGHT)
-        await _take(tx, unit, group, found, partner)
+@dataclass(frozen=True)
+class Processing:
+    """Works messages off: what the intake worker calls."""
+
+    parks_test_messages: bool
+
+    async def prepare(self, tx: Transaction, items: Sequence[Item]) -> None:
+        await ahead.read_ahead(tx, items, parks_test_messages=self.parks_test_messages)
+
+    async def __call__(self, tx: Transaction, item: Item) -> None:
+        """Work one message off, whole."""
+        known = await ahead.of_message(tx, item, parks_test_messages=self.parks_test_messages)
+        note = known.note
+        await _notice_reused_control_id(tx, item, known)
+        if not note.is_accepted:
+            unit = _new_unit(item, note, 0, Disposition.REJECTED)
+            unit_store.add_unit(tx, unit, Outcome(Disposition.REJECTED, _refusal(note)))
+            if note.sandbox and note.outcome is not None:
+                await onboarding.note_cases(tx, unit.partner_id, item.id, {onboarding.REFUSAL})
+            return
+        await application_answers.send_by_callback(tx, item, note)
+        if note.sandbox:
+            await onboarding.take(tx, item, note, known.partner)
+        else:
+            await self._file(tx, item, known)
+
+    async def _file(self, tx: Transaction, item: Item, known: Ahead) -> None:
+        note, groups = known.note, known.groups
+        matched = known.found
+        if not (note.is_test and self.parks_test_messages):
+            matched = await matching.match_surely(tx, UUID(note.partner_id), groups, matched)
+        if known.partner is not None:
+            await turns.take_turn(tx, item, known.partner, groups, matched)
+        await store.lock_patients(tx, (m.whose for m in matched if isinstance(m.whose, UUID)))
+        for group, found in zip(groups, matched, strict=True):
+            unit = _new_unit(item, note, group.index, Disposition.IN_FLIGHT)
+            await _take(tx, unit, group, found, known.partner)
 
 
 async def _take(tx: Transaction, unit: Unit, group: Group, found: Match, partner: Partner | None) -> None:
     """Decide what becomes of a new group, and store it as that."""
     if isinstance(found.whose, ParkReason):
-        await unit_store.add_unit(tx, unit, Outcome(Disposition.PARKED, found.whose))
+        unit_store.add_unit(tx, unit, Outcome(Disposition.PARKED, found.whose))
         if found.whose is not ParkReason.NOT_FOR_PRODUCTION:
             await unit_store.want(tx, unit, group.keys)
         return
     filing = Filing(partner, found.whose, found.orders)
-    await unit_store.add_unit(tx, unit, await file_reports(tx, unit, group, filing))
+    unit_store.add_unit(tx, unit, await file_reports(tx, unit, group, filing))
 
 
-async def _notice_reused_control_id(tx: Transaction, item: Item, note: MessageNote) -> None:
+async def _notice_reused_control_id(tx: Transaction, item: Item, known: Ahead) -> None:
     """The same control id with other bytes is taken like any message, and somebody is told."""
-    if not note.control_id or note.outcome is None:
-        return
-    earlier = await messages.find_earlier(tx, item)
-    if earlier is None:
+    if known.earlier_id is None:
         return
     await unit_store.add_incident(
         tx,
         kind=CONTROL_ID_REUSED,
-        partner_id=UUID(note.partner_id),
+        partner_id=UUID(known.note.partner_id),
         message_id=item.id,
-        earlier_message_id=earlier,
+        earlier_message_id=known.earlier_id,
     )
     INCIDENTS.labels(kind=CONTROL_ID_REUSED).inc()
-    log.warning("lab_control_id_reused", message_id=item.id, partner_id=UUID(note.partner_id))
+    log.warning("lab_control_id_reused", message_id=item.id, partner_id=UUID(known.note.partner_id))
 
 
 def _refusal(note: MessageNote) -> str:
@@ -171,9 +178,8 @@ async def file_reports(
 
 
 async def _file(tx: Transaction, unit: Unit, sent: SentReport, filing: Filing) -> UnitReport:
-    result_id, known = await result_store.find_result(
-        tx, partner_id=unit.partner_id, patient_id=filing.patient_id, report_key=sent.key
-    )
+    key = (unit.partner_id, filing.patient_id, sent.key)
+    result_id, known = await ahead.known_result(tx, key)
     match next_version(known, sent, decided=filing.decided):
         case Superseded():
             return UnitReport(
@@ -205,7 +211,7 @@ async def publish(
 ) -> None:
     order = filing.order_of(sent) or await _order_of_parent(tx, unit, sent, filing)
     place = await place_of(tx, order, filing.partner)
-    await result_store.add_version(
+    result_store.add_version(
         tx,
         unit,
         sent,
@@ -214,6 +220,7 @@ async def publish(
         patient_id=filing.patient_id,
         lab_order_id=place.lab_order_id,
     )
+    ahead.note_version(tx, (unit.partner_id, filing.patient_id, sent.key), result_id, new)
     tx.emit(
         result_event(
             result_id,
@@ -296,7 +303,7 @@ async def close(
         result_version=report.result_version,
         filed_at=tx.now,
     )
-    await unit_store.save_reports(tx, unit, [known[report_index]])
+    unit_store.save_reports(tx, unit, [known[report_index]])
     await result_store.mark_filed(tx, report.result_id, version, filed_at=tx.now)
     if unit.disposition is Disposition.IN_FLIGHT:
         disposition = settled(r.disposition for r in known.values())

@@ -10,7 +10,7 @@ from uuid import UUID
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ConcealedError, NotFoundError
-from clinic_shared.intake import answer_of, body_of, intake_table
+from clinic_shared.intake import answer_of, attributes_of, body_of, intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, Select, select
 
@@ -115,15 +115,16 @@ def _not_yet(row: Row[Any]) -> list[Unit]:
 def _message(
     tx: Transaction, row: Row[Any], units: list[Unit], reports: dict[tuple[UUID, int], list[UnitReport]]
 ) -> Message:
+    with_raw = hasattr(row, "body")
     return Message(
         message_id=row.id,
-        note=MessageNote.read(row.attributes),
+        note=MessageNote.read(attributes_of(tx, row) if with_raw else row.attributes),
         received_at=row.received_at,
         via=row.via,
         content_type=row.content_type,
         copies=row.duplicates,
         answer=answer_of(tx, row),
-        raw=body_of(tx, row) if hasattr(row, "body") else None,
+        raw=body_of(tx, row) if with_raw else None,
         units=tuple((u, tuple(reports.get((u.message_id, u.group_index), ()))) for u in units),
     )
 

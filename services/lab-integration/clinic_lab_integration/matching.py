@@ -3,7 +3,7 @@
 By our own order numbers and by (authority, identifier); never by name or birth date.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -77,17 +77,38 @@ class Match:
     orders: Mapping[str, LabOrder] = field(default_factory=dict)
 
 
-async def match_groups(tx: Transaction, partner_id: UUID, groups: Sequence[Group]) -> list[Match]:
-    """Match each group. While one is unmatched, no patient and no order can come in unseen until commit."""
-    found = [await match_group(tx, partner_id, group) for group in groups]
-    if any(isinstance(match.whose, ParkReason) for match in found):
-        await store.lock_matching(tx, alone=True)
-        found = [await match_group(tx, partner_id, group) for group in groups]
-    return found
+async def match_surely(
+    tx: Transaction, partner_id: UUID, groups: Sequence[Group], found: Sequence[Match]
+) -> Sequence[Match]:
+    """Return what was found; or, if a group is unmatched, what is found now.
+
+    While one is unmatched, no patient and no order can come in unseen until commit.
+    """
+    if not any(isinstance(match.whose, ParkReason) for match in found):
+        return found
+    await store.lock_matching(tx, alone=True)
+    return await match_groups(tx, [(partner_id, group) for group in groups])
 
 
 async def match_group(tx: Transaction, partner_id: UUID, group: Group) -> Match:
-    orders = await store.orders_with(tx, group.order_numbers) if group.order_numbers else []
-    identified = await store.patients_with(tx, group.identifiers)
-    whose = match(partner_id, orders=orders, identified=identified)
-    return Match(whose, {order.placer_order_number: order for order in orders})
+    [found] = await match_groups(tx, [(partner_id, group)])
+    return found
+
+
+async def match_groups(tx: Transaction, groups: Sequence[tuple[UUID, Group]]) -> list[Match]:
+    """Match groups, each of a laboratory, all with the same two statements."""
+    numbers = {number for _, group in groups for number in group.order_numbers}
+    orders = {order.placer_order_number: order for order in await store.orders_with(tx, numbers)}
+    owners = await store.owners_of(tx, {key for _, group in groups for key in group.identifiers})
+    return [_match(partner_id, group, orders, owners) for partner_id, group in groups]
+
+
+def _match(
+    partner_id: UUID,
+    group: Group,
+    orders: Mapping[str, LabOrder],
+    owners: Mapping[Identifier, Collection[UUID]],
+) -> Match:
+    named = {number: orders[number] for number in group.order_numbers if number in orders}
+    identified = {patient_id for key in group.identifiers for patient_id in owners.get(key, ())}
+    return Match(match(partner_id, orders=list(named.values()), identified=identified), named)

@@ -6,15 +6,16 @@ it again needs travels with it.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from clinic_shared.intake import Item, intake_table
+from clinic_shared.intake import intake_table
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from clinic_lab_integration import reports
 from clinic_lab_integration.hl7 import AssessedMessage, CharsetSource, Outcome, Terms, assess
@@ -110,6 +111,11 @@ class MessageNote:
         return {**vars(self), "findings": [vars(finding) for finding in self.findings]}
 
     @property
+    def is_named(self) -> bool:
+        """Whether its control id is to be its own: that of an acknowledgement needn't be."""
+        return bool(self.control_id) and self.outcome is not None
+
+    @property
     def is_test(self) -> bool:
         """For training or debugging (HL7 table 0103)."""
         return self.processing_id in {"T", "D"}
@@ -175,17 +181,14 @@ def read_again(body: bytes, note: MessageNote) -> AssessedMessage:
     return messages[0]
 
 
-async def find_earlier(tx: Transaction, item: Item) -> UUID | None:
-    """Another message of the same sender under the same control id, with other bytes."""
-    row = await tx.fetch_one(
-        select(intake_table.c.id)
-        .where(
-            intake_table.c.interface == item.interface,
-            intake_table.c.sender == item.sender,
-            intake_table.c.digest != item.digest,
-            intake_table.c.id < item.id,
-        )
-        .order_by(intake_table.c.id.desc())
-        .limit(1)
+async def find_earlier(tx: Transaction, message_ids: Collection[UUID]) -> dict[UUID, UUID]:
+    """Of each message another of the same sender under the same control id, with other bytes: the last before it."""
+    this, other = intake_table.alias().c, intake_table.alias().c
+    same = (other.interface == this.interface) & (other.sender == this.sender)
+    rows = await tx.fetch_all(
+        select(this.id, other.id.label("earlier_id"))
+        .where(same, other.digest != this.digest, other.id < this.id, this.id.in_(message_ids))
+        .ext(distinct_on(this.id))
+        .order_by(this.id, other.id.desc())
     )
-    return row.id if row else None
+    return {row.id: row.earlier_id for row in rows}

@@ -75,14 +75,17 @@ class Shown:
     mine: bool = False
 
 
+_ADD = upsert(obligation).on_conflict_do_nothing(constraint="obligation_once")
+
+
+def add_first(tx: Transaction, new: Obligation) -> None:
+    """Add what is about a version that nobody can have an obligation about yet."""
+    tx.write_later(_ADD, dict(vars(new)))
+
+
 async def add(tx: Transaction, new: Obligation) -> bool:
     """Returns False when there is this obligation already."""
-    row = await tx.fetch_one(
-        upsert(obligation)
-        .values(vars(new))
-        .on_conflict_do_nothing(constraint="obligation_once")
-        .returning(obligation.c.obligation_id)
-    )
+    row = await tx.fetch_one(_ADD.values(vars(new)).returning(obligation.c.obligation_id))
     return row is not None
 
 

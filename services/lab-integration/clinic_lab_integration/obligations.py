@@ -36,7 +36,7 @@ from clinic_lab_integration.escalation import (
     ladder,
     next_rung,
 )
-from clinic_lab_integration.events import Place, critical_event
+from clinic_lab_integration.events import Place, critical_event, obligation_assigned
 from clinic_lab_integration.hl7 import ResultStatus
 from clinic_lab_integration.obligation_store import Obligation, Shown
 from clinic_lab_integration.once import once
@@ -149,10 +149,21 @@ async def _oblige(
         acknowledge_by_at=tx.now + timedelta(seconds=seconds),
         due_at=tx.now + rung.patience,
     )
-    if await obligation_store.add(tx, raised):
-        await _set_timer(tx, raised)
-        if kind is ObligationKind.CRITICAL:
-            tx.emit(critical_event(raised, observations))
+    if reader_id is None:
+        obligation_store.add_first(tx, raised)
+    elif not await obligation_store.add(tx, raised):
+        return
+    await _set_timer(tx, raised)
+    _call(tx, raised)
+    if kind is ObligationKind.CRITICAL:
+        tx.emit(critical_event(raised, observations))
+
+
+def _call(tx: Transaction, obligation: Obligation) -> None:
+    """Have whoever is asked told, but of a review only when nobody has read it in time: most are read anyway."""
+    waits = obligation.kind is ObligationKind.REVIEW and obligation.status is ObligationStatus.OPEN
+    if obligation.owner_id is not None and not waits:
+        tx.emit(obligation_assigned(obligation, obligation.owner_id, tx.now))
 
 
 async def _rungs(
@@ -194,6 +205,7 @@ async def _save(tx: Transaction, changed: Obligation) -> None:
     await obligation_store.save(tx, changed)
     if changed.status is not ObligationStatus.ACKNOWLEDGED:
         await _set_timer(tx, changed)
+        _call(tx, changed)
     if changed.kind is ObligationKind.CRITICAL:
         tx.emit(critical_event(changed, await _critical(tx, changed)))
 

@@ -125,4 +125,4 @@ async def _settle(
         interface=item.interface,
         decision_reason="The laboratory is in test mode",
     )
-    await unit_store.add_unit(tx, unit, Outcome(Disposition.DISCARDED, reason))
+    unit_store.add_unit(tx, unit, Outcome(Disposition.DISCARDED, reason))

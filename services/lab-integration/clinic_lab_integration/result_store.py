@@ -1,13 +1,13 @@
 """The queries of results: a report by its key, and its versions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_lab_integration.domain import (
@@ -22,30 +22,48 @@ from clinic_lab_integration.meaning import Meaning
 from clinic_lab_integration.tables import lab_result, lab_result_version
 from clinic_lab_integration.unit_store import Unit
 
+ResultKey = tuple[UUID, UUID, str]
+"""Whose report it is: the laboratory, the patient, and the key that its versions share."""
+Known = tuple[ResultId, ReportVersion]
 
-async def find_result(
-    tx: Transaction, *, partner_id: UUID, patient_id: UUID, report_key: str
-) -> tuple[ResultId, ReportVersion]:
-    """Return a report as it is known: version 0 with a new id, if it isn't. The patient is locked already."""
-    row = await tx.fetch_one(
-        select(lab_result_version)
+_KEEP_RESULT = upsert(lab_result)
+_KEEP_RESULT = _KEEP_RESULT.on_conflict_do_update(
+    index_elements=["result_id"],
+    set_={
+        "version": _KEEP_RESULT.excluded.version,
+        "status": _KEEP_RESULT.excluded.status,
+        "lab_order_id": func.coalesce(_KEEP_RESULT.excluded.lab_order_id, lab_result.c.lab_order_id),
+    },
+)
+_ADD_VERSION = insert(lab_result_version)
+
+
+async def find_results(tx: Transaction, keys: Collection[ResultKey]) -> dict[ResultKey, Known]:
+    """Return reports as they are known: version 0 with a new id, if one isn't. Their patients are locked already."""
+    if not keys:
+        return {}
+    columns = lab_result.c
+    rows = await tx.fetch_all(
+        select(lab_result_version, columns.partner_id, columns.patient_id, columns.report_key)
         .join(
             lab_result,
-            (lab_result.c.result_id == lab_result_version.c.result_id)
-            & (lab_result.c.version == lab_result_version.c.version),
+            (columns.result_id == lab_result_version.c.result_id)
+            & (columns.version == lab_result_version.c.version),
         )
-        .where(
-            lab_result.c.partner_id == partner_id,
-            lab_result.c.patient_id == patient_id,
-            lab_result.c.report_key == report_key,
-        )
+        .where(tuple_(columns.partner_id, columns.patient_id, columns.report_key).in_(list(keys)))
     )
-    if row is None:
-        return ResultId(uuid7()), ReportVersion()
-    return ResultId(row.result_id), _version(row)
+    known = {
+        (row.partner_id, row.patient_id, row.report_key): (ResultId(row.result_id), _version(row))
+        for row in rows
+    }
+    return {key: known.get(key) or (ResultId(uuid7()), ReportVersion()) for key in keys}
 
 
-async def add_version(
+async def find_result(tx: Transaction, key: ResultKey) -> Known:
+    return (await find_results(tx, [key]))[key]
+
+
+def add_version(
     tx: Transaction,
     unit: Unit,
     sent: SentReport,
@@ -55,48 +73,46 @@ async def add_version(
     patient_id: UUID,
     lab_order_id: UUID | None,
 ) -> None:
-    values = {
-        "partner_id": unit.partner_id,
-        "patient_id": patient_id,
-        "report_key": sent.key,
+    tx.write_later(
+        _KEEP_RESULT,
+        {
+            "result_id": result_id,
+            "partner_id": unit.partner_id,
+            "patient_id": patient_id,
+            "report_key": sent.key,
+            "version": new.version,
+            "status": new.status.value,
+            "lab_order_id": lab_order_id,
+        },
+    )
+    tx.write_later(_ADD_VERSION, _version_row(unit, sent, new, result_id))
+
+
+def _version_row(unit: Unit, sent: SentReport, new: ReportVersion, result_id: ResultId) -> dict[str, Any]:
+    return {
+        "result_id": result_id,
         "version": new.version,
         "status": new.status.value,
-        "lab_order_id": lab_order_id,
+        "retraction_reason_code": new.retraction_reason_code,
+        "message_id": unit.message_id,
+        "group_index": unit.group_index,
+        "report_index": sent.index,
+        "placer_order_number": sent.placer_order_number,
+        "filler_order_number": sent.filler_order_number,
+        "parent_filler_order_number": sent.parent_filler_order_number,
+        "code": sent.code,
+        "system": sent.system,
+        "display": sent.display,
+        "collected_at": new.collected_at,
+        "reported_at": new.reported_at,
+        "sent_at": new.sent_at,
+        "received_at": unit.received_at,
+        "observation_count": len(new.content.observations),
+        "abnormal_count": new.content.count(critical=False),
+        "critical_count": new.content.count(critical=True),
+        "content": new.content.as_written(),
+        "meanings": [vars(o.meaning) if o.meaning else None for o in new.content.observations],
     }
-    changed = {name: values[name] for name in ("version", "status")}
-    if lab_order_id is not None:
-        changed["lab_order_id"] = lab_order_id
-    await tx.execute(
-        upsert(lab_result)
-        .values(result_id=result_id, **values)
-        .on_conflict_do_update(index_elements=["result_id"], set_=changed)
-    )
-    await tx.execute(
-        insert(lab_result_version).values(
-            result_id=result_id,
-            version=new.version,
-            status=new.status.value,
-            retraction_reason_code=new.retraction_reason_code,
-            message_id=unit.message_id,
-            group_index=unit.group_index,
-            report_index=sent.index,
-            placer_order_number=sent.placer_order_number,
-            filler_order_number=sent.filler_order_number,
-            parent_filler_order_number=sent.parent_filler_order_number,
-            code=sent.code,
-            system=sent.system,
-            display=sent.display,
-            collected_at=new.collected_at,
-            reported_at=new.reported_at,
-            sent_at=new.sent_at,
-            received_at=unit.received_at,
-            observation_count=len(new.content.observations),
-            abnormal_count=new.content.count(critical=False),
-            critical_count=new.content.count(critical=True),
-            content=new.content.as_written(),
-            meanings=[vars(o.meaning) if o.meaning else None for o in new.content.observations],
-        )
-    )
 
 
 async def mark_filed(tx: Transaction, result_id: UUID, version: int, *, filed_at: datetime) -> None:

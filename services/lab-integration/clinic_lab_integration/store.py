@@ -1,13 +1,13 @@
 """The queries of partners, orders and what they refer to, each on the open transaction it is given."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import Row, Select, delete, func, insert, select, true, tuple_, update
+from sqlalchemy import Row, Select, delete, func, insert, select, text, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_lab_integration.connection import Connection
@@ -35,6 +35,9 @@ CRITICAL_ACKNOWLEDGE_SECONDS = 3600
 
 _MATCHING_LOCK = 0x1AB_0001
 _PATIENT_LOCK = 0x1AB_0002
+_LOCK_IN_ORDER = text(
+    "SELECT pg_advisory_xact_lock(:lock, hashtext(key)) FROM unnest(CAST(:keys AS text[])) AS key"
+)
 
 # -- locks, always taken in this order: matching, units by id, patients by id
 
@@ -51,9 +54,11 @@ async def lock_matching(tx: Transaction, *, alone: bool) -> None:
 
 async def lock_patients(tx: Transaction, patient_ids: Iterable[UUID]) -> None:
     """One at a time decides what a patient's next versions are."""
-    for patient_id in sorted(set(patient_ids)):
-        key = func.hashtext(str(patient_id))
-        await tx.execute(select(func.pg_advisory_xact_lock(_PATIENT_LOCK, key)))
+    held: set[UUID] = tx.known.setdefault(_PATIENT_LOCK, set())
+    wanted = sorted(set(patient_ids) - held)
+    if wanted:
+        await tx.execute(_LOCK_IN_ORDER, {"lock": _PATIENT_LOCK, "keys": list(map(str, wanted))})
+        held.update(wanted)
 
 
 # -- partners
@@ -216,18 +221,20 @@ async def replace_identifiers(tx: Transaction, patient_id: UUID, identifiers: Se
         )
 
 
-async def patients_with(tx: Transaction, identifiers: Sequence[Identifier]) -> set[UUID]:
-    """The patients who have one of these identifiers and whose record is in use."""
+async def owners_of(tx: Transaction, identifiers: Collection[Identifier]) -> dict[Identifier, set[UUID]]:
+    """The patients who have each of these identifiers and whose record is in use."""
+    owners: dict[Identifier, set[UUID]] = {}
     if not identifiers:
-        return set()
+        return owners
     named = tuple_(patient_identifier.c.authority, patient_identifier.c.value)
     rows = await tx.fetch_all(
-        select(patient.c.patient_id)
+        select(patient_identifier.c.authority, patient_identifier.c.value, patient.c.patient_id)
         .join(patient_identifier, patient_identifier.c.patient_id == patient.c.patient_id)
         .where(named.in_([(i.authority, i.value) for i in identifiers]), patient.c.active)
-        .distinct()
     )
-    return {row.patient_id for row in rows}
+    for row in rows:
+        owners.setdefault(Identifier(row.authority, row.value), set()).add(row.patient_id)
+    return owners
 
 
 # -- orders
@@ -285,9 +292,10 @@ async def list_orders(
 
 async def orders_with(tx: Transaction, placer_order_numbers: Iterable[str]) -> list[LabOrder]:
     """Our orders among these numbers, compared as written and whole."""
-    rows = await tx.fetch_all(
-        select(lab_order).where(lab_order.c.placer_order_number.in_(sorted(set(placer_order_numbers))))
-    )
+    numbers = sorted(set(placer_order_numbers))
+    if not numbers:
+        return []
+    rows = await tx.fetch_all(select(lab_order).where(lab_order.c.placer_order_number.in_(numbers)))
     return [_order(row) for row in rows]
 
 

@@ -76,16 +76,15 @@ async def _withdraw(tx: Transaction, unit: Unit) -> list[UnitReport]:
 
 
 async def _orders(tx: Transaction, group: Group) -> dict[str, store.LabOrder]:
-    orders = await store.orders_with(tx, group.order_numbers) if group.order_numbers else []
+    orders = await store.orders_with(tx, group.order_numbers)
     return {order.placer_order_number: order for order in orders}
 
 
 async def _withdraw_report(
     tx: Transaction, unit: Unit, sent: SentReport, report: UnitReport, filed_for: Filing
 ) -> None:
-    result_id, known = await result_store.find_result(
-        tx, partner_id=unit.partner_id, patient_id=filed_for.patient_id, report_key=sent.key
-    )
+    key = (unit.partner_id, filed_for.patient_id, sent.key)
+    result_id, known = await result_store.find_result(tx, key)
     if known.version != report.result_version:
         raise NotUndoableError(result_id=str(report.result_id), current_version=known.version)
     await filing.publish(tx, unit, sent, result_id, known, _withdrawn(known), filed_for)

@@ -57,19 +57,28 @@ class Outcome:
 # -- units
 
 
-async def add_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
-    await tx.execute(
-        insert(lab_unit).values(
-            message_id=unit.message_id,
-            group_index=unit.group_index,
-            partner_id=unit.partner_id,
-            received_at=unit.received_at,
-            interface=unit.interface,
-            decision_reason=unit.decision_reason,
-            **_outcome_values(tx, outcome),
-        )
-    )
-    await save_reports(tx, unit, outcome.reports)
+_ADD_UNIT = insert(lab_unit)
+_SAVE_REPORT = upsert(unit_report)
+_SAVE_REPORT = _SAVE_REPORT.on_conflict_do_update(
+    index_elements=["message_id", "group_index", "report_index"],
+    set_={
+        name: _SAVE_REPORT.excluded[name]
+        for name in ("disposition", "reason", "result_id", "result_version", "filed_at")
+    },
+)
+
+
+def add_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
+    row = {
+        "message_id": unit.message_id,
+        "group_index": unit.group_index,
+        "partner_id": unit.partner_id,
+        "received_at": unit.received_at,
+        "interface": unit.interface,
+        "decision_reason": unit.decision_reason,
+    }
+    tx.write_later(_ADD_UNIT, row | _outcome_values(tx, outcome))
+    save_reports(tx, unit, outcome.reports)
 
 
 async def lock_unit(tx: Transaction, message_id: UUID, group_index: int) -> Unit | None:
@@ -83,7 +92,7 @@ async def lock_unit(tx: Transaction, message_id: UUID, group_index: int) -> Unit
 
 async def settle_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
     await _change(tx, unit, **_outcome_values(tx, outcome))
-    await save_reports(tx, unit, outcome.reports)
+    save_reports(tx, unit, outcome.reports)
 
 
 def _outcome_values(tx: Transaction, outcome: Outcome) -> dict[str, Any]:
@@ -181,20 +190,10 @@ async def lock_units_wanting(tx: Transaction, keys: Sequence[Identifier]) -> lis
 # -- the reports of a unit
 
 
-async def save_reports(tx: Transaction, unit: Unit, reports: Sequence[UnitReport]) -> None:
-    if not reports:
-        return
+def save_reports(tx: Transaction, unit: Unit, reports: Iterable[UnitReport]) -> None:
     place = {"message_id": unit.message_id, "group_index": unit.group_index}
-    # Rows as parameters: a statement that holds them itself is compiled again each time.
-    statement = upsert(unit_report)
-    changing = ("disposition", "reason", "result_id", "result_version", "filed_at")
-    await tx.execute(
-        statement.on_conflict_do_update(
-            index_elements=["message_id", "group_index", "report_index"],
-            set_={name: statement.excluded[name] for name in changing},
-        ),
-        [{**place, **asdict(r), "disposition": r.disposition.value} for r in reports],
-    )
+    for report in reports:
+        tx.write_later(_SAVE_REPORT, {**place, **vars(report), "disposition": report.disposition.value})
 
 
 async def list_reports(tx: Transaction, unit: Unit) -> list[UnitReport]:

@@ -16,11 +16,13 @@ from clinic_lab_integration.app import processing, service
 from clinic_lab_integration.hl7 import AssessedMessage, PatientResult, Report, read_report
 from clinic_lab_integration.messages import INTERFACES
 from clinic_lab_integration.partners import PartnerDirectory
+from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
+from clinic_shared.intake_store import intake_table, item_of
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.ledger import Ledger
 from clinic_shared.testing import ServiceHarness, service_fixture
-from sqlalchemy import Table, select
+from sqlalchemy import Row, Table, select
 
 SAMPLES = Path(__file__).resolve().parents[3] / "contracts" / "hl7"
 
@@ -168,8 +170,15 @@ class Laboratory:
         return {name: count for name, count in vars(counted).items() if count}
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
+        """Return a table's rows; those of the intake with what was received, opened."""
         async with self.lab.runtime.database.transaction() as tx:
-            return [dict(row._mapping) for row in await tx.fetch_all(select(table))]
+            found = await tx.fetch_all(select(table))
+            return [dict(row._mapping) | (_opened(tx, row) if table is intake_table else {}) for row in found]
+
+
+def _opened(tx: Transaction, row: Row[Any]) -> dict[str, Any]:
+    item = item_of(tx, row)
+    return {"body": item.body, "answer": item.answer, "attributes": item.attributes}
 
 
 def digest_of(secret: str) -> str:

@@ -1,7 +1,6 @@
 """From an acknowledged message to versions of results, and what became of each part of it."""
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import pytest
@@ -294,7 +293,7 @@ async def test_in_production_what_is_for_tests_reaches_no_chart_by_itself(
 ) -> None:
     message = compose("PID|1||MRN-1^^^POLYCLINIC^MR", "OBR|1||F-1|GLU", hb(), msh={11: processing_id})
     answer = await lab.post(message)
-    production = partial(filing.process, parks_test_messages=True)
+    production = filing.Processing(parks_test_messages=True)
     assert await IntakeWorker(lab.lab.runtime, {"hl7": production}).process_next()
     patient_id = await lab.add_patient()
     message_id = answer.headers["location"].rpartition("/")[2]

@@ -265,3 +265,44 @@ async def test_overdue_obligations_are_a_metric(lab: Laboratory, compose) -> Non
     assert await measured() == (1, 1)
     await acknowledge(lab, obligation)
     assert await measured() == (0, 0)
+
+
+def called(events: Any) -> list[tuple[int, str, str]]:
+    """Who was to be told, of which version, as what."""
+    return [(e.data["version"], e.data["owner_role"], e.data["owner_id"]) for e in events]
+
+
+async def test_whoever_is_asked_is_to_be_told_without_the_patient(lab: Laboratory, compose) -> None:
+    head = await hire(lab)
+    await on_duty(lab, head_id=head)
+    obligation = await raise_critical(lab, compose)
+    lab.lab.clock.advance(minutes=60)
+    assert await lab.lab.fire_timers() == 1
+    lab.lab.clock.advance(minutes=30)
+    assert await lab.lab.fire_timers() == 1
+    events = await lab.lab.events("lab-integration.obligation-assigned.v1")
+    assert called(events) == [
+        (1, "ordering-practitioner", obligation["owner_id"]),
+        (2, "head-of-department", str(head)),
+    ], "nobody is on call, so nobody can be told of the third"
+    assert {e.data["kind"] for e in events} == {"critical-result"}
+    assert "patient_id" not in events[0].data
+    assert not events[0].private
+
+
+async def test_of_a_review_somebody_is_told_when_nobody_has_read_it_in_time(lab: Laboratory, compose) -> None:
+    head, on_call = await hire(lab), await hire(lab)
+    await on_duty(lab, head_id=head, on_call_id=on_call)
+    answer = await lab.lab.http.put(
+        f"/v1/lab/partners/{lab.partner_id}",
+        json={"default_department_id": str(lab.department_id)},
+        headers=lab.headers("system-administrator"),
+    )
+    assert answer.status_code == 200, answer.text
+    await lab.add_patient()
+    await lab.send(message(compose, value="130", flags=""))
+    assert await lab.lab.events("lab-integration.obligation-assigned.v1") == []
+    lab.lab.clock.advance(days=3)
+    assert await lab.lab.fire_timers() == 1
+    events = await lab.lab.events("lab-integration.obligation-assigned.v1")
+    assert called(events) == [(2, "on-call", str(on_call))]

@@ -40,7 +40,8 @@ async def announce(
     *,
     purpose: Purpose,
     about: Subject,
-    patient_id: UUID,
+    patient_id: UUID | None = None,
+    staff_id: UUID | None = None,
     centre_id: UUID | None,
     department_id: UUID | None,
     facts: Mapping[str, Any],
@@ -52,6 +53,7 @@ async def announce(
     message = Message(
         message_id=uuid7(),
         patient_id=patient_id,
+        staff_id=staff_id,
         channel=DEFAULT_CHANNELS[0],
         purpose=purpose,
         language=DEFAULT_LANGUAGE,
@@ -144,7 +146,7 @@ async def remind(tx: Transaction, timer: Timer) -> None:
 
 async def _queue(tx: Transaction, message: Message) -> None:
     """Channel and language are a first guess, made good when the message is sent."""
-    recipient = await store.find_recipient(tx, message.patient_id)
+    recipient = await store.find_recipient(tx, message)
     if recipient is not None:
         message = message.addressed_to(recipient)
     if not await store.add_message(tx, message):

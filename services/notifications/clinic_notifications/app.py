@@ -11,7 +11,7 @@ from clinic_shared.inbound.registry import Inbound, receives
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.service import Runtime, Service
 
-from clinic_notifications import announcing, api, callbacks, consumers, webhooks
+from clinic_notifications import announcing, api, callbacks, consumers, staff_api, webhooks
 from clinic_notifications.sending import Vendors, send_messages
 from clinic_notifications.settings import NotificationSettings
 
@@ -48,7 +48,7 @@ service = Service(
     name="notifications",
     package_dir=Path(__file__).parent,
     settings=NotificationSettings,
-    routers=(api.router, webhooks.router),
+    routers=(staff_api.router, api.router, webhooks.router),
     handlers=consumers.handlers,
     timers=announcing.timers,
     startup=(vendors, _receive_callbacks),

@@ -83,6 +83,16 @@ class LabResult(BaseModel):
     department_id: UUID | None
 
 
+class Obligation(BaseModel):
+    obligation_id: UUID
+    version: int
+    kind: str
+    owner_id: UUID
+    centre_id: UUID | None
+    department_id: UUID | None
+    due_at: datetime
+
+
 class CriticalResult(BaseModel):
     obligation_id: UUID
 
@@ -208,6 +218,22 @@ async def tell_result(tx: Transaction, _: Envelope, result: LabResult) -> None:
 @handlers.on("lab-integration.critical-result-raised.v1")
 async def leave_critical_result_to_doctors(tx: Transaction, _: Envelope, result: CriticalResult) -> None:
     """A patient must hear it from a person; the obligation and its escalation are lab-integration's."""
+
+
+@handlers.on("lab-integration.obligation-assigned.v1")
+async def call_for_an_answer(tx: Transaction, _: Envelope, obligation: Obligation) -> None:
+    """Tell whoever is asked that something waits for them, and not about whom; who is asked next is told in turn."""
+    critical = obligation.kind == "critical-result"
+    await announcing.announce(
+        tx,
+        purpose=Purpose.CRITICAL_RESULT if critical else Purpose.ANSWER_NEEDED,
+        about=Subject(type="obligation", id=obligation.obligation_id, version=obligation.version),
+        staff_id=obligation.owner_id,
+        centre_id=obligation.centre_id,
+        department_id=obligation.department_id,
+        facts={"number": str(obligation.obligation_id)},
+        useful_until_at=obligation.due_at,
+    )
 
 
 @handlers.on("billing.invoice-issued.v1")

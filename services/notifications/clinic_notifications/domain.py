@@ -29,6 +29,9 @@ class Purpose(StrEnum):
     RESULT_READY = "result-ready"
     INVOICE = "invoice"
     PAYMENT_RECEIVED = "payment-received"
+    CRITICAL_RESULT = "critical-result"
+    """To a member of staff, as the next one is."""
+    ANSWER_NEEDED = "answer-needed"
 
 
 class MessageStatus(StrEnum):
@@ -93,10 +96,13 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
+    """To a patient or to a member of staff."""
+
     message_id: UUID
     version: int = 1
     status: MessageStatus = MessageStatus.QUEUED
-    patient_id: UUID
+    patient_id: UUID | None = None
+    staff_id: UUID | None = None
     channel: Channel
     purpose: Purpose
     language: str
@@ -152,6 +158,7 @@ class Message:
         return Message(
             message_id=message_id,
             patient_id=self.patient_id,
+            staff_id=self.staff_id,
             channel=channel,
             purpose=self.purpose,
             language=self.language,
@@ -194,15 +201,15 @@ class Preferences:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipient:
-    """A patient as far as writing to them needs."""
+    """A person as far as writing to them needs."""
 
-    patient_id: UUID
     status: str
     phones: Sequence[str]
     emails: Sequence[str]
     language: str | None
-    preferences: Preferences
-    consents: Sequence[Consent]
+    channels: Sequence[Channel] = DEFAULT_CHANNELS
+    opted_out: Sequence[Purpose] = ()
+    consents: Sequence[Consent] = ()
 
     @property
     def may_be_written_to(self) -> bool:
@@ -214,11 +221,11 @@ class Recipient:
 
     def channels_for(self, purpose: Purpose, now: datetime) -> list[Channel]:
         """Return the channels the patient hasn't refused, in their order; without regard to addresses."""
-        if purpose in self.preferences.opted_out:
+        if purpose in self.opted_out:
             return []
         return [
             channel
-            for channel in self.preferences.channels
+            for channel in self.channels
             if not any(consent.forbids(channel, now) for consent in self.consents)
         ]
 

@@ -17,7 +17,7 @@ def message_event(name: str, message: Message) -> Event:
             "message_id": str(m.message_id),
             "version": m.version,
             "status": m.status.value,
-            "patient_id": str(m.patient_id),
+            "patient_id": wire_id(m.patient_id),
             "channel": m.channel.value,
             "purpose": m.purpose.value,
             "template_code": m.purpose.value,

@@ -12,7 +12,7 @@ async def try_next_channel(tx: Transaction, failed: Message) -> Message | None:
     """Queue the same message on the next channel, if there is one and it is still of use."""
     if failed.useful_until_at is not None and failed.useful_until_at <= tx.now:
         return None
-    recipient = await store.find_recipient(tx, failed.patient_id)
+    recipient = await store.find_recipient(tx, failed)
     if recipient is None:
         return None
     tried = await store.channels_tried(tx, failed)

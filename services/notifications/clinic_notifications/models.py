@@ -24,7 +24,8 @@ class MessageResponse(BaseModel):
     message_id: UUID
     version: int
     status: StatusName
-    patient_id: UUID
+    patient_id: Annotated[UUID | None, Field(description="Null for a message to a member of staff")]
+    staff_id: UUID | None = None
     purpose: Purpose
     channel: Annotated[Channel | None, Field(description="Null until it is queued")] = None
     language: str | None = None

@@ -53,7 +53,10 @@ async def read_message(tx: Transaction, message_id: UUID, *, caller: Principal) 
     found = found or await planned.find_planned(tx, message_id)
     if found is None:
         raise NotFoundError
-    caller.require_patient(found.patient_id)
+    if found.patient_id is not None:
+        caller.require_patient(found.patient_id)
+    elif caller.kind == "patient":
+        raise ConcealedError
     if caller.kind == "staff" and not caller.works_in(
         centre_id=found.centre_id, department_id=found.department_id
     ):

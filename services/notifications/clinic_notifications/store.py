@@ -9,6 +9,7 @@ from clinic_shared.database import Transaction
 from sqlalchemy import Integer, Row, cast, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_notifications import staff_store
 from clinic_notifications.domain import (
     Appointment,
     Channel,
@@ -153,20 +154,28 @@ async def keep_reply(tx: Transaction, provider: str, reference: str, content: di
 # -- who and in whose name
 
 
-async def find_recipient(tx: Transaction, patient_id: UUID) -> Recipient | None:
+async def find_recipient(tx: Transaction, to: Message) -> Recipient | None:
+    """Return whom a message is to; None while they aren't known here."""
+    if to.staff_id is not None:
+        return await staff_store.find_recipient(tx, to.staff_id)
+    return None if to.patient_id is None else await _find_patient(tx, to.patient_id)
+
+
+async def _find_patient(tx: Transaction, patient_id: UUID) -> Recipient | None:
     row = await tx.fetch_one(select(patient).where(patient.c.patient_id == patient_id))
     if row is None:
         return None
     consents = await tx.fetch_all(
         select(consent).where(consent.c.patient_id == patient_id, consent.c.kind == "messaging")
     )
+    preferences = await find_preferences(tx, patient_id)
     return Recipient(
-        patient_id=patient_id,
         status=row.status,
         phones=row.phones,
         emails=row.emails,
         language=row.language,
-        preferences=await find_preferences(tx, patient_id),
+        channels=preferences.channels,
+        opted_out=preferences.opted_out,
         consents=[Consent(status=c.status, channel=c.channel, expires_at=c.expires_at) for c in consents],
     )
 
@@ -280,6 +289,7 @@ def _message(row: Row[Any]) -> Message:
         version=row.version,
         status=MessageStatus(row.status),
         patient_id=row.patient_id,
+        staff_id=row.staff_id,
         channel=Channel(row.channel),
         purpose=Purpose(row.purpose),
         language=row.language,
@@ -311,6 +321,7 @@ def _message_values(m: Message) -> dict[str, Any]:
         "version": m.version,
         "status": m.status.value,
         "patient_id": m.patient_id,
+        "staff_id": m.staff_id,
         "channel": m.channel.value,
         "purpose": m.purpose.value,
         "language": m.language,

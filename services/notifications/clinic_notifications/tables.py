@@ -78,6 +78,17 @@ preference = Table(
     Column("opted_out", ARRAY(Text), nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
 )
+staff_contact = Table(
+    "staff_contact",
+    metadata,
+    Column("staff_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("phone", Text),
+    Column("email", Text),
+    Column("language", Text),
+    Column("channels", ARRAY(Text), nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+)
 template = Table(
     "template",
     metadata,
@@ -98,7 +109,8 @@ message = Table(
     Column("message_id", Uuid, primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
-    Column("patient_id", Uuid, nullable=False),
+    Column("patient_id", Uuid),
+    Column("staff_id", Uuid),
     Column("channel", Text, nullable=False),
     Column("purpose", Text, nullable=False),
     Column("language", Text, nullable=False),

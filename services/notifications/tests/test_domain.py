@@ -10,7 +10,6 @@ from clinic_notifications.domain import (
     Consent,
     Failure,
     MessageStatus,
-    Preferences,
     Purpose,
     Recipient,
     TemplateInvalidError,
@@ -29,12 +28,10 @@ PATIENT = uuid7()
 
 def recipient(**changes: Any) -> Recipient:
     known: dict[str, Any] = {
-        "patient_id": PATIENT,
         "status": "active",
         "phones": ["+70000000001"],
         "emails": ["anna.testova@example.org"],
         "language": "ru",
-        "preferences": Preferences(patient_id=PATIENT),
         "consents": [],
     }
     return Recipient(**known | changes)
@@ -92,9 +89,9 @@ def test_a_withdrawn_or_expired_consent_closes_its_channels() -> None:
 
 
 def test_an_opt_out_counts_for_its_purpose_only() -> None:
-    chosen = Preferences(patient_id=PATIENT, version=1, opted_out=(Purpose.REMINDER,))
-    assert pick_channel(recipient(preferences=chosen), Purpose.REMINDER, now=NOW) is Failure.OPTED_OUT
-    assert pick_channel(recipient(preferences=chosen), Purpose.CONFIRMATION, now=NOW) is Channel.WHATSAPP
+    chosen = (Purpose.REMINDER,)
+    assert pick_channel(recipient(opted_out=chosen), Purpose.REMINDER, now=NOW) is Failure.OPTED_OUT
+    assert pick_channel(recipient(opted_out=chosen), Purpose.CONFIRMATION, now=NOW) is Channel.WHATSAPP
 
 
 def test_only_reminders_that_are_still_to_come_are_planned() -> None:

@@ -1,9 +1,9 @@
 """The interfaces of one service that take something in: how each is counted, and how it is processed."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from clinic_shared.database import Transaction
 from clinic_shared.inbound import accounts
@@ -14,7 +14,17 @@ from clinic_shared.ledger import Ledger
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
 
-Process = Callable[[Transaction, Item], Awaitable[None]]
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A way of processing that asks the database at once what it needs to know of several items."""
+
+    async def prepare(self, tx: Transaction, items: Sequence[Item]) -> None: ...
+
+    async def __call__(self, tx: Transaction, item: Item) -> None: ...
+
+
+Process = Callable[[Transaction, Item], Awaitable[None]] | Prepares
 
 
 @dataclass
