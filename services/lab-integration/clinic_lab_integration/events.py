@@ -201,7 +201,7 @@ def critical_event(obligation: Obligation, observations: Sequence[ObservationSta
     )
 
 
-def obligation_assigned(obligation: Obligation, owner_id: UUID, assigned_at: datetime) -> Event:
+def obligation_assigned(obligation: Obligation, assigned_at: datetime) -> Event:
     """Whoever is asked is to be told, wherever they are. Without the patient: it goes out to phones."""
     o = obligation
     return Event(
@@ -211,11 +211,12 @@ def obligation_assigned(obligation: Obligation, owner_id: UUID, assigned_at: dat
         data={
             "obligation_id": str(o.obligation_id),
             "version": o.version,
+            "status": o.status.value,
             "kind": o.kind.value,
             "centre_id": wire_id(o.centre_id),
             "department_id": wire_id(o.department_id),
             "owner_role": o.owner_role.value,
-            "owner_id": str(owner_id),
+            "owner_id": wire_id(o.owner_id),
             "due_at": wire_instant(o.due_at),
             "assigned_at": wire_instant(assigned_at),
         },

@@ -163,7 +163,7 @@ def _call(tx: Transaction, obligation: Obligation) -> None:
     """Have whoever is asked told, but of a review only when nobody has read it in time: most are read anyway."""
     waits = obligation.kind is ObligationKind.REVIEW and obligation.status is ObligationStatus.OPEN
     if obligation.owner_id is not None and not waits:
-        tx.emit(obligation_assigned(obligation, obligation.owner_id, tx.now))
+        tx.emit(obligation_assigned(obligation, tx.now))
 
 
 async def _rungs(

@@ -87,7 +87,7 @@ class Obligation(BaseModel):
     obligation_id: UUID
     version: int
     kind: str
-    owner_id: UUID
+    owner_id: UUID | None
     centre_id: UUID | None
     department_id: UUID | None
     due_at: datetime
@@ -223,6 +223,8 @@ async def leave_critical_result_to_doctors(tx: Transaction, _: Envelope, result:
 @handlers.on("lab-integration.obligation-assigned.v1")
 async def call_for_an_answer(tx: Transaction, _: Envelope, obligation: Obligation) -> None:
     """Tell whoever is asked that something waits for them, and not about whom; who is asked next is told in turn."""
+    if obligation.owner_id is None:
+        return
     critical = obligation.kind == "critical-result"
     await announcing.announce(
         tx,

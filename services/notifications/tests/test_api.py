@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from clinic_notifications.domain import Purpose
 from clinic_shared.events import audit_outbox
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import ServiceHarness, eventually
@@ -184,7 +185,7 @@ async def put_template(clinic: Clinic, body: dict[str, Any], **headers: str) -> 
 
 async def test_every_purpose_has_wording_in_both_languages_on_every_channel(clinic: Clinic) -> None:
     listed = (await clinic.get("/v1/templates")).json()
-    assert len(listed) == 8 * 2 * 3
+    assert len(listed) == len(Purpose) * 2 * 3
     assert {t["version"] for t in listed} == {1}
 
 

@@ -20,6 +20,8 @@ CREATE TABLE staff_contact (
     changed_at timestamptz NOT NULL
 );
 ALTER TABLE message ADD COLUMN staff_id uuid;
+-- The release before puts back for ten minutes what is to nobody it knows: longer than both run.
+-- squawk-ignore ban-drop-not-null
 ALTER TABLE message ALTER COLUMN patient_id DROP NOT NULL;
 ALTER TABLE message ADD CONSTRAINT message_recipient
     CHECK ((patient_id IS NULL) <> (staff_id IS NULL)) NOT VALID;
