@@ -27,7 +27,7 @@ from clinic_shared.errors import NotFoundError
 from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.health import Health
 from clinic_shared.held import SCHEDULE, RawMessage
-from clinic_shared.inbound.registry import Prepares, Process
+from clinic_shared.inbound.registry import Prepares, Process, work_off
 from clinic_shared.inbound.tables import note
 from clinic_shared.intake import decode
 from clinic_shared.intake_store import Entry, Item, intake_table, item_of, store
@@ -167,11 +167,11 @@ class IntakeWorker:
                     return False
                 items = [item_of(tx, row) for row in seen]
                 await self._prepare(tx, items)
-                for item in items:
+                for row, item in zip(seen, items, strict=True):
                     traces.enter_context(tracing.taking_up(item))
                     tx.context = Context(correlation_id=item.correlation_id, traceparent=item.traceparent)
                     crash_point("intake.process.before")
-                    await self._interfaces[item.interface](tx, item)
+                    await work_off(self._interfaces[item.interface], tx, row, item)
                 done = update(intake_table).where(intake_table.c.id.in_([row.id for row in seen]))
                 await tx.execute(done.values(state="processed", processed_at=tx.now, last_error=None))
         crash_point("intake.process.commit")

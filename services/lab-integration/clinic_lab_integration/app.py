@@ -18,7 +18,6 @@ from clinic_lab_integration import (
     document_api,
     fhir_api,
     files,
-    filing,
     message_api,
     mllp,
     obligation_api,
@@ -26,6 +25,7 @@ from clinic_lab_integration import (
     onboarding_api,
     order_api,
     order_sending,
+    reprocessing,
     worklist_api,
 )
 from clinic_lab_integration.ledger import FROM_LABORATORIES
@@ -49,7 +49,7 @@ async def process_messages(runtime: Runtime, stop: asyncio.Event) -> None:
 
 def processing(runtime: Runtime) -> Process:
     settings = cast("LabSettings", runtime.settings)
-    return filing.Processing(settings.parks_test_messages)
+    return reprocessing.Processing(settings.parks_test_messages)
 
 
 service = Service(

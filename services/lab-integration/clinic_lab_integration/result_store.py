@@ -63,6 +63,17 @@ async def find_result(tx: Transaction, key: ResultKey) -> Known:
     return (await find_results(tx, [key]))[key]
 
 
+async def find_newest(tx: Transaction, result_id: UUID) -> Known:
+    """Return the newest version of a report that is known."""
+    row = await tx.fetch_one(
+        select(lab_result_version)
+        .where(lab_result_version.c.result_id == result_id)
+        .order_by(lab_result_version.c.version.desc())
+        .limit(1)
+    )
+    return ResultId(result_id), ReportVersion() if row is None else _version(row)
+
+
 def add_version(
     tx: Transaction,
     unit: Unit,

@@ -90,6 +90,12 @@ async def lock_unit(tx: Transaction, message_id: UUID, group_index: int) -> Unit
     return None if row is None else _unit(row)
 
 
+async def remove_rejected(tx: Transaction, message_id: UUID) -> None:
+    """Take away what became of a message that was refused, and is taken after all."""
+    mine = lab_unit.c.message_id == message_id
+    await tx.execute(delete(lab_unit).where(mine, lab_unit.c.disposition == Disposition.REJECTED.value))
+
+
 async def settle_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
     await _change(tx, unit, **_outcome_values(tx, outcome))
     save_reports(tx, unit, outcome.reports)

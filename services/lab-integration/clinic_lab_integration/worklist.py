@@ -43,7 +43,7 @@ async def match_again(tx: Transaction, keys: Sequence[Identifier]) -> int:
             await unit_store.settle_unit(tx, unit, Outcome(Disposition.PARKED, found.whose))
             continue
         matched += 1
-        await _file(tx, unit, group, found, patient_id=found.whose)
+        await file_matched(tx, unit, group, found, patient_id=found.whose)
     return matched
 
 
@@ -57,7 +57,7 @@ async def attach(tx: Transaction, unit_id: tuple[UUID, int], patient_id: UUID, *
     group = await read_group(tx, unit)
     await unit_store.note_decision(tx, unit, decided_by=caller.subject)
     found = await matching.match_group(tx, unit.partner_id, group)
-    await _file(tx, unit, group, found, patient_id=patient_id, decided=True)
+    await file_matched(tx, unit, group, found, patient_id=patient_id, decided=True)
     _audit(tx, unit, patient_id, "attached")
     return await current(tx, unit_id)
 
@@ -180,9 +180,10 @@ async def message_row(tx: Transaction, message_id: UUID) -> Row[Any]:
     return row
 
 
-async def _file(
+async def file_matched(
     tx: Transaction, unit: Unit, group: Group, found: Match, *, patient_id: UUID, decided: bool = False
 ) -> None:
+    """File a parked group for its patient, by its numbers or `decided` by a person."""
     await store.lock_patients(tx, [patient_id])
     await unit_store.want_nothing(tx, unit)
     partner = await store.find_partner(tx, unit.partner_id)

@@ -117,7 +117,10 @@ def _noted(name: str, interface: Interface, since: datetime | None) -> Select[An
         fate.c.disposition.label("disposition"),
         func.count().label("parts"),
     ).join(fate, fate.c.item_id == item.id)
-    return _within(statement, name, since).group_by("partner", "day", fate.c.disposition)
+    # What is taken up again is in flight once more, whatever had become of it.
+    return _within(statement.where(standing == "processed"), name, since).group_by(
+        "partner", "day", fate.c.disposition
+    )
 
 
 def _within(statement: Select[Any], name: str, since: datetime | None) -> Select[Any]:

@@ -48,7 +48,7 @@ async def list_inbound_messages(
 async def try_inbound_messages(
     runtime: CurrentRuntime, context: CurrentContext, body: models.MessageSelection
 ) -> models.MessageDryRun:
-    """Process parked messages as they would be now, and roll everything back."""
+    """Process messages as they would be now, and roll everything back: parked ones, or a laboratory's processed ones."""
     async with runtime.database.transaction(context) as tx:
         _audit(tx, Action.EXECUTE, decision="dry-run")
     tried = await rehearsal.dry_run(runtime, ids=body.ids, cause=body.cause)
@@ -56,12 +56,19 @@ async def try_inbound_messages(
 
 
 @router.post("/reprocess", permission=REPROCESS)
-async def reprocess_inbound_messages(tx: Tx, body: models.MessageReprocessRequest) -> models.MessageCount:
-    """Let parked messages be processed again, in the order in which they came.
+async def reprocess_inbound_messages(
+    tx: Tx, runtime: CurrentRuntime, body: models.MessageReprocessRequest
+) -> models.MessageCount:
+    """Let messages be processed again, in the order in which they came, with today's parser and maps.
+
+    Parked ones, or laboratories' that were rejected or applied, named by id: a correction is made only of what is
+    understood otherwise now.
 
     409 `selection-changed` when they are no longer those that were seen; then nothing is decided.
     """
-    return models.MessageCount(count=await decisions.reprocess(tx, body.chosen(), reason=body.reason))
+    repeatable = Inbound.of(runtime).repeatable
+    count = await decisions.reprocess(tx, body.chosen(), reason=body.reason, repeatable=repeatable)
+    return models.MessageCount(count=count)
 
 
 @router.post("/discard", permission=REPROCESS)

@@ -3,7 +3,7 @@
 Letting be always takes two people: whoever sent the item was told that it was taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -25,9 +25,14 @@ RECENT = 50
 item = intake_table.c
 
 
-async def reprocess(tx: Transaction, chosen: Chosen, *, reason: str | None) -> int:
-    """Let parked items be processed again by the release that runs now, in the order in which they came."""
-    rows = await chosen.lock(tx)
+async def reprocess(
+    tx: Transaction, chosen: Chosen, *, reason: str | None, repeatable: Collection[str] = ()
+) -> int:
+    """Let items be processed again by the release that runs now, in the order in which they came.
+
+    Those that were processed keep the instant of it: they are taken up again, not for the first time.
+    """
+    rows = await chosen.lock(tx, repeatable=repeatable)
     await tx.execute(
         update(intake_table)
         .where(item.id.in_([row.id for row in rows]))

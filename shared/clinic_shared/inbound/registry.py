@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+from sqlalchemy import Row
 
 from clinic_shared.database import Transaction
 from clinic_shared.inbound import accounts
@@ -24,7 +26,22 @@ class Prepares(Protocol):
     async def __call__(self, tx: Transaction, item: Item) -> None: ...
 
 
+@runtime_checkable
+class Repeats(Prepares, Protocol):
+    """A way of processing that can take up again what it has worked off before, as it would be understood now."""
+
+    async def again(self, tx: Transaction, item: Item) -> None: ...
+
+
 Process = Callable[[Transaction, Item], Awaitable[None]] | Prepares
+
+
+async def work_off(process: Process, tx: Transaction, row: Row[Any], item: Item) -> None:
+    """Process an item, or take it up again: one that was processed before has the instant of that."""
+    if row.processed_at is not None and isinstance(process, Repeats):
+        await process.again(tx, item)
+    else:
+        await process(tx, item)
 
 
 @dataclass
@@ -33,6 +50,11 @@ class Inbound:
 
     interfaces: dict[str, Interface] = field(default_factory=dict)
     processing: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def repeatable(self) -> frozenset[str]:
+        """The interfaces whose items can be taken up again when they have been processed."""
+        return frozenset(name for name, process in self.processing.items() if isinstance(process, Repeats))
 
     @classmethod
     def of(cls, runtime: "Runtime") -> "Inbound":

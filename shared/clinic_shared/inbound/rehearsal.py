@@ -13,7 +13,8 @@ from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.inbound.accounts import fates_of
-from clinic_shared.inbound.registry import Inbound
+from clinic_shared.inbound.registry import Inbound, work_off
+from clinic_shared.inbound.selection import named, parked
 from clinic_shared.intake_store import intake_table, item_of
 
 if TYPE_CHECKING:
@@ -39,14 +40,12 @@ class _RehearsedError(Exception):
 
 
 async def dry_run(runtime: "Runtime", *, ids: list[UUID], cause: str | None) -> list[Rehearsed]:
-    """Say what would become of parked items, each as if those before it had been processed."""
-    chosen = item.id.in_(ids) if ids else item.cause == cause
+    """Say what would become of items, each as if those before it had been processed."""
+    chosen = named(ids, Inbound.of(runtime).repeatable) if ids else parked(cause)
     outcomes: list[Rehearsed] = []
     with suppress(_RehearsedError):
         async with runtime.database.transaction() as tx:
-            rows = await tx.fetch_all(
-                select(intake_table).where(chosen, item.state == "parked").order_by(item.id).limit(LARGEST)
-            )
+            rows = await tx.fetch_all(select(intake_table).where(chosen).order_by(item.id).limit(LARGEST))
             outcomes += [await _try(tx, runtime, row) for row in rows]
             raise _RehearsedError
     return outcomes
@@ -58,7 +57,7 @@ async def _try(tx: Transaction, runtime: "Runtime", row: Row[Any]) -> Rehearsed:
         async with tx.connection.begin_nested():
             received = item_of(tx, row)
             tx.context = Context(correlation_id=received.correlation_id, traceparent=received.traceparent)
-            await inbound.processing[row.interface](tx, received)
+            await work_off(inbound.processing[row.interface], tx, row, received)
             events = dict(Counter(event["type"] for event in tx.emitted))
             await tx.flush()
             await tx.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
