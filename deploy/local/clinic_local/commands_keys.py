@@ -6,14 +6,20 @@ write; use it; bring what the old one wrapped under it; withdraw the old one onc
 
 import asyncio
 import importlib
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import typer
+from clinic_audit.search import Wanted, find
+from clinic_patients import erasing
+from clinic_patients.protection import RetentionClass
 from clinic_shared import contracts
+from clinic_shared.audit import Action
 from clinic_shared.database import Database
 from clinic_shared.encryption import backlog
 from clinic_shared.encryption.backlog import Kind
@@ -23,6 +29,7 @@ from clinic_shared.encryption.key_store import (
     StoredKey,
     StoredKeys,
     in_use,
+    index_key_in_clear,
     keys_in_clear,
     read_file,
     with_new_key,
@@ -32,6 +39,7 @@ from clinic_shared.encryption.key_store import (
 from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.encryption.providers import FileProvider
 from clinic_shared.service import Service
+from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from clinic_local.errors import SetupError
@@ -45,6 +53,9 @@ app = typer.Typer(help="Keys that encrypt data at rest.", no_args_is_help=True)
 SPREAD = timedelta(minutes=2)
 """How long an announced key waits: until files have reached every machine and every process has read them."""
 
+PATIENTS = "patients"
+LEDGER_PAGE = 1000
+
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SERVICE]...", help="all by default")]
 Folder = Annotated[
     Path | None,
@@ -52,6 +63,22 @@ Folder = Annotated[
 ]
 Result = TypeVar("Result")
 Work = Callable[[Database, asyncio.Event, Sequence[Kind]], Awaitable[Result]]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """An erasure as the audit log recorded it."""
+
+    erasure_id: UUID
+    patient_id: UUID
+    retention_class: RetentionClass
+    reason: str
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "Erased":
+        record = json.loads(row.record)
+        retention_class = RetentionClass(record["details"]["class"])
+        return cls(UUID(row.entity_id), row.patient_id, retention_class, record["reason"])
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,10 @@ class KeyFile:
             raise SetupError(
                 "keys", f"{self.service}: {error}", "Make one with: clinic secrets init"
             ) from None
+
+    def keyring(self) -> Keyring:
+        self.of_file()
+        return Keyring(keys_in_clear(self.file), index_key=index_key_in_clear(self.file))
 
     def of_file(self) -> StoredKeys:
         """Keys that another provider wraps are changed where it can be asked, by `clinic_shared.encryption`."""
@@ -172,6 +203,51 @@ def retire(services: Names = None, *, secrets: Folder = None) -> None:
         print(f"{one.service}: {plural(len(unused), 'key')} withdrawn.")
 
 
+@app.command("replay-erasures")
+def replay_erasures(*, secrets: Folder = None) -> None:
+    """After a restore of patients' database: erase again what the audit log says was erased since.
+
+    Before anybody is let in: until then, the backup has brought back what somebody had a right to have forgotten.
+    """
+    ledger = asyncio.run(_ledger())
+    [patients] = _files([PATIENTS], secrets)
+
+    async def erase(database: Database, *_: object) -> int:
+        return sum([await _erase_again(database, entry) for entry in ledger])
+
+    done = _with_database(patients, erase)
+    print(f"{plural(len(ledger), 'erasure')} in the audit log; {done} had to be done again.")
+
+
+async def _ledger() -> list[Erased]:
+    """Return the erasures that the audit log proves, in its order."""
+    database = Database(sqlalchemy_url("keys", "CLINIC_AUDIT_DATABASE_URL"), service="audit", pool_size=1)
+    wanted = Wanted(producer=PATIENTS, entity_type=erasing.RECORD, action=Action.DELETE.value)
+    found: dict[UUID, Erased] = {}
+    try:
+        async with database.transaction() as tx:
+            after: int | None = None
+            while rows := await find(tx, wanted, after=after, limit=LEDGER_PAGE):
+                found |= {UUID(row.entity_id): Erased.of(row) for row in rows}
+                after = rows[-1].leaf_index
+    except SQLAlchemyError as error:
+        raise SetupError("keys", f"audit's database can't be read: {type(error).__name__}") from error
+    finally:
+        await database.dispose()
+    return list(found.values())
+
+
+async def _erase_again(database: Database, entry: Erased) -> bool:
+    async with database.transaction() as tx:
+        return await erasing.erase(
+            tx,
+            entry.patient_id,
+            entry.retention_class,
+            erasure_id=entry.erasure_id,
+            reason=f"done again after a restore: {entry.reason}",
+        )
+
+
 def _files(services: list[str] | None, secrets: Path | None) -> list[KeyFile]:
     known = contracts.load().services
     for name in services or []:
@@ -192,7 +268,7 @@ def _with_database(one: KeyFile, work: Work[Result]) -> Result:
     url = sqlalchemy_url("keys", f"CLINIC_{one.service.upper().replace('-', '_')}_DATABASE_URL")
 
     async def do() -> Result:
-        database = Database(url, service=one.service, pool_size=1, keyring=Keyring(keys_in_clear(one.file)))
+        database = Database(url, service=one.service, pool_size=1, keyring=one.keyring())
         try:
             return await work(database, asyncio.Event(), (*backlog.KINDS, *service.encrypted))
         except SQLAlchemyError as error:

@@ -7,12 +7,25 @@ from typing import Any
 
 import pytest
 from clinic_audit.app import service
+from clinic_audit.recording import IncomingRecord, record_batch
 from clinic_local import commands_keys
+from clinic_patients import erasing, store
+from clinic_patients.app import service as patients_service
+from clinic_patients.domain import Identifier, Patient, PatientId, PatientStatus, PersonName, Sex
 from clinic_shared import held
-from clinic_shared.encryption.key_store import FILE, in_use, keys_in_clear, new_file, read_file
+from clinic_shared.audit import Action, AuditEntry, canonical_record, leaf_hash
+from clinic_shared.context import Context
+from clinic_shared.encryption.key_store import (
+    FILE,
+    in_use,
+    index_key_in_clear,
+    keys_in_clear,
+    new_file,
+    read_file,
+)
 from clinic_shared.held import RawMessage
 from clinic_shared.ids import uuid7
-from clinic_shared.testing import ServiceHarness, service_fixture
+from clinic_shared.testing import MONDAY, ServiceHarness, service_fixture
 from sqlalchemy import select
 
 from .conftest import Clinic
@@ -97,3 +110,64 @@ async def test_a_service_without_keys_is_told_how_to_get_some(clinic: Clinic, ke
     unknown = await clinic("keys", "status", "nobody", "--secrets", kept.folder)
     assert unknown.status != 0
     assert "there is no service nobody" in unknown.err
+
+
+patients = service_fixture(patients_service)
+
+
+async def test_after_a_restore_what_was_erased_since_is_erased_again(
+    clinic: Clinic,
+    audit: ServiceHarness,
+    patients: ServiceHarness,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The backup is of before the erasure: the patient is as they were, and only the audit log knows better."""
+    for name, harness in (("AUDIT", audit), ("PATIENTS", patients)):
+        url = harness.runtime.settings.database_url.get_secret_value()
+        monkeypatch.setenv(f"CLINIC_{name}_DATABASE_URL", url)
+    file = tmp_path / "secrets" / "patients" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_text(new_file())
+    patients.runtime.database.keyring.take(keys_in_clear(file), index_key=index_key_in_clear(file))
+    restored = patient()
+    async with patients.runtime.database.transaction() as tx:
+        await store.add_patient(tx, restored)
+    entry = AuditEntry(
+        action=Action.DELETE,
+        resource_type=erasing.RECORD,
+        resource_id=uuid7(),
+        patient_id=restored.patient_id,
+        reason="asked for in writing",
+        details={"class": "contact"},
+    )
+    record = canonical_record(entry, producer="patients", recorded_at=MONDAY, context=Context())
+    async with audit.runtime.database.transaction() as tx:
+        incoming = IncomingRecord(producer="patients", pseq=0, leaf_hash=leaf_hash(record), record=record)
+        await record_batch(tx, [incoming])
+    for again in ("1 had to be done again", "0 had to be done again"):
+        ended = await clinic("keys", "replay-erasures", "--secrets", tmp_path / "secrets")
+        assert ended.status == 0, ended.err
+        assert f"1 erasure in the audit log; {again}" in ended.out
+    async with patients.runtime.database.transaction() as tx:
+        left = await store.find_patient(tx, restored.patient_id)
+    assert left is not None
+    assert (left.phones, left.emails, left.identifiers) == ((), (), restored.identifiers)
+
+
+def patient() -> Patient:
+    return Patient(
+        patient_id=PatientId(uuid7()),
+        version=1,
+        status=PatientStatus.ACTIVE,
+        centre_id=None,
+        name=PersonName(family="Тестова"),
+        birth_on=None,
+        sex=Sex.UNKNOWN,
+        phones=("+70000000001",),
+        emails=("testova@example.org",),
+        language=None,
+        identifiers=(Identifier(authority="TEST", type=None, value="T-1"),),
+        registered_at=MONDAY,
+        updated_at=MONDAY,
+    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from clinic_shared.service import Service
 
-from clinic_patients import api, chart_api, consumers, fhir
+from clinic_patients import api, chart_api, consumers, erasure_api, fhir
 from clinic_patients.protection import PATIENT_KEYS
 from clinic_patients.sealing_old import seal_patients
 from clinic_patients.settings import PatientsSettings
@@ -12,7 +12,7 @@ from clinic_patients.settings import PatientsSettings
 service = Service(
     name="patients",
     package_dir=Path(__file__).parent,
-    routers=(api.router, chart_api.router, fhir.router),
+    routers=(api.router, chart_api.router, erasure_api.router, fhir.router),
     handlers=consumers.handlers,
     settings=PatientsSettings,
     workers=(seal_patients,),

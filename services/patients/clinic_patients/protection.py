@@ -59,7 +59,13 @@ async def keys_to_write(tx: Transaction, patient_id: UUID) -> Keys:
         {"patient_id": patient_id, "retention_class": one.value, "data_key": wrapped, "created_at": tx.now}
         for one, (_, wrapped) in made.items()
     ]
-    kept = upsert(patient_key).values(rows).on_conflict_do_nothing()
+    statement = upsert(patient_key).values(rows)
+    # Of whoever is registered again after an erasure, there is something new to keep.
+    kept = statement.on_conflict_do_update(
+        index_elements=patient_key.primary_key.columns,
+        set_={"data_key": statement.excluded.data_key, "created_at": tx.now, "destroyed_at": None},
+        where=patient_key.c.data_key.is_(None),
+    )
     fresh = {row.retention_class for row in await tx.fetch_all(kept.returning(patient_key.c.retention_class))}
     keys = {one: key for one, (key, _) in made.items() if one in fresh}
     if len(keys) < len(made):

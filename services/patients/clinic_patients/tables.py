@@ -85,6 +85,26 @@ patient_identifier = Table(
     Column("in_force", Boolean, nullable=False),
     Column("sealed", LargeBinary),
 )
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("erasure_id", Uuid, primary_key=True),
+    Column("patient_id", Uuid, nullable=False),
+    Column("retention_class", Text, nullable=False),
+    Column("erased_at", _INSTANT, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+legal_hold = Table(
+    "legal_hold",
+    metadata,
+    Column("hold_id", Uuid, primary_key=True),
+    Column("patient_id", Uuid, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("placed_by", Uuid, nullable=False),
+    Column("placed_at", _INSTANT, nullable=False),
+    Column("lifted_by", Uuid),
+    Column("lifted_at", _INSTANT),
+)
 search_term = Table(
     "search_term",
     metadata,

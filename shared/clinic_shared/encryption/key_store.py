@@ -189,6 +189,11 @@ def keys_in_clear(file: Path) -> list[KeyEncryptionKey]:
     ]
 
 
+def index_key_in_clear(file: Path) -> bytes:
+    """Return the key of blind indexes of such a file."""
+    return _of_right_length(unwrap_in_clear(read_file(file).index[-1].wrapped))
+
+
 def _of_right_length(key: bytes) -> bytes:
     if len(key) != KEY_BYTES:
         raise ProviderError("a key has not the length of an AES-256 key")
