@@ -19,6 +19,7 @@ from clinic_shared.principal import Principal
 from clinic_shared.problems import domain_problem, unexpected_problem
 from clinic_shared.reloading import follow_secrets
 from clinic_shared.telemetry import configure_logging
+from joserfc.jwk import ECKey
 from prometheus_client import Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -39,6 +40,7 @@ from clinic_gateway.revocation_view import RevocationView
 from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route, RouteTable
 from clinic_gateway.settings import GatewaySettings
 from clinic_gateway.status import Status
+from clinic_gateway.token_exchange import TokenExchange, read_key
 from clinic_gateway.tokens import Revocations, TokenCheck, Verifier
 from clinic_gateway.upstream import Upstreams
 
@@ -73,7 +75,8 @@ class Gateway:
         self.health = Health()
         self._upstreams = Upstreams(settings)
         self._guards = Guards(self._upstreams.urls, load_shedding=settings.load_shedding)
-        self._proxy = Proxy(self._upstreams, self._guards, settings)
+        self._exchange = TokenExchange(_exchange_key(settings))
+        self._proxy = Proxy(self._upstreams, self._guards, settings, self._exchange)
         self._view = RevocationView(self._upstreams, revocations, self.health)
         self._stream = stream.Stream(settings, revocations, self.health)
         self._own = self._own_pages()
@@ -129,7 +132,9 @@ class Gateway:
         )
 
         def take() -> None:
-            told = self._reread().amqp_url
+            settings = self._reread()
+            self._exchange.use(_exchange_key(settings))
+            told = settings.amqp_url
             if told is not None:
                 for feed in feeds:
                     feed.use(told.get_secret_value())
@@ -190,7 +195,9 @@ class Gateway:
             await self._proxy.pass_on(exchange, one.route, address, target=one.target)
             return
         headers = request_headers(exchange, address)
-        await exchange.respond(await operations.ask_all(self._upstreams, exchange.target, headers))
+        exchange_for = partial(self._exchange.apply, token=exchange.caller_token)
+        answer = await operations.ask_all(self._upstreams, exchange.target, headers, exchange_for)
+        await exchange.respond(answer)
 
     async def _follow(self, exchange: Exchange, address: str) -> None:
         principal, token = await self._bearer(exchange)
@@ -204,7 +211,7 @@ class Gateway:
         basic = needed is Credentials.TOKEN_OR_BASIC and _authorization(exchange)[0] == "basic"
         if needed is Credentials.PUBLIC or basic:
             return None
-        principal, _ = await self._bearer(exchange)
+        principal, exchange.caller_token = await self._bearer(exchange)
         self._view.require_current(exchange.method)
         return str(principal.subject)
 
@@ -302,6 +309,10 @@ def create_app(
         Revocations() if revocations is None else revocations,
         reread=reread or (lambda: settings),
     )
+
+
+def _exchange_key(settings: GatewaySettings) -> ECKey | None:
+    return read_key(settings.secrets_dir, production=settings.environment == "production")
 
 
 def _verifier(settings: GatewaySettings) -> Verifier:

@@ -39,6 +39,8 @@ class Exchange:
     request_id: str = ""
     span: tracing.Span = tracing.OFF
     started_at: float = field(default_factory=time.monotonic)
+    caller_token: str | None = None
+    """The bearer token that was verified; services get another one for it (`token_exchange.py`)."""
     deadline_at: float = math.inf
     """Of `time.monotonic`: when the caller gets 504 at the latest."""
     standing: Standing | None = None

@@ -5,7 +5,7 @@ for the whole.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from clinic_gateway.routes import OPERATIONS_PREFIX, Route
 from clinic_gateway.upstream import Upstreams
 
 FAN_OUT_TIMEOUT_SECONDS = 5
+ExchangeFor = Callable[..., None]
+"""Puts a service's own token into the headers: `TokenExchange.apply` for one caller."""
 SHARED_PAGES = frozenset(
     (
         "ledger",
@@ -92,8 +94,18 @@ def one_service(exchange: Exchange, upstreams: Upstreams) -> OneService | None:
     return OneService(Route(prefix, service), shared + exchange.target.removeprefix(prefix))
 
 
-async def ask_all(upstreams: Upstreams, target: str, headers: CIMultiDict[str]) -> Response:
-    parts = await asyncio.gather(*(_ask(upstreams, service, target, headers) for service in upstreams.urls))
+async def ask_all(
+    upstreams: Upstreams, target: str, headers: CIMultiDict[str], exchange_for: ExchangeFor
+) -> Response:
+    """Ask every service, each with a token of its own in place of the caller's."""
+
+    def headers_for(service: str) -> CIMultiDict[str]:
+        own = CIMultiDict(headers)
+        exchange_for(own, service=service)
+        return own
+
+    asking = (_ask(upstreams, service, target, headers_for(service)) for service in upstreams.urls)
+    parts = await asyncio.gather(*asking)
     refusal = _refusal_of_all(parts)
     if refusal is not None:
         return refusal

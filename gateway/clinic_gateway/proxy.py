@@ -29,6 +29,7 @@ from clinic_gateway.guards import Guard, Guards
 from clinic_gateway.retries import RETRIES, is_repeatable, pause_seconds
 from clinic_gateway.routes import Body, Route
 from clinic_gateway.settings import GatewaySettings
+from clinic_gateway.token_exchange import TokenExchange
 from clinic_gateway.upstream import Upstreams, failures_of
 
 BUFFERED_BODY_BYTES = 256 * 1024
@@ -122,7 +123,10 @@ class Outgoing:
 
 
 class Proxy:
-    def __init__(self, upstreams: Upstreams, guards: Guards, settings: GatewaySettings) -> None:
+    def __init__(
+        self, upstreams: Upstreams, guards: Guards, settings: GatewaySettings, tokens: TokenExchange
+    ) -> None:
+        self._tokens = tokens
         self._upstreams = upstreams
         self._guards = guards
         self._settings = settings
@@ -142,6 +146,7 @@ class Proxy:
         guard = self._guards.of(route)
         guard.begin()
         headers = request_headers(exchange, address)
+        self._tokens.apply(headers, exchange.caller_token, route.service)
         kind = (route.prefix, exchange.method)
         request = Outgoing(guard, kind, route.service, target or exchange.target, headers)
         if not exchange.has_body:

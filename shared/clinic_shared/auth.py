@@ -45,6 +45,12 @@ _HEADER_MEMBERS = {"alg", "typ", "kid"}
 _Instant = Annotated[int, Field(ge=0, le=2**40)]
 
 
+class _Actor(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    sub: str
+
+
 class _Claims(BaseModel):
     """RFC 9068 and ours. Strict: an instant is an integer, a text is a text."""
 
@@ -69,6 +75,8 @@ class _Claims(BaseModel):
     acr: Annotated[str, Field(max_length=64)] | None = None
     amr: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     auth_time: _Instant | None = None
+    act: _Actor | None = None
+    """Who speaks for the subject (RFC 8693, 4.1)."""
 
 
 class _RefusedError(Exception):
@@ -83,11 +91,20 @@ class TokenVerifier:
     """
 
     def __init__(
-        self, source: KeySource, *, issuer: str, audience: str = "clinic-api", clock: Clock | None = None
+        self,
+        source: KeySource,
+        *,
+        issuer: str,
+        audience: str = "clinic-api",
+        clock: Clock | None = None,
+        longest_seconds: int = LIFETIME_SECONDS,
+        actor: str | None = None,
     ) -> None:
         self.source = source
         self._issuer = issuer
         self._audience = audience
+        self._longest_seconds = longest_seconds
+        self._actor = actor
         self._clock = clock or SystemClock()
         self._verified: OrderedDict[bytes, tuple[_Claims, Principal]] = OrderedDict()
         self._generation = source.generation
@@ -163,12 +180,14 @@ class TokenVerifier:
             raise _RefusedError("issuer")
         if claims.aud != self._audience:
             raise _RefusedError("audience")
+        if (claims.act.sub if claims.act else None) != self._actor:
+            raise _RefusedError("actor")
         if claims.kind == "patient" and claims.patient is None:
             raise _RefusedError("claims")
 
     def _check_times(self, claims: _Claims) -> None:
         now = self._clock.now().timestamp()
-        if not 0 < claims.exp - claims.iat <= LIFETIME_SECONDS:
+        if not 0 < claims.exp - claims.iat <= self._longest_seconds:
             raise _RefusedError("lifetime")
         if now >= claims.exp + LEEWAY_SECONDS:
             raise _RefusedError("expired")
@@ -198,6 +217,21 @@ def _key_id_of(encoded_header: bytes) -> str:
     if header["alg"] != ALGORITHM or header["typ"] != TOKEN_TYPE or not isinstance(header["kid"], str):
         raise _RefusedError("header")
     return header["kid"]
+
+
+def key_id_of(token: str) -> str:
+    """Return which key a token says it was signed with, or nothing: to choose a verifier, never to trust it."""
+    try:
+        return _key_id_of(_decode(token[:MAX_TOKEN_BYTES].partition(".")[0]))
+    except (_RefusedError, ValueError):
+        return ""
+
+
+def claims_in(token: str) -> dict[str, Any]:
+    """Return the claims of a token that has just been verified."""
+    claims = strict_json.loads(_decode(token.split(".")[1]))
+    assert isinstance(claims, dict)  # noqa: S101  # the verifier has seen to it
+    return claims
 
 
 def _signed_by(key: ECKey, token: str) -> bool:

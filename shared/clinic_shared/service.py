@@ -17,6 +17,7 @@ from clinic_shared.encryption.backlog import Kind
 from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.encryption.providers import ProviderError
 from clinic_shared.encryption.upkeep import bring_keys
+from clinic_shared.internal_tokens import ServiceVerifier
 from clinic_shared.rebuild import ReadModel
 from clinic_shared.reloading import Listener
 from clinic_shared.routing import ClinicRouter
@@ -34,7 +35,7 @@ class Runtime:
     settings: ServiceSettings
     database: Database
     clock: Clock
-    verifier: TokenVerifier
+    verifier: ServiceVerifier
     resources: dict[type, Any] = field(default_factory=dict)
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
     """What has to end before the database and the broker are left."""
@@ -52,6 +53,7 @@ class Runtime:
         """Go on with other settings: new connections, signatures and calls use them."""
         for listener in self._listeners:
             listener(settings)
+        self.verifier.take_gateway_keys(settings)
         self.settings = settings
         self.database.use(settings.sqlalchemy_url)
         Broker.of(self).use(settings.amqp_url.get_secret_value())
@@ -121,7 +123,9 @@ async def running(
         settings=settings,
         database=database,
         clock=clock,
-        verifier=verifier or TokenVerifier.from_settings(settings),
+        verifier=ServiceVerifier.from_settings(
+            verifier or TokenVerifier.from_settings(settings), settings, service=service.name, clock=clock
+        ),
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)

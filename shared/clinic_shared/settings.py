@@ -77,6 +77,11 @@ class ServiceSettings(BaseSettings):
         description="whether logins need what contracts/taxonomy/roles.yaml asks of their roles, and sensitive"
         " acts two factors shown within five minutes; by default in production",
     )
+    internal_tokens_only: bool = Field(
+        default=False,
+        description="whether only the gateway's tokens for this service are taken; not while a gateway runs that"
+        " passes on its callers' own",
+    )
     jwks_url: str | None = None
     token_issuer: str = "https://clinic.invalid"  # noqa: S105  # an address, no secret
     token_audience: str = "clinic-api"  # noqa: S105  # a name, no secret

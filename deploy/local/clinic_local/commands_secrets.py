@@ -40,11 +40,15 @@ def init(
     amqp: Annotated[str, typer.Option(help="host:port of RabbitMQ")] = "rabbitmq:5672",
     management: Annotated[str, typer.Option(help="host:port of its management API")] = "rabbitmq:15672",
     vhost: str = "/",
+    exchange_tokens: Annotated[
+        bool, typer.Option(help="make the gateway's key too, once every service knows of internal tokens")
+    ] = False,
 ) -> None:
     """Make the passwords, URLs and keys that a deployment needs. What is there stays as it is."""
     services = tuple(contracts.load().services)
     secrets = SecretsFolder(folder)
-    make_all(secrets, services, Addresses(postgres=postgres, amqp=amqp, management=management, vhost=vhost))
+    at = Addresses(postgres=postgres, amqp=amqp, management=management, vhost=vhost)
+    make_all(secrets, services, at, exchange_tokens=exchange_tokens)
     print(f"{plural(len(secrets.written), 'secret')} written to {folder}; what was there stayed as it was.")
     missing = [
         f"{service}/{name}"

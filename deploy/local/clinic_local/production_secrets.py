@@ -49,8 +49,13 @@ def random_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
-def make_all(folder: SecretsFolder, services: tuple[str, ...], at: Addresses) -> None:
-    """Make passwords, the URLs with them, the signing keys, and what the two servers are set up with."""
+def make_all(
+    folder: SecretsFolder, services: tuple[str, ...], at: Addresses, *, exchange_tokens: bool = False
+) -> None:
+    """Make passwords, the URLs with them, the signing keys, and what the two servers are set up with.
+
+    A new deployment exchanges tokens at the gateway from the start; one that stands, when it is told to.
+    """
     folder.keep("postgres/superuser-password", random_secret)
     folder.keep("grafana/admin-password", random_secret)
     statements = []
@@ -64,7 +69,7 @@ def make_all(folder: SecretsFolder, services: tuple[str, ...], at: Addresses) ->
     folder.keep("postgres/init.sql", _constant("\n".join([*statements, ""])))
     users = [(access, _broker_password(folder, access, at)) for access in accesses(services)]
     folder.keep("rabbitmq/definitions.json", lambda: _definitions(users, at.vhost))
-    _make_keys(folder, services)
+    _make_keys(folder, services, exchange_tokens=exchange_tokens)
 
 
 def _broker_password(folder: SecretsFolder, access: Access, at: Addresses) -> str:
@@ -82,10 +87,12 @@ def _broker_password(folder: SecretsFolder, access: Access, at: Addresses) -> st
     return password
 
 
-def _make_keys(folder: SecretsFolder, services: tuple[str, ...]) -> None:
+def _make_keys(folder: SecretsFolder, services: tuple[str, ...], *, exchange_tokens: bool) -> None:
     # Loading a service takes a second: only for whoever makes keys.
     from clinic_audit import signing  # noqa: PLC0415
+    from clinic_gateway import token_exchange  # noqa: PLC0415
     from clinic_identity import keys, secret_box  # noqa: PLC0415
+    from clinic_shared.internal_tokens import KEYS_FILE  # noqa: PLC0415
 
     for service in services:
         folder.keep(f"{service}/{key_store.FILE}", key_store.new_file)
@@ -95,6 +102,10 @@ def _make_keys(folder: SecretsFolder, services: tuple[str, ...]) -> None:
             # A new deployment: no release before runs that couldn't open them.
             folder.keep("identity/clinic_seal_passwords", _constant("true"))
         folder.keep(f"identity/{secret_box.CURRENT}", lambda: secret_box.new_sealing_key().decode())
+    if exchange_tokens or f"identity/{keys.CURRENT}" in folder.written:
+        own = folder.keep(f"gateway/{token_exchange.KEY_FILE}", lambda: token_exchange.new_key().decode())
+        for service in services:
+            folder.keep(f"{service}/{KEYS_FILE}", _constant(token_exchange.public_keys(own.encode())))
     if "audit" in services:
         folder.keep("audit/checkpoint-key.pem", lambda: signing.new_signing_key().decode())
 

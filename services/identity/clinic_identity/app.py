@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from clinic_shared.context import Context
+from clinic_shared.internal_tokens import ServiceVerifier
 from clinic_shared.service import Runtime, Service
 from clinic_shared.settings import ServiceSettings
 
@@ -46,7 +47,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
     )
     runtime.provide(desk)
     # Our own tokens come back to our own API; the keys are at hand without asking over HTTP.
-    runtime.verifier = keys.verifier(runtime.clock)
+    runtime.verifier = _verifier(runtime, keys, settings)
     runtime.on_reload(partial(_take_keys, runtime))
     async with runtime.database.transaction(Context()) as tx:
         await refresh_roles(tx, settings.contracts_dir)
@@ -63,7 +64,12 @@ def _take_keys(runtime: Runtime, settings: ServiceSettings) -> None:
     desk = runtime.get(Desk)
     desk.passwords.take_keys(box)
     runtime.provide(replace(desk, settings=settings, keys=keys, secrets=box))
-    runtime.verifier = keys.verifier(runtime.clock)
+    runtime.verifier = _verifier(runtime, keys, settings)
+
+
+def _verifier(runtime: Runtime, keys: KeyRing, settings: IdentitySettings) -> ServiceVerifier:
+    own = keys.verifier(runtime.clock)
+    return ServiceVerifier.from_settings(own, settings, service="identity", clock=runtime.clock)
 
 
 def _load_keys(settings: IdentitySettings) -> tuple[KeyRing, SecretBox]:
