@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
-from clinic_shared.key_files import keep_first, marked_for_development
 from clinic_shared.production import DEVELOPMENT_MARK
 from psycopg import sql
 
@@ -105,17 +104,9 @@ class Environments:
             "CLINIC_HTTP_PORT": str(self.ports[name]),
             "CLINIC_DATABASE_URL": _detour(self.database_url(name), "CLINIC_DETOUR_POSTGRES"),
             "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / name)),
-            **self._knowing_the_gateway(name),
             **self._of_one(name),
             **self._crash_file(name),
         }
-
-    def _knowing_the_gateway(self, name: str) -> dict[str, str]:
-        """Let a service take the gateway's tokens and no others, unless a release runs that doesn't know of them."""
-        if _another_release_runs():
-            return {}
-        know_gateway(self._secrets.folder, name)
-        return {"CLINIC_INTERNAL_TOKENS_ONLY": os.environ.get("CLINIC_INTERNAL_TOKENS_ONLY", "true")}
 
     def _crash_file(self, name: str) -> dict[str, str]:
         """In tests, let a running service be told to die at a named point."""
@@ -146,10 +137,8 @@ class Environments:
 
     def of_gateway(self) -> dict[str, str]:
         upstreams = ",".join(f"{name}={self.base_url(name)}" for name in self._services)
-        folder = "gateway-of-another-release" if _another_release_runs() else "gateway"
         return {
             **self._common(),
-            "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / folder)),
             "CLINIC_HTTP_PORT": str(self.gateway_port),
             "CLINIC_UPSTREAMS": upstreams,
             "CLINIC_FAKES_URL": self.base_url("fakes"),
@@ -218,23 +207,6 @@ class Environments:
             "CLINIC_ATOL_BASE_URL": fakes,
             "CLINIC_ATOL_LOGIN": "fictitious-atol-login",
         }
-
-
-def _another_release_runs() -> bool:
-    return "CLINIC_OTHER_RELEASE" in os.environ
-
-
-def know_gateway(secrets_folder: Path, service: str) -> None:
-    """Make the gateway's key, and give a service its public half; what is there stays."""
-    known = private_dir(secrets_folder / service) / "gateway-keys.json"
-    if known.exists():
-        return
-    # Only when there is something to make: loading this takes a while.
-    from clinic_gateway import token_exchange  # noqa: PLC0415
-
-    key = private_dir(secrets_folder / "gateway") / token_exchange.KEY_FILE
-    keep_first(key, marked_for_development(token_exchange.new_key()))
-    write_private(known, token_exchange.public_keys(key.read_bytes()))
 
 
 def _upper(service: str) -> str:

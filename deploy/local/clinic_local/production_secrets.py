@@ -98,9 +98,6 @@ def _make_keys(folder: SecretsFolder, services: tuple[str, ...], *, exchange_tok
         folder.keep(f"{service}/{key_store.FILE}", key_store.new_file)
     if "identity" in services:
         folder.keep(f"identity/{keys.CURRENT}", lambda: keys.new_signing_key().decode())
-        if f"identity/{keys.CURRENT}" in folder.written:
-            # A new deployment: no release before runs that couldn't open them.
-            folder.keep("identity/clinic_seal_passwords", _constant("true"))
         folder.keep(f"identity/{secret_box.CURRENT}", lambda: secret_box.new_sealing_key().decode())
     if exchange_tokens or f"identity/{keys.CURRENT}" in folder.written:
         own = folder.keep(f"gateway/{token_exchange.KEY_FILE}", lambda: token_exchange.new_key().decode())
