@@ -1,4 +1,4 @@
-"""AES-256-GCM (NIST SP 800-38D) for values that belong to one place. Pure: who keeps the keys stands elsewhere.
+"""AES-256-GCM (NIST SP 800-38D) for values that belong to one place. Who keeps the keys stands elsewhere.
 
 The place (service, table, column, row) is additional authenticated data, so that a value which was altered, or
 moved to another column or row, does not open. The first byte of everything names its algorithm.
@@ -10,6 +10,8 @@ from typing import NewType
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from clinic_shared.metrics import SEALS_BROKEN
 
 KeyId = NewType("KeyId", bytes)
 """Of a key-encryption key; stands in clear before each data key that it wraps."""
@@ -53,7 +55,7 @@ class DataKey:
 
     def open(self, sealed: bytes, place: Place, column: str) -> bytes:
         """Raises SealBrokenError."""
-        return _decrypt(self._cipher, sealed, place.column(column))
+        return _decrypt(self._cipher, sealed, place, column)
 
 
 class KeyEncryptionKey:
@@ -70,21 +72,27 @@ class KeyEncryptionKey:
 
     def unwrap(self, wrapped: bytes, place: Place) -> bytes:
         """Raises SealBrokenError."""
-        return _decrypt(self._cipher, _AES_256_GCM + wrapped[1 + KEY_ID_BYTES :], place.column(_KEY_COLUMN))
+        return _decrypt(self._cipher, _AES_256_GCM + wrapped[1 + KEY_ID_BYTES :], place, _KEY_COLUMN)
 
 
-def key_id_of(wrapped: bytes) -> KeyId:
+def key_id_of(wrapped: bytes, place: Place) -> KeyId:
     """Return which key wrapped a data key. Raises SealBrokenError for what is no wrapped key."""
     if wrapped[:1] != _AES_256_GCM or len(wrapped) <= 1 + KEY_ID_BYTES:
-        raise SealBrokenError
+        raise _broken(place)
     return KeyId(wrapped[1 : 1 + KEY_ID_BYTES])
 
 
-def _decrypt(cipher: AESGCM, sealed: bytes, associated: bytes) -> bytes:
+def _decrypt(cipher: AESGCM, sealed: bytes, place: Place, column: str) -> bytes:
     if sealed[:1] != _AES_256_GCM or len(sealed) < OVERHEAD_BYTES:
-        raise SealBrokenError
+        raise _broken(place)
     nonce, content = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
     try:
-        return cipher.decrypt(nonce, content, associated)
+        return cipher.decrypt(nonce, content, place.column(column))
     except InvalidTag:
-        raise SealBrokenError from None
+        raise _broken(place) from None
+
+
+def _broken(place: Place) -> SealBrokenError:
+    # Counted wherever it happens: it is an alarm, whoever catches the error.
+    SEALS_BROKEN.labels(table=place.table).inc()
+    return SealBrokenError()

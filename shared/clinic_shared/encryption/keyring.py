@@ -16,11 +16,9 @@ from clinic_shared.encryption.ciphers import (
     KeyEncryptionKey,
     KeyId,
     Place,
-    SealBrokenError,
     key_id_of,
 )
 from clinic_shared.errors import TemporarilyUnavailableError
-from clinic_shared.metrics import SEALS_BROKEN
 
 
 class KeysUnavailableError(TemporarilyUnavailableError):
@@ -105,15 +103,11 @@ class Keyring:
         plain = {column: None if value is None else bytes(value) for column, value in values.items()}
         if data_key is None:
             return plain
-        try:
-            key = self.data_key(bytes(data_key), place)
-            return {
-                column: None if value is None else key.open(value, place, column)
-                for column, value in plain.items()
-            }
-        except SealBrokenError:
-            SEALS_BROKEN.labels(table=place.table).inc()
-            raise
+        key = self.data_key(bytes(data_key), place)
+        return {
+            column: None if value is None else key.open(value, place, column)
+            for column, value in plain.items()
+        }
 
     def blind(self, purpose: str, value: str) -> bytes:
         """Return a blind index of a value: HMAC-SHA256 under a key that encrypts nothing. Raises KeysUnavailableError.
@@ -133,7 +127,7 @@ class Keyring:
 
     def _unwrap(self, wrapped: bytes, place: Place) -> bytes:
         self._check_lease()
-        key = self._keys.get(key_id_of(wrapped))
+        key = self._keys.get(key_id_of(wrapped, place))
         if key is None:
             raise KeysUnavailableError
         return key.unwrap(wrapped, place)

@@ -13,6 +13,7 @@ from clinic_shared.encryption.ciphers import (
     key_id_of,
 )
 from clinic_shared.encryption.keyring import Keyring, KeysUnavailableError
+from clinic_shared.metrics import REGISTRY
 
 HERE = Place("lab-integration", "intake", "1")
 CONTENT = {"body": b"MSH|^~\\&|TESTLAB", "answer": None}
@@ -98,7 +99,7 @@ def test_after_a_rotation_the_old_opens_and_the_new_key_wraps(keyring):
     keyring.take([old, new])
     assert keyring.open_row(HERE, sealed.data_key, sealed.values) == CONTENT
     rewrapped = keyring.rewrap(sealed.data_key, HERE)
-    assert (key_id_of(sealed.data_key), key_id_of(rewrapped)) == (b"key-0001", b"key-0002")
+    assert (key_id_of(sealed.data_key, HERE), key_id_of(rewrapped, HERE)) == (b"key-0001", b"key-0002")
     keyring.take([new])
     assert keyring.open_row(HERE, rewrapped, sealed.values) == CONTENT
     with pytest.raises(KeysUnavailableError):
@@ -127,3 +128,15 @@ def test_switched_off_it_stores_in_clear_and_still_opens():
 def test_without_keys_nothing_is_stored():
     with pytest.raises(KeysUnavailableError):
         Keyring().seal_row(HERE, CONTENT)
+
+
+def test_each_broken_seal_is_counted_for_the_alarm(keyring):
+    def counted():
+        return REGISTRY.get_sample_value("clinic_seals_broken_total", {"table": "intake"}) or 0
+
+    before = counted()
+    sealed = keyring.seal_row(HERE, {"body": b"value"})
+    for key, value in ((sealed.data_key, b"altered"), (b"altered", sealed.values["body"])):
+        with pytest.raises(SealBrokenError):
+            keyring.open_row(HERE, key, {"body": value})
+    assert counted() == before + 2
