@@ -18,10 +18,12 @@ from clinic_shared.principal import Principal
 from clinic_lab_integration import order_store, store, worklist
 from clinic_lab_integration.domain import (
     LabOrderId,
-    NothingRefusedError,
     OrderedTest,
-    OrderNotCancellableError,
     OrderStatus,
+)
+from clinic_lab_integration.errors import (
+    NothingRefusedError,
+    OrderNotCancellableError,
 )
 from clinic_lab_integration.events import order_cancelled, order_placed
 from clinic_lab_integration.matching import order_key

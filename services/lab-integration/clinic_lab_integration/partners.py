@@ -35,7 +35,10 @@ from clinic_shared.service import Runtime
 
 from clinic_lab_integration import store
 from clinic_lab_integration.connection import Address, Connection, Protocol
-from clinic_lab_integration.domain import PartnerDisabledError, ProtocolNotAgreedError
+from clinic_lab_integration.errors import (
+    PartnerDisabledError,
+    ProtocolNotAgreedError,
+)
 from clinic_lab_integration.pace import Pace
 from clinic_lab_integration.settings import LabSettings
 from clinic_lab_integration.store import Partner

@@ -11,11 +11,13 @@ from clinic_shared.principal import Principal
 from clinic_lab_integration import filing, result_store, store, unit_store, worklist
 from clinic_lab_integration.domain import (
     Disposition,
-    NotUndoableError,
     ParkReason,
     ReportContent,
     ReportVersion,
     SentReport,
+)
+from clinic_lab_integration.errors import (
+    NotUndoableError,
 )
 from clinic_lab_integration.filing import Filing
 from clinic_lab_integration.hl7 import ResultStatus

@@ -17,10 +17,12 @@ from clinic_lab_integration.candidates import Candidate, rank
 from clinic_lab_integration.domain import (
     Disposition,
     Identifier,
+    ParkReason,
+)
+from clinic_lab_integration.errors import (
     NameMissingError,
     NotParkedError,
     OtherPatientError,
-    ParkReason,
     PossibleDuplicateError,
 )
 from clinic_lab_integration.events import patient_requested

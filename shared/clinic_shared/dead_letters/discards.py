@@ -6,35 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, any_, case, exists, func, insert, select, update
+from sqlalchemy import Row, any_, case, exists, func, select, update
 
+from clinic_shared import two_people
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.dead_letters.selection import Selection, SelectionChangedError, audit_decision
 from clinic_shared.dead_letters.tables import decision_table
-from clinic_shared.errors import DomainError, NotFoundError
 from clinic_shared.held import held_table
-from clinic_shared.ids import uuid7
 
 LATELY = timedelta(hours=24)
-OPEN_FOR = timedelta(hours=24)
-"""After that a decision that nobody took is off the table."""
-
-
-class SelfApprovalError(DomainError):
-    """Whoever asked for the decision can't be the second person."""
-
-    slug = "self-approval"
-    title = "Somebody else must decide about this"
-    fix = "Ask another person who may approve. You can reject, that is withdraw, your own request."
-
-
-class DecisionIsOverError(DomainError):
-    """The request was approved, rejected or expired before."""
-
-    slug = "decision-is-over"
-    title = "This was decided before"
-    fix = "Read the messages again; those that still wait can be asked for anew."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,19 +97,8 @@ async def _discard(tx: Transaction, rows: Sequence[Row[Any]], reason: str, **det
 
 
 async def _ask(tx: Transaction, selection: Selection, rows: Sequence[Row[Any]], reason: str) -> UUID:
-    decision_id = uuid7()
-    await tx.execute(
-        insert(decision_table).values(
-            decision_id=decision_id,
-            state="pending",
-            held_ids=[row.id for row in rows],
-            cause=selection.cause,
-            reason=reason,
-            requested_by=tx.context.principal.subject,
-            requested_at=tx.now,
-            expires_at=tx.now + OPEN_FOR,
-        )
-    )
+    about = {"held_ids": [row.id for row in rows], "cause": selection.cause}
+    decision_id = await two_people.ask(tx, decision_table, reason=reason, **about)
     _audit(tx, decision_id, "ask", reason, messages=str(len(rows)))
     return decision_id
 
@@ -139,9 +109,7 @@ async def approve(tx: Transaction, decision_id: UUID) -> Discarded:
     Raises SelfApprovalError, DecisionIsOverError, NotFoundError; SelectionChangedError when any of the
     messages isn't as it was.
     """
-    decision = await _open(tx, decision_id)
-    if decision.requested_by == tx.context.principal.subject:
-        raise SelfApprovalError
+    decision = await two_people.second(tx, decision_table, decision_id)
     rows = await Selection(ids=decision.held_ids).lock(tx)
     asked_by = str(decision.requested_by)
     await _discard(tx, rows, decision.reason, decision_id=str(decision_id), requested_by=asked_by)
@@ -151,34 +119,12 @@ async def approve(tx: Transaction, decision_id: UUID) -> Discarded:
 
 async def reject(tx: Transaction, decision_id: UUID, *, reason: str) -> None:
     """Refuse, or withdraw one's own request. The messages stay. Raises as `approve` does."""
-    await _open(tx, decision_id)
+    await two_people.open_one(tx, decision_table, decision_id)
     await _close(tx, decision_id, "rejected", reason)
 
 
-async def _open(tx: Transaction, decision_id: UUID) -> Row[Any]:
-    row = await tx.fetch_one(
-        select(decision_table).where(decision_table.c.decision_id == decision_id).with_for_update()
-    )
-    if row is None:
-        raise NotFoundError
-    if row.state != "pending":
-        raise DecisionIsOverError(f"It is {row.state}.")
-    if row.expires_at <= tx.now:
-        raise DecisionIsOverError("It is expired.")
-    return row
-
-
 async def _close(tx: Transaction, decision_id: UUID, state: str, reason: str | None) -> None:
-    await tx.execute(
-        update(decision_table)
-        .where(decision_table.c.decision_id == decision_id)
-        .values(
-            state=state,
-            decided_by=tx.context.principal.subject,
-            decided_at=tx.now,
-            decision_reason=reason,
-        )
-    )
+    await two_people.close(tx, decision_table, decision_id, state, reason)
     _audit(tx, decision_id, state, reason)
 
 

@@ -5,22 +5,19 @@ Letting be always takes two people: whoever sent the item was told that it was t
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, insert, select, update
 
+from clinic_shared import two_people
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.dead_letters.discards import DecisionIsOverError, SelfApprovalError
-from clinic_shared.errors import NotFoundError
 from clinic_shared.ids import uuid7
 from clinic_shared.inbound.selection import Chosen
 from clinic_shared.inbound.tables import decision_table, note
 from clinic_shared.intake_store import intake_table, item_of, row_of
 
-OPEN_FOR = timedelta(hours=24)
 RECENT = 50
 item = intake_table.c
 
@@ -60,43 +57,30 @@ async def correct(tx: Transaction, item_id: UUID, body: bytes, *, reason: str) -
 async def ask_to_discard(tx: Transaction, chosen: Chosen, *, reason: str) -> UUID:
     """Ask for a second person's agreement; nothing changes until it is given. Returns the decision's id."""
     rows = await chosen.lock(tx)
-    decision_id = uuid7()
-    await tx.execute(
-        insert(decision_table).values(
-            decision_id=decision_id,
-            state="pending",
-            intake_ids=[row.id for row in rows],
-            cause=chosen.cause,
-            reason=reason,
-            requested_by=tx.context.principal.subject,
-            requested_at=tx.now,
-            expires_at=tx.now + OPEN_FOR,
-        )
-    )
+    about = {"intake_ids": [row.id for row in rows], "cause": chosen.cause}
+    decision_id = await two_people.ask(tx, decision_table, reason=reason, **about)
     await _decided(tx, rows, "ask-to-discard", reason=reason)
     return decision_id
 
 
 async def approve(tx: Transaction, decision_id: UUID) -> int:
     """Agree as the second person. Raises SelfApprovalError, DecisionIsOverError, SelectionChangedError."""
-    decision = await _open(tx, decision_id)
-    if decision.requested_by == tx.context.principal.subject:
-        raise SelfApprovalError
+    decision = await two_people.second(tx, decision_table, decision_id)
     rows = await Chosen(ids=decision.intake_ids).lock(tx)
     await tx.execute(
         update(intake_table)
         .where(item.id.in_([row.id for row in rows]))
         .values(state="processed", set_aside="discarded")
     )
-    await _close(tx, decision_id, "approved", None)
+    await two_people.close(tx, decision_table, decision_id, "approved", None)
     await _decided(tx, rows, "discard", reason=decision.reason)
     return len(rows)
 
 
 async def reject(tx: Transaction, decision_id: UUID, *, reason: str) -> None:
     """Refuse, or withdraw one's own request. The items stay as they are."""
-    decision = await _open(tx, decision_id)
-    await _close(tx, decision_id, "rejected", reason)
+    decision = await two_people.open_one(tx, decision_table, decision_id)
+    await two_people.close(tx, decision_table, decision_id, "rejected", reason)
     await note(
         tx,
         *decision.intake_ids,
@@ -111,30 +95,6 @@ async def listed(tx: Transaction) -> Sequence[Row[Any]]:
     """Return the latest requests to discard, the newest first."""
     statement = select(decision_table).order_by(decision_table.c.requested_at.desc()).limit(RECENT)
     return await tx.fetch_all(statement)
-
-
-async def _open(tx: Transaction, decision_id: UUID) -> Row[Any]:
-    row = await tx.fetch_one(
-        select(decision_table).where(decision_table.c.decision_id == decision_id).with_for_update()
-    )
-    if row is None:
-        raise NotFoundError
-    if row.state != "pending" or row.expires_at <= tx.now:
-        raise DecisionIsOverError(f"It is {row.state if row.state != 'pending' else 'expired'}.")
-    return row
-
-
-async def _close(tx: Transaction, decision_id: UUID, state: str, reason: str | None) -> None:
-    await tx.execute(
-        update(decision_table)
-        .where(decision_table.c.decision_id == decision_id)
-        .values(
-            state=state,
-            decided_by=tx.context.principal.subject,
-            decided_at=tx.now,
-            decision_reason=reason,
-        )
-    )
 
 
 async def _decided(
