@@ -100,6 +100,11 @@ class Handlers:
 
         return register
 
+    def include(self, others: "Handlers") -> None:
+        """Take over the subscriptions of another module of the service."""
+        for subscription in others.subscriptions.values():
+            self._add(subscription)
+
     def _add(self, subscription: Subscription) -> None:
         if subscription.event_type in self.subscriptions:
             raise ValueError(f"two handlers for {subscription.event_type}")
