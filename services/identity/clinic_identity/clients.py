@@ -5,6 +5,7 @@ import hmac
 import secrets
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry, Outcome
@@ -18,6 +19,12 @@ from clinic_shared.timers import Timer, Timers
 from sqlalchemy.exc import IntegrityError
 
 from clinic_identity import store
+from clinic_identity.client_assertions import (
+    AssertionRefusedError,
+    check_keys,
+    client_id_in,
+    use_assertion,
+)
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
     Client,
@@ -160,6 +167,17 @@ async def deactivate_client(tx: Transaction, client_key: UUID, *, expected_versi
     return gone
 
 
+async def set_client_keys(
+    tx: Transaction, client_key: UUID, jwks: dict[str, Any], *, expected_version: int | None
+) -> Client:
+    """Let a client sign its requests for tokens with these keys from now on; those before are void."""
+    old = await _lock(tx, client_key, expected_version)
+    keyed = replace(old, version=old.version + 1, jwks=check_keys(jwks), changed_at=tx.now)
+    await store.save_client(tx, keyed)
+    _record(tx, "lab-changed", keyed, Action.UPDATE, reason="keys-changed")
+    return keyed
+
+
 # -- client credentials (RFC 6749, 4.4)
 
 
@@ -186,6 +204,26 @@ async def grant_client_credentials(
     if client is None or not client.active or not _is_secret_of(client, client_secret, tx):
         _audit(tx, Action.EXECUTE, client, outcome=Outcome.DENIED, reason="invalid-client")
         return Refused("invalid_client", "The client or its secret is not known.")
+    return await _grant(tx, desk, client, scope)
+
+
+async def grant_by_assertion(
+    tx: Transaction, desk: Desk, assertion: str, *, scope: str | None
+) -> Granted | Refused:
+    """The same for a client that signs. What was recorded of a refusal commits."""
+    client = None
+    try:
+        client = await store.find_client(tx, client_id_in(assertion))
+        if client is None or not client.active:
+            raise AssertionRefusedError("The client is not known.")  # noqa: TRY301  # as every other refusal
+        await use_assertion(tx, client, assertion, audiences={desk.settings.token_endpoint})
+    except AssertionRefusedError as refused:
+        _audit(tx, Action.EXECUTE, client, outcome=Outcome.DENIED, reason="invalid-client")
+        return Refused("invalid_client", str(refused))
+    return await _grant(tx, desk, client, scope)
+
+
+async def _grant(tx: Transaction, desk: Desk, client: Client, scope: str | None) -> Granted | Refused:
     principal = await _principal_of(tx, client)
     wanted = frozenset(scope.split()) if scope is not None else principal.scopes
     if not wanted or not wanted <= principal.scopes:

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 from uuid import UUID
 
 from clinic_shared.errors import DomainError, InvalidRequestError
@@ -444,6 +444,8 @@ class Client:
     registered_at: datetime
     changed_at: datetime | None
     tokens_valid_from: datetime
+    jwks: dict[str, Any] | None = None
+    """Public keys of its own; who has any may sign instead of sending the secret."""
 
     def secret_digests(self, now: datetime) -> list[str]:
         """Return the digests of the secrets that work now, the newest first."""

@@ -8,7 +8,7 @@ from clinic_shared.loops import pause
 from clinic_shared.metrics import LOOP_FAILURES
 from clinic_shared.service import Runtime
 
-from clinic_identity import devices, factor_store, session_store
+from clinic_identity import client_assertions, devices, factor_store, session_store
 from clinic_identity.domain import FAILURES_FORGOTTEN_AFTER, STRANGERS_FORGOTTEN_AFTER
 
 log = structlog.get_logger()
@@ -38,4 +38,5 @@ async def purge(runtime: Runtime) -> None:
             strangers_before=tx.now - STRANGERS_FORGOTTEN_AFTER,
         )
         await factor_store.purge(tx, expired_before=tx.now)
+        await client_assertions.purge(tx)
         await devices.purge(tx, seen_before=tx.now - devices.FORGOTTEN_AFTER)

@@ -20,11 +20,13 @@ from clinic_shared.routing import (
     Tx,
     page_of,
 )
+from clinic_shared.step_up import RECENT_AUTHENTICATION
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinic_identity import clients, fields, store
+from clinic_identity.client_assertions import ALGORITHMS, ASSERTION_TYPE, MAX_KEYS
 from clinic_identity.clients import Granted, Refused
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Client, ClientKind
@@ -72,11 +74,13 @@ async def issue_token(tx: Tx, desk: CurrentDesk, request: Request, body: RawBody
     """Exchange client credentials for an access token (RFC 6749, 4.4).
 
     Form fields: `grant_type=client_credentials`, optionally `scope`; client id and secret by HTTP Basic or
-    as `client_id` and `client_secret`. Errors are RFC 6749's own JSON.
+    as `client_id` and `client_secret`; or, for a client with keys, `client_assertion` signed with RS384 or ES384
+    (RFC 7523, SMART Backend Services). Errors are RFC 6749's own JSON.
     """
     try:
         form = _read_form(body)
-        client_id, client_secret = _credentials(request, form)
+        assertion = _assertion(request, form)
+        client_id, client_secret = ("", "") if assertion else _credentials(request, form)
     except _InvalidRequestError as error:
         return _refusal(Refused("invalid_request", str(error)))
     grant_type = form.get("grant_type")
@@ -84,9 +88,12 @@ async def issue_token(tx: Tx, desk: CurrentDesk, request: Request, body: RawBody
         return _refusal(Refused("invalid_request", "grant_type is missing."))
     if grant_type != "client_credentials":
         return _refusal(Refused("unsupported_grant_type", "Only client_credentials is supported."))
-    outcome = await clients.grant_client_credentials(
-        tx, desk, client_id=client_id, client_secret=client_secret, scope=form.get("scope")
-    )
+    if assertion is not None:
+        outcome = await clients.grant_by_assertion(tx, desk, assertion, scope=form.get("scope"))
+    else:
+        outcome = await clients.grant_client_credentials(
+            tx, desk, client_id=client_id, client_secret=client_secret, scope=form.get("scope")
+        )
     return _refusal(outcome) if isinstance(outcome, Refused) else _grant(outcome)
 
 
@@ -107,6 +114,17 @@ def _read_form(body: bytes) -> dict[str, str]:
     if any("\x00" in value for value in form.values()):
         raise _InvalidRequestError("A parameter holds a NUL character.")
     return form
+
+
+def _assertion(request: Request, form: dict[str, str]) -> str | None:
+    kind, assertion = form.get("client_assertion_type"), form.get("client_assertion")
+    if kind is None and assertion is None:
+        return None
+    if kind != ASSERTION_TYPE or assertion is None:
+        raise _InvalidRequestError(f"client_assertion_type is {ASSERTION_TYPE}, beside client_assertion.")
+    if "client_secret" in form or request.headers.getlist("authorization"):
+        raise _InvalidRequestError("The client authenticates in more than one way.")
+    return assertion
 
 
 def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
@@ -279,6 +297,42 @@ async def rotate_secret(
     return NewSecretResponse.of(registration.client, client_secret=registration.client_secret)
 
 
+class KeysRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "keys": [
+                        {
+                            "kty": "EC",
+                            "crv": "P-384",
+                            "kid": "2026-03",
+                            "x": "SDpVcPx3cltMjQCpdXaQMt_zXMnxA8AOimjIcy5crBubKorWwSCH847xh_hRxjf9",
+                            "y": "e5RLACastPzJafan-5e17zCo3532hkd0NxCpBy1YjgENaVdw-8JJy5dHTUIHP5zJ",
+                        }
+                    ]
+                }
+            ]
+        },
+    )
+
+    keys: Annotated[list[dict[str, Any]], Field(max_length=MAX_KEYS)]
+
+
+@router.put(
+    "/v1/clients/{key}/keys",
+    permission="clients.manage",
+    dependencies=RECENT_AUTHENTICATION,
+    operation_id="setClientKeys",
+)
+async def set_client_keys(tx: Tx, key: UUID, body: KeysRequest, expected: IfMatch) -> ClientResponse:
+    """Register the public keys (a JWK Set) with which a client signs its requests for tokens."""
+    return ClientResponse.of(
+        await clients.set_client_keys(tx, key, body.model_dump(), expected_version=expected)
+    )
+
+
 @router.post("/v1/clients/{key}/deactivate", permission="clients.manage", operation_id="deactivateClient")
 async def deactivate_client(tx: Tx, key: UUID, expected: IfMatch) -> ClientResponse:
     """Block a client for good; its tokens are void within seconds."""
@@ -319,11 +373,16 @@ async def get_smart_configuration(desk: CurrentDesk) -> Response:
     document = {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "token_endpoint": f"{issuer}/oauth2/token",
+        "token_endpoint": desk.settings.token_endpoint,
         "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": [
+            "client_secret_basic",
+            "client_secret_post",
+            "private_key_jwt",
+        ],
+        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "scopes_supported": sorted(_known_scopes(desk)),
-        "capabilities": [],
+        "capabilities": ["client-confidential-symmetric", "client-confidential-asymmetric"],
     }
     return JSONResponse(document, headers=_CACHED)
 

@@ -91,6 +91,10 @@ class IdentitySettings(ServiceSettings):
         return timedelta(seconds=self.secret_overlap_seconds)
 
     @property
+    def token_endpoint(self) -> str:
+        return f"{self.token_issuer}/oauth2/token"
+
+    @property
     def passkey_origin_list(self) -> tuple[str, ...]:
         return tuple(origin.strip() for origin in self.passkey_origins.split(",") if origin.strip())
 

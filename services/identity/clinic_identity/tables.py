@@ -12,7 +12,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData()
 
@@ -240,4 +240,12 @@ client = Table(
     Column("registered_at", Instant, nullable=False),
     Column("changed_at", Instant),
     Column("tokens_valid_from", Instant, nullable=False),
+    Column("jwks", JSONB(none_as_null=True)),
+)
+used_assertion = Table(
+    "used_assertion",
+    metadata,
+    Column("client_key", Uuid, primary_key=True),
+    Column("jti_digest", LargeBinary, primary_key=True),
+    Column("expires_at", Instant, nullable=False),
 )
