@@ -9,12 +9,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Row, Table, Text, Uuid, select
 
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ConcealedError
 from clinic_shared.policy import Decision, Record, Relation, current
 from clinic_shared.principal import Principal
+from clinic_shared.projections import keep_newer
 
 
 def care_relationship_table(metadata: MetaData) -> Table:
@@ -32,6 +34,24 @@ def care_relationship_table(metadata: MetaData) -> Table:
         Column("begins_at", DateTime(timezone=True), nullable=False),
         Column("ends_at", DateTime(timezone=True)),
     )
+
+
+class ToldRelationship(BaseModel):
+    """What patients tells of one (CareRelationshipStarted, CareRelationshipEnded)."""
+
+    kind: str
+    source_id: UUID
+    version: int
+    patient_id: UUID
+    practitioner_id: UUID | None
+    centre_id: UUID | None
+    department_id: UUID | None
+    begins_at: datetime
+    ends_at: datetime | None
+
+
+async def keep_told(tx: Transaction, table: Table, told: ToldRelationship) -> None:
+    await keep_newer(tx, table, told.model_dump())
 
 
 async def relations_of(

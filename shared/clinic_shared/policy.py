@@ -70,14 +70,15 @@ class Place:
 class Record:
     """What a decision is about, as far as it matters: whose it is, who made it, where it stands.
 
-    `relations` are those of the patient with whomever; which of them count is decided here. Where the
-    patient is or will be treated, the record stands too, so that the desk there finds it.
+    `relations` are those of the patient with whomever; which of them count is decided here. A record that
+    `follows_care` stands also where its patient is or will be treated, so that the desk there finds it.
     """
 
     patient_id: UUID | None = None
     owner_ids: Sequence[UUID | None] = ()
     places: Sequence[Place] = ()
     relations: Sequence[Relation] = ()
+    follows_care: bool = False
     aggregate: bool = False
 
 
@@ -226,7 +227,9 @@ def _reaches(reach: Reach, principal: Principal, record: Record, now: datetime) 
     if reach is Reach.AGGREGATE:
         return record.aggregate and _works_at_any(principal, record.places)
     if reach is Reach.DEPARTMENT:
-        return _works_at_any(principal, record.places) or _treats_there(principal, record.relations, now)
+        return _works_at_any(principal, record.places) or (
+            record.follows_care and _treats_there(principal, record.relations, now)
+        )
     if reach is Reach.CENTRE:
         return principal.network or any(place.centre_id in principal.centre_ids for place in record.places)
     return reach is Reach.NETWORK

@@ -29,6 +29,7 @@ class Columns:
     owner_ids: Sequence[Column] = ()
     places: Sequence[tuple[Column | None, Column | None]] = ()
     relations: FromClause | None = None
+    follows_care: bool = False
 
 
 def visible(
@@ -79,7 +80,7 @@ def _placed(principal: Principal, columns: Columns, *, departments: bool) -> Col
 
 
 def _treated_there(principal: Principal, columns: Columns, now: datetime) -> ColumnElement[bool]:
-    if columns.relations is None or columns.patient_id is None or principal.network:
+    if columns.relations is None or columns.patient_id is None or not columns.follows_care:
         return false()
     relation = columns.relations.alias()
     return exists().where(

@@ -72,5 +72,8 @@ async def test_a_fhir_bundle(system: System, network: Network, as_person: Callab
 
     message = answer.headers["location"]
     await eventually(lambda: is_in_the_chart(doctor, message), within_seconds=90)
+    # Nobody has ordered it, so it is in nobody's care yet.
+    emergency = {"reason_code": "emergency", "reason": "Fictitious emergency"}
+    doctor.post(f"/v1/patients/{patient['patient_id']}/break-glass", emergency)
     [result] = doctor.items(f"/v1/patients/{patient['patient_id']}/observations")
     assert result["versions"][0]["observations"][0]["value"] == "5.1"

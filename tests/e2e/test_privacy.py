@@ -37,6 +37,8 @@ def canary(network: Network, as_person: Callable[[str], Caller]) -> dict[str, st
         with pytest.raises(ApiError) as refusal:
             registrar.post("/v1/patients", broken)
         assert FAMILY not in str(refusal.value.problem.get("detail"))
+    emergency = {"reason_code": "emergency", "reason": "Fictitious emergency"}
+    doctor.post(f"/v1/patients/{patient['patient_id']}/break-glass", emergency)
     doctor.post(
         f"/v1/patients/{patient['patient_id']}/encounters",
         {

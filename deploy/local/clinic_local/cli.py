@@ -30,6 +30,7 @@ GROUPS: dict[str, str] = {
     "reporting": "commands_reporting",
     "topology": "commands_topology",
     "audit": "commands_audit",
+    "policy": "commands_policy",
     "secrets": "commands_secrets",
     "keys": "commands_keys",
     "bootstrap": "commands_bootstrap",

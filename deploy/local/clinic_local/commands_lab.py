@@ -103,10 +103,9 @@ class Desk:
                 continue
             person = self._person(place, name, birth_on, sex)
             number = next(i["value"] for i in person["identifiers"] if i["authority"] == "POLYCLINIC")
-            values = {place: number}
-            if order_place.encode() in message:
-                values[order_place] = self._order_of(person["patient_id"])
-            message = _replace(message, values)
+            # Ordered in any case: else the result is nobody's who could be shown it.
+            order = self._order_of(person["patient_id"])
+            message = _replace(message, {place: number, order_place: order})
         return message
 
     def _person(self, place: str, name: dict[str, str], birth_on: str, sex: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Audit's queries, each on the open transaction it is given."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from clinic_shared.database import Transaction
@@ -113,3 +114,23 @@ async def stream_log(tx: Transaction) -> AsyncIterator[Row[Any]]:
         for row in rows:
             yield row
         after = rows[-1].leaf_index
+
+
+async def stream_since(tx: Transaction, since: datetime, *, at_most: int) -> AsyncIterator[bytes]:
+    """Yield the bytes of what was recorded since then, the newest first."""
+    before, left = None, at_most
+    while left > 0:
+        statement = (
+            select(audit_record.c.leaf_index, audit_record.c.record)
+            .where(audit_record.c.recorded_at >= since)
+            .order_by(audit_record.c.leaf_index.desc())
+            .limit(min(CHUNK, left))
+        )
+        if before is not None:
+            statement = statement.where(audit_record.c.leaf_index < before)
+        rows = await tx.fetch_all(statement)
+        if not rows:
+            return
+        for row in rows:
+            yield row.record
+        before, left = rows[-1].leaf_index, left - len(rows)

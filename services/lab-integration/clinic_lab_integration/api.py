@@ -6,7 +6,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.errors import NotFoundError
 from clinic_shared.routing import Caller, ClinicRouter, IfMatch, Page, PageQuery, Tx, page_of
 
-from clinic_lab_integration import callbacks, order_store, orders, partners, result_store, store
+from clinic_lab_integration import callbacks, order_store, orders, partners, reading, result_store, store
 from clinic_lab_integration.models import (
     OrderRequest,
     OrderResponse,
@@ -75,7 +75,14 @@ async def get_order(tx: Tx, caller: Caller, lab_order_id: UUID) -> OrderResponse
 @router.get("/results", permission="results.read", operation_id="listLabResults")
 async def list_results(tx: Tx, caller: Caller, page: PageQuery, patient_id: UUID) -> Page[ResultResponse]:
     """List a patient's reports, each in its newest version. The values are in the chart (`/v1/patients`)."""
-    caller.require_patient(patient_id)
+    decision = await reading.permit_results(tx, patient_id, caller=caller)
     found = await result_store.list_results(tx, patient_id, after=page.after, limit=page.limit + 1)
-    tx.audit(AuditEntry(action=Action.READ, resource_type="DiagnosticReport", patient_id=patient_id))
+    tx.audit(
+        AuditEntry(
+            action=Action.READ,
+            resource_type="DiagnosticReport",
+            patient_id=patient_id,
+            details=decision.explained(),
+        )
+    )
     return page_of([ResultResponse.of(row) for row in found], page, key=lambda r: r.result_id)

@@ -4,6 +4,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import care
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
@@ -194,3 +195,8 @@ async def alert_readers(tx: Transaction, _: Envelope, read: RetractedResultRead)
         department_id=read.department_id,
     )
     await obligations.alert_readers(tx, about, (r.reader_id for r in read.readers), place=place)
+
+
+@handlers.on("patients.care-relationship-started.v1", "patients.care-relationship-ended.v1")
+async def keep_care_relationship(tx: Transaction, _: Envelope, told: care.ToldRelationship) -> None:
+    await care.keep_told(tx, tables.care_relationship, told)

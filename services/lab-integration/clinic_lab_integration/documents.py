@@ -19,7 +19,7 @@ from clinic_shared.intake import body_of, intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
-from clinic_lab_integration import reports, stored
+from clinic_lab_integration import reading, reports, stored
 from clinic_lab_integration.hl7 import ResultStatus
 from clinic_lab_integration.hl7.datatypes import EncapsulatedData
 from clinic_lab_integration.messages import MessageNote
@@ -64,13 +64,14 @@ async def list_documents(tx: Transaction, result_id: UUID, *, caller: Principal)
     rows = await tx.fetch_all(_versions(result_id))
     if not rows:
         raise NotFoundError
-    caller.require_patient(rows[0].patient_id)
+    decision = await reading.permit_results(tx, rows[0].patient_id, caller=caller)
     tx.audit(
         AuditEntry(
             action=Action.READ,
             resource_type="DocumentReference",
             resource_id=result_id,
             patient_id=rows[0].patient_id,
+            details=decision.explained(),
         )
     )
     if rows[0].status == ResultStatus.ENTERED_IN_ERROR:

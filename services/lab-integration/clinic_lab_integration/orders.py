@@ -13,9 +13,10 @@ from clinic_shared.errors import (
     ReferenceNotYetKnownError,
 )
 from clinic_shared.ids import uuid7
+from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_lab_integration import order_store, store, worklist
+from clinic_lab_integration import order_store, reading, store, worklist
 from clinic_lab_integration.domain import (
     LabOrderId,
     OrderedTest,
@@ -84,9 +85,10 @@ async def place_order(tx: Transaction, command: PlaceOrder, *, caller: Principal
 
 
 async def read_order(tx: Transaction, lab_order_id: UUID, *, caller: Principal) -> LabOrder:
-    """Return an order the caller may see. Raises NotFoundError."""
-    order = _seen(await store.find_order(tx, lab_order_id), caller)
-    _audit(tx, Action.READ, order)
+    """Return an order the caller may see. Raises ConcealedError."""
+    found = await store.find_order(tx, lab_order_id)
+    order, decision = await reading.permit_order(tx, found, caller=caller)
+    _audit(tx, Action.READ, order, why=decision)
     return order
 
 
@@ -154,8 +156,8 @@ async def set_destination(
 async def list_orders(
     tx: Transaction, *, caller: Principal, patient_id: UUID | None, after: UUID | None, limit: int
 ) -> list[LabOrder]:
-    within = None if caller.network else (caller.centre_ids, caller.department_ids)
-    found = await store.list_orders(tx, patient_id=patient_id, within=within, after=after, limit=limit)
+    visible = reading.visible_orders(tx, caller=caller)
+    found = await store.list_orders(tx, patient_id=patient_id, visible=visible, after=after, limit=limit)
     for order in found:
         _audit(tx, Action.READ, order)
     return found
@@ -193,12 +195,13 @@ async def _place(tx: Transaction, command: PlaceOrder, caller: Principal) -> tup
     return department.centre_id, department_id
 
 
-def _audit(tx: Transaction, action: Action, order: LabOrder) -> None:
+def _audit(tx: Transaction, action: Action, order: LabOrder, *, why: Decision | None = None) -> None:
     tx.audit(
         AuditEntry(
             action=action,
             resource_type="ServiceRequest",
             resource_id=order.lab_order_id,
             patient_id=order.patient_id,
+            details=why.explained() if why else {},
         )
     )

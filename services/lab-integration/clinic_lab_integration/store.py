@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import Row, Select, delete, func, insert, select, text, true, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, text, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_lab_integration.connection import Connection
@@ -272,21 +272,16 @@ async def list_orders(
     tx: Transaction,
     *,
     patient_id: UUID | None,
-    within: tuple[Iterable[UUID], Iterable[UUID]] | None,
+    visible: ColumnElement[bool],
     after: UUID | None,
     limit: int,
 ) -> list[LabOrder]:
-    """Return orders by id; `within` narrows to (centre ids, department ids) of the caller."""
-    statement = select(lab_order).order_by(lab_order.c.lab_order_id).limit(limit)
+    """Return the `visible` ones of the orders, by id."""
+    statement = select(lab_order).where(visible).order_by(lab_order.c.lab_order_id).limit(limit)
     if after is not None:
         statement = statement.where(lab_order.c.lab_order_id > after)
     if patient_id is not None:
         statement = statement.where(lab_order.c.patient_id == patient_id)
-    if within is not None:
-        centres, departments = within
-        statement = statement.where(
-            lab_order.c.centre_id.in_(centres) | lab_order.c.department_id.in_(departments)
-        )
     return [_order(row) for row in await tx.fetch_all(statement)]
 
 

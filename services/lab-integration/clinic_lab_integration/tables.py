@@ -3,6 +3,7 @@
 The messages themselves are rows of the runtime's `intake`: raw bytes, sender, answer.
 """
 
+from clinic_shared.care import care_relationship_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -346,3 +347,4 @@ incident = Table(
     Column("settled_at", DateTime(timezone=True)),
     Column("note", Text),
 )
+care_relationship = care_relationship_table(metadata)

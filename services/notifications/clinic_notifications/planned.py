@@ -1,6 +1,5 @@
 """Messages to come: reminders whose timers are pending, seen as the messages that they will be."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,7 +7,7 @@ from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.timers import timer_table
-from sqlalchemy import Row, Select, Uuid, cast, or_, select
+from sqlalchemy import ColumnElement, Row, Select, Uuid, cast, select
 
 from clinic_notifications.announcing import REMINDER
 from clinic_notifications.domain import Subject
@@ -17,6 +16,11 @@ PLANNED = "planned"
 
 _payload = timer_table.c.payload
 _message_id = cast(_payload["message_id"].astext, Uuid)
+
+
+def column(name: str) -> ColumnElement[Any]:
+    """Return an id of a reminder's payload."""
+    return cast(_payload[name].astext, Uuid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +47,14 @@ async def list_planned(
     limit: int,
     after: UUID | None,
     patient_id: UUID | None,
-    within: tuple[Iterable[UUID], Iterable[UUID]] | None,
+    visible: ColumnElement[bool],
 ) -> list[PlannedMessage]:
-    """Return pending reminders by the id of the message that they will be."""
-    statement = _pending().order_by(_message_id).limit(limit)
+    """Return the `visible` pending reminders by the id of the message that they will be."""
+    statement = _pending().where(visible).order_by(_message_id).limit(limit)
     if after is not None:
         statement = statement.where(_message_id > after)
     if patient_id is not None:
         statement = statement.where(_payload["patient_id"].astext == str(patient_id))
-    if within is not None:
-        centres, departments = ([str(place) for place in places] for places in within)
-        statement = statement.where(
-            or_(_payload["centre_id"].astext.in_(centres), _payload["department_id"].astext.in_(departments))
-        )
     return [_planned(row) for row in await tx.fetch_all(statement)]
 
 

@@ -4,13 +4,23 @@ from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import ConcealedError, NotFoundError
+from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_notifications import planned, store
+from clinic_notifications import access, planned, store, tables
 from clinic_notifications.domain import Message, Purpose
 from clinic_notifications.planned import PLANNED, PlannedMessage
 
+MESSAGES = access.Stands(
+    patient_id=tables.message.c.patient_id,
+    centre_id=tables.message.c.centre_id,
+    department_id=tables.message.c.department_id,
+)
+TO_COME = access.Stands(
+    patient_id=planned.column("patient_id"),
+    centre_id=planned.column("centre_id"),
+    department_id=planned.column("department_id"),
+)
 AnyMessage = Message | PlannedMessage
 
 
@@ -25,10 +35,6 @@ async def list_messages(
     limit: int,
 ) -> list[AnyMessage]:
     """Return what was sent and, as `planned`, what will be; in the order of ids."""
-    if caller.kind == "patient":
-        patient_id = caller.patient_id
-    elsewhere = not (caller.network or caller.kind == "patient")
-    within = (caller.centre_ids, caller.department_ids) if elsewhere else None
     found: list[AnyMessage] = []
     if status != PLANNED:
         found += await store.list_messages(
@@ -38,11 +44,15 @@ async def list_messages(
             patient_id=patient_id,
             status=status,
             purpose=purpose.value if purpose else None,
-            within=within,
+            visible=access.visible_to(tx, MESSAGES, caller=caller),
         )
     if status in {None, PLANNED} and purpose in {None, Purpose.REMINDER}:
         found += await planned.list_planned(
-            tx, limit=limit, after=after, patient_id=patient_id, within=within
+            tx,
+            limit=limit,
+            after=after,
+            patient_id=patient_id,
+            visible=access.visible_to(tx, TO_COME, caller=caller),
         )
     _audit(tx, None, patient_id)
     return sorted(found, key=lambda m: m.message_id)[:limit]
@@ -50,24 +60,20 @@ async def list_messages(
 
 async def read_message(tx: Transaction, message_id: UUID, *, caller: Principal) -> AnyMessage:
     found: AnyMessage | None = await store.find_message(tx, message_id)
-    found = found or await planned.find_planned(tx, message_id)
-    if found is None:
-        raise NotFoundError
-    if found.patient_id is not None:
-        caller.require_patient(found.patient_id)
-    elif caller.kind == "patient":
-        raise ConcealedError
-    if caller.kind == "staff" and not caller.works_in(
-        centre_id=found.centre_id, department_id=found.department_id
-    ):
-        raise ConcealedError
-    _audit(tx, message_id, found.patient_id)
+    found, decision = access.permit(tx, found or await planned.find_planned(tx, message_id), caller=caller)
+    _audit(tx, message_id, found.patient_id, why=decision)
     return found
 
 
-def _audit(tx: Transaction, message_id: UUID | None, patient_id: UUID | None) -> None:
+def _audit(
+    tx: Transaction, message_id: UUID | None, patient_id: UUID | None, *, why: Decision | None = None
+) -> None:
     tx.audit(
         AuditEntry(
-            action=Action.READ, resource_type="Communication", resource_id=message_id, patient_id=patient_id
+            action=Action.READ,
+            resource_type="Communication",
+            resource_id=message_id,
+            patient_id=patient_id,
+            details=why.explained() if why else {},
         )
     )

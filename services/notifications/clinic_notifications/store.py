@@ -1,12 +1,11 @@
 """Notifications' queries, each on the open transaction it is given."""
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import Integer, Row, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, Integer, Row, cast, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_notifications import staff_store
@@ -263,10 +262,10 @@ async def list_messages(
     patient_id: UUID | None = None,
     status: str | None = None,
     purpose: str | None = None,
-    within: tuple[Iterable[UUID], Iterable[UUID]] | None = None,
+    visible: ColumnElement[bool],
 ) -> list[Message]:
-    """Return messages by id; `within` narrows to (centre ids, department ids) of the caller."""
-    statement = select(message).order_by(message.c.message_id).limit(limit)
+    """Return the `visible` ones of the messages, by id."""
+    statement = select(message).where(visible).order_by(message.c.message_id).limit(limit)
     if after is not None:
         statement = statement.where(message.c.message_id > after)
     if patient_id is not None:
@@ -275,11 +274,6 @@ async def list_messages(
         statement = statement.where(message.c.status == status)
     if purpose is not None:
         statement = statement.where(message.c.purpose == purpose)
-    if within is not None:
-        centres, departments = within
-        statement = statement.where(
-            or_(message.c.centre_id.in_(centres), message.c.department_id.in_(departments))
-        )
     return [_message(row) for row in await tx.fetch_all(statement)]
 
 

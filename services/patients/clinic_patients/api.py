@@ -63,18 +63,19 @@ async def register_patient(
     operation_id="searchPatients",
 )
 async def search_patients(
-    tx: Tx, settings: Settings, page: PageQuery, body: SearchRequest
+    tx: Tx, caller: Caller, settings: Settings, page: PageQuery, body: SearchRequest
 ) -> Page[PatientResponse]:
-    """Find patients. Case and accents, those of ё included, don't matter in names.
+    """Find patients of your places or in your care. Case and accents, those of ё included, don't matter in names.
 
-    Each patient on the page is recorded as disclosed to you.
+    Each patient on the page is recorded as disclosed to you, with the reason.
     """
-    return await _search(tx, settings, page, body.criteria())
+    return await _search(tx, caller, settings, page, body.criteria())
 
 
 @router.get("/v1/patients", permission="patients.search", operation_id="listPatients")
 async def list_patients(
     tx: Tx,
+    caller: Caller,
     settings: Settings,
     page: PageQuery,
     name: Annotated[str | None, Query(max_length=200)] = None,
@@ -92,12 +93,12 @@ async def list_patients(
         birth_on=birth_on,
         identifier=_identifier(identifier) if identifier is not None else None,
     )
-    return await _search(tx, settings, page, criteria)
+    return await _search(tx, caller, settings, page, criteria)
 
 
 @router.get("/v1/patients/{patient_id}", permission="patients.read", operation_id="getPatient")
 async def get_patient(tx: Tx, caller: Caller, patient_id: UUID) -> PatientResponse:
-    """Return one patient; the ETag is the version. Patients reach only themselves."""
+    """Return one patient; the ETag is the version. Patients reach only themselves, staff whom they have to do with."""
     return PatientResponse.of(await registry.read_patient(tx, patient_id, caller=caller))
 
 
@@ -127,10 +128,10 @@ async def change_patient(
 
 
 async def _search(
-    tx: Tx, settings: PatientsSettings, page: PageRequest, criteria: Criteria
+    tx: Tx, caller: Caller, settings: PatientsSettings, page: PageRequest, criteria: Criteria
 ) -> Page[PatientResponse]:
     found = await registry.search_patients(
-        tx, criteria, after=page.after, limit=page.limit, settings=settings
+        tx, criteria, caller=caller, after=page.after, limit=page.limit, settings=settings
     )
     return page_of([PatientResponse.of(p) for p in found], page, key=lambda p: p.patient_id)
 

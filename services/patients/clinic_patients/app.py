@@ -3,17 +3,38 @@
 from pathlib import Path
 
 from clinic_shared.service import Service
+from clinic_shared.timers import Timers
 
-from clinic_patients import api, chart_api, consumers, erasure_api, fhir
+from clinic_patients import (
+    api,
+    break_glass,
+    break_glass_api,
+    care_telling,
+    chart_api,
+    consumers,
+    erasure_api,
+    fhir,
+)
 from clinic_patients.protection import PATIENT_KEYS
 from clinic_patients.sealing_old import seal_patients
 from clinic_patients.settings import PatientsSettings
 
+timers = Timers()
+for kind, handler in (*break_glass.timers.handlers.items(), *care_telling.timers.handlers.items()):
+    timers.on(kind)(handler)
+
 service = Service(
     name="patients",
     package_dir=Path(__file__).parent,
-    routers=(api.router, chart_api.router, erasure_api.router, fhir.router),
+    routers=(
+        api.router,
+        chart_api.router,
+        break_glass_api.router,
+        erasure_api.router,
+        fhir.router,
+    ),
     handlers=consumers.handlers,
+    timers=timers,
     settings=PatientsSettings,
     workers=(seal_patients,),
     encrypted=(PATIENT_KEYS,),

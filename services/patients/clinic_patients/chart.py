@@ -1,17 +1,20 @@
 """What staff write into the chart and read from it; what patients consented to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from types import MappingProxyType
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import NotFoundError, ReferenceNotYetKnownError
+from clinic_shared.errors import ConcealedError, NotFoundError, ReferenceNotYetKnownError
 from clinic_shared.ids import uuid7
+from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_patients import chart_store, store
+from clinic_patients import care, chart_store, store
+from clinic_patients.care_domain import CareRelationship, Carers, of_encounter
 from clinic_patients.chart_domain import (
     Consent,
     ConsentStatus,
@@ -64,7 +67,9 @@ async def record_encounter(
     tx: Transaction, patient_id: UUID, command: RecordEncounter, *, caller: Principal
 ) -> Encounter:
     """Write a visit into the chart, under the name of the caller."""
-    centre_id = await _open_chart(tx, patient_id, command.department_id, caller)
+    centre_id, decision = await _open_chart(
+        tx, patient_id, command.department_id, caller, "encounters.write", _sources_of(command)
+    )
     check_diagnoses(command.diagnoses)
     if command.ended_at is not None and command.ended_at < command.started_at:
         raise EncounterTimeError
@@ -89,15 +94,16 @@ async def record_encounter(
     )
     await chart_store.add_encounter(tx, encounter)
     await chart_store.keep_entry(tx, _encounter_entry(encounter))
+    await care.keep(tx, [_care_of(encounter)])
     tx.emit(encounter_event(encounter))
-    _audit(tx, Action.CREATE, "Encounter", patient_id, encounter.encounter_id)
+    _audit(tx, Action.CREATE, "Encounter", patient_id, decision, encounter.encounter_id)
     return encounter
 
 
 async def list_encounters(
     tx: Transaction, patient_id: UUID, *, caller: Principal, after: Position | None, limit: int
 ) -> list[Encounter]:
-    await _read_chart(tx, patient_id, caller, "Encounter")
+    await _read_chart(tx, patient_id, caller, "Encounter", "chart.read")
     return await chart_store.list_encounters(tx, patient_id, after=after, limit=limit)
 
 
@@ -105,7 +111,9 @@ async def issue_prescription(
     tx: Transaction, patient_id: UUID, command: IssuePrescription, *, caller: Principal
 ) -> Prescription:
     """Prescribe, under the name of the caller."""
-    centre_id = await _open_chart(tx, patient_id, command.department_id, caller)
+    centre_id, decision = await _open_chart(
+        tx, patient_id, command.department_id, caller, "prescriptions.write"
+    )
     if command.encounter_id is not None:
         owner = await chart_store.patient_of_encounter(tx, command.encounter_id)
         if owner != patient_id:
@@ -128,14 +136,14 @@ async def issue_prescription(
     await chart_store.add_prescription(tx, prescription)
     await chart_store.keep_entry(tx, _prescription_entry(prescription))
     tx.emit(prescription_event(prescription))
-    _audit(tx, Action.CREATE, "MedicationRequest", patient_id, prescription.prescription_id)
+    _audit(tx, Action.CREATE, "MedicationRequest", patient_id, decision, prescription.prescription_id)
     return prescription
 
 
 async def list_prescriptions(
     tx: Transaction, patient_id: UUID, *, caller: Principal, after: Position | None, limit: int
 ) -> list[Prescription]:
-    await _read_chart(tx, patient_id, caller, "MedicationRequest")
+    await _read_chart(tx, patient_id, caller, "MedicationRequest", "chart.read")
     return await chart_store.list_prescriptions(tx, patient_id, after=after, limit=limit)
 
 
@@ -143,7 +151,7 @@ async def state_consent(
     tx: Transaction, patient_id: UUID, command: StateConsent, *, caller: Principal
 ) -> Consent:
     """Record what the patient says about one purpose on one channel; the same again changes nothing."""
-    caller.require_patient(patient_id)
+    decision = await care.permit(tx, patient_id, "consents.write", caller=caller)
     # The patient's row is the lock: two statements about one purpose get two versions in order.
     if await store.lock_patient(tx, patient_id) is None:
         raise NotFoundError
@@ -164,12 +172,13 @@ async def state_consent(
     await chart_store.save_consent(tx, said, recorded_by=caller.subject)
     await chart_store.keep_entry(tx, _consent_entry(said))
     tx.emit(consent_event(said))
-    _audit(tx, Action.UPDATE if earlier else Action.CREATE, "Consent", patient_id, said.consent_id)
+    action = Action.UPDATE if earlier else Action.CREATE
+    _audit(tx, action, "Consent", patient_id, decision, said.consent_id)
     return said
 
 
 async def list_consents(tx: Transaction, patient_id: UUID, *, caller: Principal) -> list[Consent]:
-    await _read_chart(tx, patient_id, caller, "Consent")
+    await _read_chart(tx, patient_id, caller, "Consent", "consents.read")
     return await chart_store.list_consents(tx, patient_id)
 
 
@@ -183,28 +192,55 @@ async def list_timeline(
     limit: int,
 ) -> list[TimelineEntry]:
     """Return what happened, newest first, of the kinds that the caller asks for and may see."""
-    await _read_chart(tx, patient_id, caller, "List")
+    await _read_chart(tx, patient_id, caller, "List", "chart.read")
     seen = [kind for kind in kinds_open_to(caller.scopes) if not kinds or kind in kinds]
     return await chart_store.list_entries(tx, patient_id, kinds=seen, after=after, limit=limit)
 
 
-async def _open_chart(tx: Transaction, patient_id: UUID, department_id: UUID, caller: Principal) -> UUID:
-    """Let the caller write into a chart, on behalf of a department of theirs; returns its centre."""
-    caller.require_patient(patient_id)
-    if await store.find_patient(tx, patient_id) is None:
-        raise NotFoundError
+async def _open_chart(
+    tx: Transaction,
+    patient_id: UUID,
+    department_id: UUID,
+    caller: Principal,
+    permission: str,
+    sources: Mapping[EntryKind, UUID | None] = MappingProxyType({}),
+) -> tuple[UUID, Decision]:
+    """Let the caller write into a chart, on behalf of a department of theirs; returns its centre, and why.
+
+    `sources` are what the writing serves: the relationship that it rests on may be on its way here with it.
+    """
     centre_id = await store.centre_of(tx, department_id)
     if centre_id is None:
         raise ReferenceNotYetKnownError("The department is not known here yet.", reference="department_id")
     caller.require_place(centre_id=centre_id, department_id=department_id)
-    return centre_id
-
-
-async def _read_chart(tx: Transaction, patient_id: UUID, caller: Principal, resource_type: str) -> None:
-    caller.require_patient(patient_id)
-    if not await store.has_chart(tx, patient_id):
+    try:
+        decision = await care.permit(tx, patient_id, permission, caller=caller)
+    except ConcealedError:
+        await _wait_for(tx, sources)
+        raise
+    if await store.find_patient(tx, patient_id) is None:
         raise NotFoundError
-    _audit(tx, Action.READ, resource_type, patient_id)
+    return centre_id, decision
+
+
+async def _wait_for(tx: Transaction, sources: Mapping[EntryKind, UUID | None]) -> None:
+    """Ask to try again while a source hasn't arrived, whether or not there is such a patient."""
+    for kind, source_id in sources.items():
+        if source_id is not None and await chart_store.patient_of_entry(tx, kind, source_id) is None:
+            raise ReferenceNotYetKnownError(
+                f"The {kind.value} is not known here yet.", reference=f"{kind.value}_id"
+            )
+
+
+def _sources_of(command: RecordEncounter) -> Mapping[EntryKind, UUID | None]:
+    return {EntryKind.APPOINTMENT: command.appointment_id, EntryKind.REFERRAL: command.referral_id}
+
+
+async def _read_chart(
+    tx: Transaction, patient_id: UUID, caller: Principal, resource_type: str, permission: str
+) -> None:
+    decision = await care.permit(tx, patient_id, permission, caller=caller)
+    _audit(tx, Action.READ, resource_type, patient_id, decision)
 
 
 async def _check_same_patient(
@@ -216,6 +252,22 @@ async def _check_same_patient(
     owner = await chart_store.patient_of_entry(tx, kind, source_id)
     if owner is not None and owner != patient_id:
         raise ReferenceMismatchError(reference=f"{kind.value}_id")
+
+
+def _care_of(encounter: Encounter) -> CareRelationship:
+    carers = Carers(
+        practitioner_id=encounter.practitioner_id,
+        centre_id=encounter.centre_id,
+        department_id=encounter.department_id,
+    )
+    return of_encounter(
+        encounter.encounter_id,
+        encounter.version,
+        encounter.patient_id,
+        carers,
+        started_at=encounter.started_at,
+        now=encounter.recorded_at,
+    )
 
 
 def _encounter_entry(encounter: Encounter) -> TimelineEntry:
@@ -259,8 +311,19 @@ def _consent_entry(consent: Consent) -> TimelineEntry:
 
 
 def _audit(
-    tx: Transaction, action: Action, resource_type: str, patient_id: UUID, resource_id: UUID | None = None
+    tx: Transaction,
+    action: Action,
+    resource_type: str,
+    patient_id: UUID,
+    why: Decision,
+    resource_id: UUID | None = None,
 ) -> None:
     tx.audit(
-        AuditEntry(action=action, resource_type=resource_type, resource_id=resource_id, patient_id=patient_id)
+        AuditEntry(
+            action=action,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            patient_id=patient_id,
+            details=why.explained(),
+        )
     )

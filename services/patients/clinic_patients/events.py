@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.events import Event, wire_id, wire_instant
 
+from clinic_patients.break_glass_domain import BreakGlass
+from clinic_patients.care_domain import CareRelationship
 from clinic_patients.chart_domain import (
     ICD_10,
     Consent,
@@ -166,6 +169,51 @@ def retracted_result_read_event(result: ResultVersion, readers: Sequence[Reading
                 }
                 for reading in readers
             ],
+        },
+    )
+
+
+def care_event(of: CareRelationship, *, now: datetime) -> Event:
+    """CareRelationshipStarted, or Ended when it is over; one that is still to begin says so."""
+    is_over = of.ends_at is not None and of.ends_at <= now
+    return _chart_event(
+        "care-relationship-ended" if is_over else "care-relationship-started",
+        of.relationship_id,
+        of.version,
+        of.patient_id,
+        data={
+            "relationship_id": str(of.relationship_id),
+            "kind": of.kind.value,
+            "source_id": str(of.source_id),
+            "practitioner_id": wire_id(of.practitioner_id),
+            "centre_id": wire_id(of.centre_id),
+            "department_id": wire_id(of.department_id),
+            "begins_at": wire_instant(of.begins_at),
+            "ends_at": wire_instant(of.ends_at),
+        },
+    )
+
+
+def break_glass_event(name: str, of: BreakGlass) -> Event:
+    """`name` is break-glass-started, -ended, -reviewed or -overdue. The reason stays here."""
+    return _chart_event(
+        name,
+        of.break_glass_id,
+        of.version,
+        of.patient_id,
+        data={
+            "break_glass_id": str(of.break_glass_id),
+            "state": of.state.value,
+            "staff_id": str(of.staff_id),
+            "reason_code": of.reason_code.value,
+            "started_at": wire_instant(of.started_at),
+            "ends_at": wire_instant(of.ends_at),
+            "ended_at": wire_instant(of.ended_at),
+            "review_due_at": wire_instant(of.review_due_at),
+            "overdue_at": wire_instant(of.overdue_at),
+            "verdict": of.verdict.value if of.verdict else None,
+            "reviewed_at": wire_instant(of.reviewed_at),
+            "reviewed_by": wire_id(of.reviewed_by),
         },
     )
 

@@ -11,9 +11,10 @@ from clinic_shared.errors import ForbiddenError, InvalidRequestError, NotFoundEr
 from clinic_shared.folding import name_words
 from clinic_shared.ids import uuid7
 from clinic_shared.paging import InvalidCursorError
+from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_patients import store
+from clinic_patients import care, store
 from clinic_patients.domain import (
     AuthorityReservedError,
     Identifier,
@@ -34,6 +35,7 @@ from clinic_patients.settings import PatientsSettings, RegistrySettings
 from clinic_patients.store import TermRange
 
 REGISTRAR_SCOPE = "patients.register"
+SEARCH_SCOPE = "patients.search"
 RECORD_NUMBER_TYPE = "MR"  # HL7 table 0203
 
 
@@ -157,7 +159,7 @@ async def change_patient(
 
     Only the registry changes who somebody is; the patient and the doctor change how to reach them.
     """
-    caller.require_patient(patient_id)
+    decision = await care.permit(tx, patient_id, "patients.update", caller=caller)
     old = await store.lock_patient(tx, patient_id)
     if old is None:
         raise NotFoundError
@@ -181,34 +183,43 @@ async def change_patient(
     patient = old.succeeded_by(changed, now=tx.now)
     _refuse_taken(demographics.identifiers, await store.save_patient(tx, patient))
     tx.emit(patient_event("patient-updated", patient))
-    _audit(tx, Action.UPDATE, patient)
+    _audit(tx, Action.UPDATE, patient, why=decision)
     return patient
 
 
 async def read_patient(tx: Transaction, patient_id: UUID, *, caller: Principal) -> Patient:
-    caller.require_patient(patient_id)
+    decision = await care.permit(tx, patient_id, "patients.read", caller=caller)
     patient = await store.find_patient(tx, patient_id)
     if patient is None:
         raise NotFoundError
-    _audit(tx, Action.READ, patient)
+    _audit(tx, Action.READ, patient, why=decision)
     return patient
 
 
 async def search_patients(
-    tx: Transaction, criteria: Criteria, *, after: UUID | None, limit: int, settings: PatientsSettings
+    tx: Transaction,
+    criteria: Criteria,
+    *,
+    caller: Principal,
+    after: UUID | None,
+    limit: int,
+    settings: PatientsSettings,
 ) -> list[Patient]:
-    """Return up to `limit` patients, and one more where there is one, which isn't disclosed.
+    """Return up to `limit` of the caller's patients, and one more where there is one, which isn't disclosed.
 
     Raises InvalidCursorError when the patient that the cursor stands at no longer matches.
     """
     ranges = _ranges(criteria, settings)
     if not ranges:
         raise InvalidRequestError("Name at least one thing to search by.")
-    found = await store.search_patients(tx, ranges, after=after, limit=limit + 1)
+    visible = await care.visible_to(tx, SEARCH_SCOPE, caller=caller)
+    found = await store.search_patients(tx, ranges, visible=visible, after=after, limit=limit + 1)
     if found is None:
         raise InvalidCursorError("The list has changed at the cursor: start again.")
+    disclosed: dict[UUID, UUID | None] = {p.patient_id: p.centre_id for p in found[:limit]}
+    reasons = await care.explain(tx, disclosed, SEARCH_SCOPE, caller=caller)
     for patient in found[:limit]:
-        _audit(tx, Action.READ, patient, found_by=criteria)
+        _audit(tx, Action.READ, patient, found_by=criteria, why=reasons[patient.patient_id])
     return found
 
 
@@ -269,14 +280,22 @@ async def _require_centre(tx: Transaction, centre_id: UUID, caller: Principal) -
         caller.require_place(centre_id=centre_id)
 
 
-def _audit(tx: Transaction, action: Action, patient: Patient, *, found_by: Criteria | None = None) -> None:
+def _audit(
+    tx: Transaction,
+    action: Action,
+    patient: Patient,
+    *,
+    found_by: Criteria | None = None,
+    why: Decision | None = None,
+) -> None:
     criteria = [name for name, value in vars(found_by).items() if value is not None] if found_by else []
+    details = {"searched_by": " ".join(criteria)} if criteria else {}
     tx.audit(
         AuditEntry(
             action=action,
             resource_type="Patient",
             resource_id=patient.patient_id,
             patient_id=patient.patient_id,
-            details={"searched_by": " ".join(criteria)} if criteria else {},
+            details=details | (why.explained() if why else {}),
         )
     )

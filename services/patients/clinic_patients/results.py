@@ -8,10 +8,9 @@ from uuid import UUID
 import structlog
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import NotFoundError
 from clinic_shared.principal import Principal
 
-from clinic_patients import chart_store, readings, store
+from clinic_patients import care, chart_store, readings, store
 from clinic_patients.chart_domain import (
     RELEASED_STATUSES,
     RETRACTED,
@@ -78,10 +77,15 @@ async def list_results(
     Staff see all that was ever filed. Patients see the newest released version of each: what was
     posted to the wrong chart must not be read there by the wrong person.
     """
-    caller.require_patient(patient_id)
-    if not await store.has_chart(tx, patient_id):
-        raise NotFoundError
-    tx.audit(AuditEntry(action=Action.READ, resource_type="DiagnosticReport", patient_id=patient_id))
+    decision = await care.permit(tx, patient_id, "results.read", caller=caller)
+    tx.audit(
+        AuditEntry(
+            action=Action.READ,
+            resource_type="DiagnosticReport",
+            patient_id=patient_id,
+            details=decision.explained(),
+        )
+    )
     statuses = RELEASED_STATUSES if caller.kind == "patient" else None
     if caller.kind == "staff":
         await readings.lock(tx, patient_id, alone=False)

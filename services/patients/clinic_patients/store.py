@@ -59,11 +59,10 @@ async def lock_patient(tx: Transaction, patient_id: UUID) -> Patient | None:
     return await find_patient(tx, patient_id)
 
 
-async def has_chart(tx: Transaction, patient_id: UUID) -> bool:
-    """Tell whether there can be something in this chart; a stub has one too."""
-    return (
-        await tx.fetch_one(select(patient.c.patient_id).where(patient.c.patient_id == patient_id)) is not None
-    )
+async def find_centre_of_patient(tx: Transaction, patient_id: UUID) -> tuple[bool, UUID | None]:
+    """Return whether there can be something in this chart, and where the patient is registered."""
+    row = await tx.fetch_one(select(patient.c.centre_id).where(patient.c.patient_id == patient_id))
+    return (False, None) if row is None else (True, row.centre_id)
 
 
 async def keep_stub(tx: Transaction, patient_id: UUID) -> bool:
@@ -275,9 +274,14 @@ class TermRange:
 
 
 async def search_patients(
-    tx: Transaction, ranges: Sequence[TermRange], *, after: UUID | None, limit: int
+    tx: Transaction,
+    ranges: Sequence[TermRange],
+    *,
+    visible: ColumnElement[bool],
+    after: UUID | None,
+    limit: int,
 ) -> list[Patient] | None:
-    """Return patients who match every range, by the term of the first one and then by id.
+    """Return patients who match every range and are `visible`, by the term of the first one and then by id.
 
     The first range drives the search, so it should be the rarest; the others are looked up per hit.
     `after` is the last patient seen; None comes back when that one no longer matches.
@@ -294,12 +298,13 @@ async def search_patients(
             *(_matches(hit, other) for other in ([driving] if driving.at_least > 1 else []) + others),
             patient.c.registered_at.is_not(None),
             patient.c.status != PatientStatus.MERGED.value,
+            visible,
         )
         .order_by(hit.c.term, hit.c.patient_id)
         .limit(limit)
     )
     if after is not None:
-        position = await _position(tx, driving, after)
+        position = await _position(tx, driving, after, visible)
         if position is None:
             return None
         statement = statement.where(tuple_(hit.c.term, hit.c.patient_id) > tuple_(position, after))
@@ -319,12 +324,14 @@ def _matches(hit: FromClause, wanted: TermRange) -> ColumnElement[bool]:
     return matching.scalar_subquery() >= wanted.at_least
 
 
-async def _position(tx: Transaction, driving: TermRange, patient_id: UUID) -> str | None:
+async def _position(
+    tx: Transaction, driving: TermRange, patient_id: UUID, visible: ColumnElement[bool]
+) -> str | None:
     """Return where a patient stands in the order of a search: a cursor holds no name, only the id."""
     row = await tx.fetch_one(
-        select(func.min(search_term.c.term)).where(
-            search_term.c.patient_id == patient_id, driving.contains(search_term)
-        )
+        select(func.min(search_term.c.term))
+        .join(patient, patient.c.patient_id == search_term.c.patient_id)
+        .where(search_term.c.patient_id == patient_id, driving.contains(search_term), visible)
     )
     return None if row is None else row[0]
 
@@ -342,6 +349,14 @@ async def centre_of(tx: Transaction, department_id: UUID) -> UUID | None:
         select(department.c.centre_id).where(department.c.department_id == department_id)
     )
     return None if row is None else row.centre_id
+
+
+async def centres_of_departments(tx: Transaction, department_ids: Collection[UUID]) -> frozenset[UUID]:
+    if not department_ids:
+        return frozenset()
+    columns = department.c
+    rows = await tx.fetch_all(select(columns.centre_id).where(columns.department_id.in_(department_ids)))
+    return frozenset(row.centre_id for row in rows)
 
 
 async def has_department(tx: Transaction, centre_id: UUID, department_ids: Collection[UUID]) -> bool:

@@ -1,5 +1,6 @@
 """The tables of the registry and the chart; the migrations lead, and a test compares."""
 
+from clinic_shared.care import care_relationship_table
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -265,4 +266,27 @@ timeline_entry = Table(
     Column("code", Text),
     Column("amount_minor", BigInteger),
     Column("currency", Text),
+)
+care_relationship = care_relationship_table(metadata)
+break_glass = Table(
+    "break_glass",
+    metadata,
+    Column("break_glass_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("patient_id", Uuid, nullable=False),
+    Column("staff_id", Uuid, nullable=False),
+    Column("reason_code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("requested_at", _INSTANT, nullable=False),
+    Column("approved_by", Uuid),
+    Column("started_at", _INSTANT),
+    Column("ends_at", _INSTANT),
+    Column("ended_at", _INSTANT),
+    Column("review_due_at", _INSTANT),
+    Column("overdue_at", _INSTANT),
+    Column("verdict", Text),
+    Column("reviewed_at", _INSTANT),
+    Column("reviewed_by", Uuid),
+    Column("comment", Text),
 )

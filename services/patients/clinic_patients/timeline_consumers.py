@@ -1,82 +1,14 @@
-"""Events in: what happened to patients at all services, for the timeline of the chart."""
-
-from datetime import datetime
-from uuid import UUID
+"""Events in: what happened to patients at all services, for the timeline of the chart and for who treats them."""
 
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
-from pydantic import BaseModel
 
-from clinic_patients import chart_store
+from clinic_patients import care, chart_store
 from clinic_patients.chart_domain import EntryKind, TimelineEntry
+from clinic_patients.sources import Appointment, Invoice, LabOrder, Message, Payment, Referral
 
 handlers = Handlers("patients")
-
-
-class Source(BaseModel):
-    """What every aggregate with a patient tells."""
-
-    version: int
-    status: str
-    patient_id: UUID
-
-
-class Appointment(Source):
-    appointment_id: UUID
-    starts_at: datetime
-    centre_id: UUID
-    department_id: UUID
-    practitioner_id: UUID | None
-    service_code: str
-
-
-class Referral(Source):
-    referral_id: UUID
-    created_at: datetime
-    from_practitioner_id: UUID | None
-    to_centre_id: UUID | None
-    to_department_id: UUID | None
-    service_code: str | None
-
-
-class LabOrder(Source):
-    lab_order_id: UUID
-    placed_at: datetime
-    centre_id: UUID | None
-    department_id: UUID | None
-    practitioner_id: UUID | None
-
-
-class Message(BaseModel):
-    message_id: UUID
-    version: int
-    status: str
-    patient_id: UUID | None
-    purpose: str
-    send_at: datetime
-    sent_at: datetime | None
-    delivered_at: datetime | None
-    centre_id: UUID | None
-    department_id: UUID | None
-
-
-class Invoice(Source):
-    invoice_id: UUID
-    issued_at: datetime
-    centre_id: UUID | None
-    department_id: UUID | None
-    total_minor: int
-    currency: str
-
-
-class Payment(Source):
-    payment_id: UUID
-    received_at: datetime
-    centre_id: UUID | None
-    department_id: UUID | None
-    amount_minor: int
-    currency: str
 
 
 @handlers.on(
@@ -104,6 +36,7 @@ async def show_appointment(tx: Transaction, _: Envelope, appointment: Appointmen
             code=appointment.service_code,
         ),
     )
+    await care.keep(tx, [appointment.care(tx.now)])
 
 
 @handlers.on(
@@ -132,6 +65,7 @@ async def show_referral(tx: Transaction, _: Envelope, referral: Referral) -> Non
             code=referral.service_code,
         ),
     )
+    await care.keep(tx, referral.care(tx.now))
 
 
 @handlers.on("lab-integration.lab-order-placed.v1", "lab-integration.lab-order-cancelled.v1")
@@ -150,6 +84,7 @@ async def show_lab_order(tx: Transaction, _: Envelope, order: LabOrder) -> None:
             practitioner_id=order.practitioner_id,
         ),
     )
+    await care.keep(tx, [order.care(tx.now)])
 
 
 @handlers.on("notifications.message-delivered.v1")

@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+from clinic_patients import care
 from clinic_patients.app import service
+from clinic_patients.care_domain import CareKind, CareRelationship
 from clinic_shared import contracts
 from clinic_shared.events import audit_outbox
 from clinic_shared.ids import uuid7
@@ -53,10 +56,33 @@ class Clinic:
             **changes,
         }
 
-    async def register(self, **changes: Any) -> dict[str, Any]:
+    async def register(self, *, treated: bool = True, **changes: Any) -> dict[str, Any]:
+        """Register somebody whom the doctor treats."""
         answer = await self.call("POST", "/v1/patients", body=self.person(**changes))
         assert answer.status_code == 201, answer.text
+        if treated:
+            await self.treat(answer.json()["patient_id"])
         return dict(answer.json())
+
+    async def treat(self, patient_id: str, **changes: Any) -> CareRelationship:
+        """Put a patient into the doctor's care."""
+        now = self.patients.clock.now()
+        values: dict[str, Any] = {
+            "kind": CareKind.APPOINTMENT,
+            "source_id": uuid7(),
+            "version": 1,
+            "patient_id": UUID(patient_id),
+            "practitioner_id": self.doctor_id,
+            "centre_id": None,
+            "department_id": None,
+            "begins_at": now - timedelta(days=1),
+            "ends_at": now + timedelta(days=1),
+            **changes,
+        }
+        relationship = CareRelationship(**values)
+        async with self.patients.runtime.database.transaction() as tx:
+            await care.keep(tx, [relationship])
+        return relationship
 
     async def named(self, family: str, given: str | None = None, patronymic: str | None = None) -> str:
         name = {"family": family, "given": given, "patronymic": patronymic}

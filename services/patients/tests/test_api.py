@@ -20,7 +20,9 @@ ROUTES = [
 
 async def test_without_a_token_there_is_no_answer(clinic: Clinic) -> None:
     for method, path, _ in ROUTES:
-        answer = await clinic.patients.http.request(method, path.format(patient_id=uuid7()))
+        answer = await clinic.patients.http.request(
+            method, path.format(patient_id=uuid7(), break_glass_id=uuid7())
+        )
         assert answer.status_code == 401, path
         kind = "application/fhir+json" if path.startswith("/fhir/") else "application/problem+json"
         assert answer.headers["content-type"] == kind
@@ -30,7 +32,9 @@ async def test_without_its_scope_nobody_gets_in_and_the_refusal_is_audited(clini
     roles = contracts.scopes_by_role()
     for method, path, permission in ROUTES:
         role = next(name for name, scopes in roles.items() if permission not in scopes)
-        answer = await clinic.call(method, path.format(patient_id=uuid7()), role, body={})
+        answer = await clinic.call(
+            method, path.format(patient_id=uuid7(), break_glass_id=uuid7()), role, body={}
+        )
         assert answer.status_code == 403, path
         assert (await clinic.audited())[-1]["outcome"] == "4"
 

@@ -19,6 +19,13 @@ async def anna(clinic: Clinic) -> str:
     return str((await clinic.register())["patient_id"])
 
 
+async def colleague(clinic: Clinic, patient_id: str) -> Principal:
+    """Another doctor of the patient."""
+    doctor = clinic.caller("doctor", subject=uuid7())
+    await clinic.treat(patient_id, practitioner_id=doctor.subject)
+    return doctor
+
+
 async def read(clinic: Clinic, patient_id: str, caller: Principal) -> list[Any]:
     return list((await clinic.read(f"/v1/patients/{patient_id}/observations", caller))["items"])
 
@@ -34,7 +41,7 @@ async def told(clinic: Clinic) -> list[tuple[int, dict[str, int]]]:
 async def test_those_who_have_read_what_is_withdrawn_are_named_and_nobody_else(
     clinic: Clinic, anna: str
 ) -> None:
-    early, late, never = (clinic.caller("doctor", subject=uuid7()) for _ in range(3))
+    early, late, never = [await colleague(clinic, anna) for _ in range(3)]
     await clinic.lab_result("received", patient_id=anna)
     await read(clinic, anna, early)
     await clinic.lab_result("corrected", patient_id=anna)
@@ -55,7 +62,7 @@ async def test_what_nobody_has_read_is_withdrawn_in_silence(clinic: Clinic, anna
 
 
 async def test_one_line_of_another_patient_alerts_once(clinic: Clinic, anna: str) -> None:
-    doctor = clinic.caller("doctor", subject=uuid7())
+    doctor = await colleague(clinic, anna)
     await clinic.lab_result("received", patient_id=anna)
     await read(clinic, anna, doctor)
     sent = contracts.examples("lab-integration.lab-result-corrected.v1")[0]["private"]["observations"]
@@ -77,7 +84,7 @@ async def test_a_cancellation_matters_to_those_who_saw_it_released(
 
 async def test_whoever_reads_while_it_is_withdrawn_sees_that_or_is_told(clinic: Clinic, anna: str) -> None:
     for _ in range(6):
-        doctor, result_id = clinic.caller("doctor", subject=uuid7()), str(uuid7())
+        doctor, result_id = await colleague(clinic, anna), str(uuid7())
         await clinic.lab_result("received", patient_id=anna, result_id=result_id)
         seen, _ = await asyncio.gather(
             read(clinic, anna, doctor), clinic.lab_result("retracted", patient_id=anna, result_id=result_id)

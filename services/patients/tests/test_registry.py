@@ -225,6 +225,7 @@ async def test_whom_a_laboratory_names_is_registered_under_the_id_that_results_h
     assert authorities == ["POLYCLINIC", "TESTLAB"]
     shown = await clinic.read(f"/v1/patients/{patient_id}", "registrar")
     assert (shown["name"]["family"], shown["birth_on"]) == ("Testova", "1990-01-02")
+    await clinic.treat(patient_id)
     assert len((await clinic.read(f"/v1/patients/{patient_id}/observations"))["items"]) == 1
 
 

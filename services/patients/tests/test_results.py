@@ -137,6 +137,7 @@ async def test_another_content_under_the_same_version_is_refused_and_changes_not
 async def test_a_result_for_someone_unknown_is_kept(clinic: Clinic) -> None:
     unknown = str(uuid7())
     assert await clinic.lab_result("received", patient_id=unknown) == "applied"
+    await clinic.treat(unknown)
     assert len(await results_of(clinic, unknown)) == 1
     assert len(await clinic.patients.events(FILED)) == 1
     assert (await clinic.call("GET", f"/v1/patients/{unknown}")).status_code == 404

@@ -9,11 +9,12 @@ from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import InvalidRequestError, NotFoundError, ReferenceNotYetKnownError
+from clinic_shared.errors import InvalidRequestError, ReferenceNotYetKnownError
 from clinic_shared.ids import uuid7
+from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_referrals import store
+from clinic_referrals import access, store
 from clinic_referrals.domain import Place, Priority, Referral, ReferralId, ReferralStatus, check_edge
 from clinic_referrals.events import referral_event
 
@@ -99,8 +100,8 @@ async def close_referral(
 
 
 async def read_referral(tx: Transaction, referral_id: UUID, *, caller: Principal) -> Referral:
-    referral = _visible(await store.find_referral(tx, referral_id), caller)
-    _audit(tx, Action.READ, referral)
+    referral, decision = access.permit(tx, await store.find_referral(tx, referral_id), caller=caller)
+    _audit(tx, Action.READ, referral, why=decision)
     return referral
 
 
@@ -116,11 +117,6 @@ async def list_referrals(
     limit: int,
 ) -> list[Referral]:
     """Return what touches the caller's departments; a patient's own to a patient."""
-    if caller.kind == "patient":
-        patient_id = caller.patient_id
-    within = (
-        None if caller.network or caller.kind == "patient" else (caller.centre_ids, caller.department_ids)
-    )
     found = await store.list_referrals(
         tx,
         limit=limit,
@@ -129,7 +125,7 @@ async def list_referrals(
         from_department_id=from_department_id,
         patient_id=patient_id,
         status=status,
-        within=within,
+        visible=access.visible_to(tx, caller=caller),
     )
     for referral in found:
         _audit(tx, Action.READ, referral)
@@ -188,7 +184,7 @@ async def _check_practitioner(tx: Transaction, practitioner_id: UUID | None, rec
 async def _lock(
     tx: Transaction, referral_id: UUID, caller: Principal, expected_version: int | None
 ) -> Referral:
-    referral = _visible(await store.lock_referral(tx, referral_id), caller)
+    referral, _ = access.permit(tx, await store.lock_referral(tx, referral_id), caller=caller)
     tx.require_version(referral.version, expected_version)
     return referral
 
@@ -198,19 +194,6 @@ async def _lock_as_receiver(
 ) -> Referral:
     referral = await _lock(tx, referral_id, caller, expected_version)
     caller.require_place(centre_id=referral.receiver.centre_id, department_id=referral.receiver.department_id)
-    return referral
-
-
-def _visible(referral: Referral | None, caller: Principal) -> Referral:
-    if referral is None:
-        raise NotFoundError
-    caller.require_patient(referral.patient_id)
-    touches = (
-        caller.works_in(centre_id=place.centre_id, department_id=place.department_id)
-        for place in (referral.sender, referral.receiver)
-    )
-    if caller.kind != "patient" and not any(touches):
-        raise NotFoundError
     return referral
 
 
@@ -225,13 +208,13 @@ def _record(tx: Transaction, referral: Referral, action: Action) -> None:
     _audit(tx, action, referral)
 
 
-def _audit(tx: Transaction, action: Action, referral: Referral) -> None:
+def _audit(tx: Transaction, action: Action, referral: Referral, *, why: Decision | None = None) -> None:
     tx.audit(
         AuditEntry(
             action=action,
             resource_type="ServiceRequest",
             resource_id=referral.referral_id,
             patient_id=referral.patient_id,
-            details={"status": referral.status.value},
+            details={"status": referral.status.value} | (why.explained() if why else {}),
         )
     )

@@ -1,11 +1,10 @@
 """Referrals' queries, each on the open transaction it is given."""
 
-from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, insert, select, update
 
 from clinic_referrals.domain import Place, Priority, Referral, ReferralStatus
 from clinic_referrals.tables import department, patient, practitioner, referral
@@ -51,10 +50,10 @@ async def list_referrals(
     from_department_id: UUID | None = None,
     patient_id: UUID | None = None,
     status: ReferralStatus | None = None,
-    within: tuple[Iterable[UUID], Iterable[UUID]] | None = None,
+    visible: ColumnElement[bool],
 ) -> list[Referral]:
-    """Return referrals by id; `within` narrows to those that touch the caller's (centres, departments)."""
-    statement = select(referral).order_by(referral.c.referral_id).limit(limit)
+    """Return the `visible` ones of the referrals, by id."""
+    statement = select(referral).where(visible).order_by(referral.c.referral_id).limit(limit)
     if after is not None:
         statement = statement.where(referral.c.referral_id > after)
     if to_department_id is not None:
@@ -65,16 +64,6 @@ async def list_referrals(
         statement = statement.where(referral.c.patient_id == patient_id)
     if status is not None:
         statement = statement.where(referral.c.status == status.value)
-    if within is not None:
-        centres, departments = within
-        statement = statement.where(
-            or_(
-                referral.c.from_centre_id.in_(centres),
-                referral.c.to_centre_id.in_(centres),
-                referral.c.from_department_id.in_(departments),
-                referral.c.to_department_id.in_(departments),
-            )
-        )
     return [_referral(row) for row in await tx.fetch_all(statement)]
 
 

@@ -12,11 +12,12 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ForbiddenError, NotFoundError, ReferenceNotYetKnownError
 from clinic_shared.ids import uuid7
+from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 from clinic_shared.problems import constraint_of
 from sqlalchemy.exc import IntegrityError
 
-from clinic_scheduling import store, tables
+from clinic_scheduling import access, store, tables
 from clinic_scheduling.domain import (
     Appointment,
     AppointmentId,
@@ -34,6 +35,8 @@ from clinic_scheduling.domain import (
     check_offered,
 )
 from clinic_scheduling.events import appointment_event
+
+READ, BOOK, MANAGE = "appointments.read", "appointments.book", "appointments.manage"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ async def reschedule_appointment(
     expected_version: int | None,
 ) -> Appointment:
     """Move the same appointment to another time, in one step: the old time is free only if the new one is taken."""
-    old = await lock_for(tx, appointment_id, caller=caller, expected_version=expected_version)
+    old = await lock_for(tx, appointment_id, BOOK, caller=caller, expected_version=expected_version)
     time = Interval(starts_at, starts_at + (old.time.ends_at - old.time.starts_at))
     if starts_at < tx.now:
         raise AppointmentInThePastError
@@ -112,7 +115,7 @@ async def cancel_appointment(
     expected_version: int | None,
 ) -> Appointment:
     """Give the time back."""
-    old = await lock_for(tx, appointment_id, caller=caller, expected_version=expected_version)
+    old = await lock_for(tx, appointment_id, BOOK, caller=caller, expected_version=expected_version)
     cancelled = old.cancelled(reason_code=reason_code, now=tx.now)
     await store.release(tx, old.appointment_id)
     await store.save_appointment(tx, cancelled)
@@ -137,7 +140,8 @@ async def advance_appointment(
     expected_version: int | None,
 ) -> Appointment:
     """Record that the patient confirmed, arrived, was seen, or didn't come."""
-    old = await lock_for(tx, appointment_id, caller=caller, expected_version=expected_version)
+    permission = BOOK if status is AppointmentStatus.CONFIRMED else MANAGE
+    old = await lock_for(tx, appointment_id, permission, caller=caller, expected_version=expected_version)
     moved = old.moved_to(status, now=tx.now)
     if status is AppointmentStatus.MISSED:
         await store.release(tx, old.appointment_id)
@@ -148,8 +152,10 @@ async def advance_appointment(
 
 async def read_appointment(tx: Transaction, appointment_id: UUID, *, caller: Principal) -> Appointment:
     """Return an appointment the caller may see; the reading is audited."""
-    appointment = _visible(await store.find_appointment(tx, appointment_id), caller)
-    _audit(tx, Action.READ, appointment)
+    appointment = await store.find_appointment(tx, appointment_id)
+    decision = await access.permit(tx, appointment, READ, caller=caller)
+    assert appointment is not None  # noqa: S101  # what isn't there isn't permitted
+    _audit(tx, Action.READ, appointment, why=decision)
     return appointment
 
 
@@ -164,12 +170,7 @@ async def list_appointments(
     after: UUID | None,
     limit: int,
 ) -> list[Appointment]:
-    """Return what the caller may see: a patient their own, staff those of their places."""
-    if caller.kind == "patient":
-        patient_id = caller.patient_id
-    within = (
-        None if caller.network or caller.kind == "patient" else (caller.centre_ids, caller.department_ids)
-    )
+    """Return what the caller may see: a patient their own, a doctor also those of whom they treat."""
     found = await store.list_appointments(
         tx,
         limit=limit,
@@ -178,7 +179,7 @@ async def list_appointments(
         department_id=department_id,
         practitioner_id=practitioner_id,
         window=window,
-        within=within,
+        visible=access.visible_to(tx, READ, caller=caller),
     )
     for appointment in found:
         _audit(tx, Action.READ, appointment)
@@ -186,22 +187,18 @@ async def list_appointments(
 
 
 async def lock_for(
-    tx: Transaction, appointment_id: UUID, *, caller: Principal, expected_version: int | None
+    tx: Transaction,
+    appointment_id: UUID,
+    permission: str,
+    *,
+    caller: Principal,
+    expected_version: int | None,
 ) -> Appointment:
-    """Lock an appointment for a change. Raises NotFoundError, PreconditionFailedError."""
-    appointment = _visible(await store.lock_appointment(tx, appointment_id), caller)
+    """Lock an appointment for a change. Raises ConcealedError, PreconditionFailedError."""
+    appointment = await store.lock_appointment(tx, appointment_id)
+    await access.permit(tx, appointment, permission, caller=caller)
+    assert appointment is not None  # noqa: S101  # what isn't there isn't permitted
     tx.require_version(appointment.version, expected_version)
-    return appointment
-
-
-def _visible(appointment: Appointment | None, caller: Principal) -> Appointment:
-    if appointment is None:
-        raise NotFoundError
-    caller.require_patient(appointment.patient_id)
-    if caller.kind == "staff" and not caller.works_in(
-        centre_id=appointment.centre_id, department_id=appointment.department_id
-    ):
-        raise NotFoundError
     return appointment
 
 
@@ -337,13 +334,13 @@ async def _publish(
     _audit(tx, action, appointment)
 
 
-def _audit(tx: Transaction, action: Action, appointment: Appointment) -> None:
+def _audit(tx: Transaction, action: Action, appointment: Appointment, *, why: Decision | None = None) -> None:
     tx.audit(
         AuditEntry(
             action=action,
             resource_type="Appointment",
             resource_id=appointment.appointment_id,
             patient_id=appointment.patient_id,
-            details={"status": appointment.status.value},
+            details={"status": appointment.status.value} | (why.explained() if why else {}),
         )
     )

@@ -3,6 +3,7 @@
 from typing import Literal
 from uuid import UUID
 
+from clinic_shared import care
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
@@ -139,3 +140,8 @@ async def keep_referral(tx: Transaction, _: Envelope, referral: Referral) -> Non
             "to_department_id": referral.to_department_id,
         },
     )
+
+
+@handlers.on("patients.care-relationship-started.v1", "patients.care-relationship-ended.v1")
+async def keep_care_relationship(tx: Transaction, _: Envelope, told: care.ToldRelationship) -> None:
+    await care.keep_told(tx, tables.care_relationship, told)

@@ -1,6 +1,6 @@
 """Scheduling's queries, each on the open transaction it is given."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ReferenceNotYetKnownError
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import Range
 
 from clinic_scheduling.domain import (
@@ -230,10 +230,10 @@ async def list_appointments(
     department_id: UUID | None = None,
     practitioner_id: UUID | None = None,
     window: Interval | None = None,
-    within: tuple[Iterable[UUID], Iterable[UUID]] | None = None,
+    visible: ColumnElement[bool],
 ) -> list[Appointment]:
-    """Return appointments by id; `within` narrows to (centre ids, department ids) of the caller."""
-    statement = select(appointment).order_by(appointment.c.appointment_id).limit(limit)
+    """Return the `visible` ones of the appointments, by id."""
+    statement = select(appointment).where(visible).order_by(appointment.c.appointment_id).limit(limit)
     if after is not None:
         statement = statement.where(appointment.c.appointment_id > after)
     if patient_id is not None:
@@ -245,11 +245,6 @@ async def list_appointments(
     if window is not None:
         statement = statement.where(
             appointment.c.starts_at < window.ends_at, appointment.c.ends_at > window.starts_at
-        )
-    if within is not None:
-        centres, departments = within
-        statement = statement.where(
-            or_(appointment.c.centre_id.in_(centres), appointment.c.department_id.in_(departments))
         )
     return [_appointment(row) for row in await tx.fetch_all(statement)]
 

@@ -1,5 +1,6 @@
 """Scheduling's tables. Practitioners, centres, departments, patients and referrals are projections."""
 
+from clinic_shared.care import care_relationship_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -134,3 +135,4 @@ allocation = Table(
 
 NO_OVERLAP = "allocation_no_overlap"
 SERVICE_CODE_ONCE = "service_code_once"
+care_relationship = care_relationship_table(metadata)

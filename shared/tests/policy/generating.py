@@ -88,6 +88,7 @@ def a_record(chance: random.Random) -> Record:
         owner_ids=[chance.choice((*STAFF, None)) for _ in range(chance.choice((0, 1, 2)))],
         places=[a_place(chance) for _ in range(chance.choice((0, 1, 1, 2)))],
         relations=[a_relation(chance) for _ in range(chance.choice((0, 0, 1, 2)))],
+        follows_care=chance.random() < 0.5,
         aggregate=chance.random() < 0.1,
     )
 

@@ -26,15 +26,18 @@ patients.search               -    rel             place  -    -  -      -    -
 patients.read                 own  rel             place  -    -  -      -    -
 patients.register             -    -               place  -    -  -      -    -
 patients.update               own  rel             place  -    -  -      -    -
+patients.erase                -    -               -      -    -  -      all  -
 preferences.manage            own  -               place  -    -  -      -    -
 consents.read                 own  rel             place  -    -  -      all  -
 consents.write                own  -               place  -    -  -      -    -
 chart.read                    own  rel             -      -    -  -      -    -
 encounters.write              -    rel             -      -    -  -      -    -
 prescriptions.write           -    rel             -      -    -  -      -    -
+break-glass.start             -    all             -      -    -  -      -    -
+break-glass.review            -    -               -      -    -  -      all  -
 results.read                  own  rel             -      -    -  -      -    -
-lab-orders.read               -    own+rel         -      -    -  -      -    -
-lab-orders.place              -    rel             -      -    -  -      -    -
+lab-orders.read               -    own+rel+place   -      -    -  -      -    -
+lab-orders.place              -    place           -      -    -  -      -    -
 lab-messages.read             -    all             -      -    -  -      -    -
 lab-messages.send             -    -               -      -    -  -      -    own
 lab-worklist.manage           -    all             all    -    -  -      -    -
@@ -113,7 +116,7 @@ def _at_its_places(who: Principal, record: Record) -> bool:
 def _stands_at(who: Principal, record: Record, now: datetime) -> bool:
     if _at_its_places(who, record):
         return True
-    for relation in record.relations:
+    for relation in record.relations if record.follows_care else ():
         if relation.ends_at is not None and relation.ends_at <= now:
             continue
         if relation.centre_id in who.centre_ids or relation.department_id in who.department_ids:

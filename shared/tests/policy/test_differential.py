@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -112,7 +113,7 @@ def _request(principal: Principal, permission: str, record: Record) -> dict[str,
         "everywhere": principal.network,
         "worksAt": _texts(principal.centre_ids | principal.department_ids),
         "departments": _texts(principal.department_ids),
-        "places": _texts(own_places + treated_at),
+        "places": _texts(own_places + treated_at if record.follows_care else own_places),
         "ownPlaces": _texts(own_places),
         "carers": _texts(r.practitioner_id for r in holding),
         "caringDepartments": _texts(r.department_id for r in holding),
@@ -228,12 +229,16 @@ def test_a_list_shows_exactly_what_the_evaluator_allows_on_a_hundred_thousand_ca
     for _ in range(QUESTIONS):
         principal = a_principal(chance)
         permission = a_permission(chance, principal)
-        condition = visible(policy, principal, permission, COLUMNS, now=NOW)
+        follows_care = chance.random() < 0.5
+        columns = replace(COLUMNS, follows_care=follows_care)
+        condition = visible(policy, principal, permission, columns, now=NOW)
         found = set(connection.execute(select(records.c.number).where(condition)).scalars())
         allowed = {
             number
             for number, record in made.items()
-            if policy.decide(principal, permission, record, now=NOW).allowed
+            if policy.decide(
+                principal, permission, replace(record, follows_care=follows_care), now=NOW
+            ).allowed
         }
         assert found == allowed, (principal, permission)
         shown += len(found)
