@@ -65,6 +65,12 @@ async def find_centre_of_patient(tx: Transaction, patient_id: UUID) -> tuple[boo
     return (False, None) if row is None else (True, row.centre_id)
 
 
+async def has_chart(tx: Transaction, patient_id: UUID) -> bool:
+    """Tell whether there can be something in this chart; a stub has one too."""
+    known, _ = await find_centre_of_patient(tx, patient_id)
+    return known
+
+
 async def keep_stub(tx: Transaction, patient_id: UUID) -> bool:
     """Open a chart for an id that the registry doesn't have; returns whether it was needed."""
     stub = upsert(patient).values(

@@ -4,6 +4,7 @@ Generated from the routes: a new one is asked too.
 """
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ async def ask(clinic: Clinic, route: ClinicRoute, patient_id: str, caller: Any) 
     body = example_of(route)
     if body is not None and "department_id" in body:
         body |= {"department_id": str(clinic.department_id)}
-    path = route.path_format.replace(PATH, patient_id)
+    path = re.sub(r"{\w+}", str(uuid7()), route.path_format.replace(PATH, patient_id))
     answer = await clinic.call(method, path, caller, body, If_Match='"1"')
     told = answer.json() if answer.content else {}
     shown = (
