@@ -7,11 +7,11 @@ answers again, or fetches the second (`application_answers.py`).
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from uuid import UUID
 
 import structlog
 from clinic_shared.failures import is_disconnect
+from clinic_shared.loops import pause
 from clinic_shared.service import Runtime
 
 from clinic_lab_integration import application_answers
@@ -31,6 +31,7 @@ class LaterAnswers:
         self._send = send
         self._owed: dict[UUID, float] = {}
         self._sending: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def owe(self, message_ids: Iterable[UUID]) -> None:
         self._owed |= dict.fromkeys(message_ids, time.monotonic())
@@ -38,19 +39,20 @@ class LaterAnswers:
             self._sending = asyncio.create_task(self._work())
 
     async def close(self) -> None:
+        """Send no more. What is owed stays owed."""
+        # Not cancelled: a connection to the database that is just being made would be left open.
+        self._closing.set()
         if self._sending is not None:
-            self._sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sending
+            await self._sending
 
     async def _work(self) -> None:
         try:
-            while self._owed:
+            while self._owed and not self._closing.is_set():
                 for message_id, answer in (await self._ready()).items():
                     await self._send(answer)
                     del self._owed[message_id]
                 self._forget()
-                await asyncio.sleep(POLL_SECONDS)
+                await pause(self._closing, POLL_SECONDS)
         except (ConnectionError, TimeoutError) as error:
             log.info("mllp_connection_lost", error_class=type(error).__name__)
 

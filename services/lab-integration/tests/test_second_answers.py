@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 import orjson
 import pytest
+from clinic_lab_integration.app import process_messages
 from clinic_lab_integration.messages import INTERFACE
 from clinic_lab_integration.mllp import MllpServer
 from clinic_lab_integration.tables import lab_callback
@@ -35,16 +36,14 @@ async def fetch(lab: Laboratory, posted: httpx.Response) -> httpx.Response:
 
 @asynccontextmanager
 async def working(lab: Laboratory) -> AsyncIterator[None]:
-    async def work() -> None:
-        while True:
-            await lab.process()
-            await asyncio.sleep(0.02)
-
-    worker = asyncio.create_task(work())
+    """Work messages off as they come."""
+    stop = asyncio.Event()
+    worker = asyncio.create_task(process_messages(lab.lab.runtime, stop))
     try:
         yield
     finally:
-        worker.cancel()
+        stop.set()
+        await worker
 
 
 @pytest.mark.parametrize(
