@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_shared.crash import mutated
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.ciphers import Place
 from clinic_shared.errors import DomainError
 from clinic_shared.events import runtime_metadata, type_of_json
 from clinic_shared.principal import Principal
@@ -176,7 +177,9 @@ async def _replay(transaction: Transaction, claim: Claim) -> Response:
     row = (await transaction.execute(_FIND, claim.identity)).one()
     if row.fingerprint != claim.fingerprint:
         raise KeyReusedError
-    response = Response(unseal_bytes(row.body), status_code=row.status)
+    response = Response(
+        unseal_bytes(transaction.keyring, _place(transaction, claim), bytes(row.body)), status_code=row.status
+    )
     response.raw_headers.extend((name.encode(), value.encode("latin-1")) for name, value in row.headers)
     response.headers[REPLAY_HEADER] = "true"
     return response
@@ -191,9 +194,13 @@ async def keep(transaction: Transaction, claim: Claim, response: Response) -> No
     answer = {
         "given": response.status_code,
         "with_headers": headers,
-        "with_body": seal_bytes(bytes(response.body)),
+        "with_body": seal_bytes(transaction.keyring, _place(transaction, claim), bytes(response.body)),
     }
     await transaction.execute(_ANSWER, {**claim.identity, **answer})
+
+
+def _place(transaction: Transaction, claim: Claim) -> Place:
+    return Place(transaction.service, "idempotency_key", f"{claim.principal}|{claim.route}|{claim.key}")
 
 
 async def purge_expired(transaction: Transaction) -> int:

@@ -6,6 +6,9 @@ Today the seal only marks the part; encrypting it with the patient's key changes
 from collections.abc import Mapping
 from typing import Any
 
+from clinic_shared.encryption.ciphers import WRAPPED_KEY_BYTES, Place
+from clinic_shared.encryption.keyring import Keyring
+
 MARKED = "none"
 
 
@@ -28,15 +31,23 @@ def unseal(private: Mapping[str, Any] | None, seal_name: str | None) -> Mapping[
 
 
 _MARKED_BYTES = b"\x00"
+_ENCRYPTED_BYTES = b"\x01"
+_COLUMN = "sealed"
 
 
-def seal_bytes(content: bytes) -> bytes:
-    """Return content as it is stored; its first byte names the seal."""
-    return _MARKED_BYTES + content
+def seal_bytes(keyring: Keyring, place: Place, content: bytes) -> bytes:
+    """Return content as it is stored; its first byte names the seal, its data key stands before it."""
+    sealed = keyring.seal_row(place, {_COLUMN: content})
+    value = sealed.values[_COLUMN] or b""
+    return _MARKED_BYTES + value if sealed.data_key is None else _ENCRYPTED_BYTES + sealed.data_key + value
 
 
-def unseal_bytes(sealed: bytes) -> bytes:
-    """Return the readable content. Raises UnknownSealError."""
-    if sealed[:1] != _MARKED_BYTES:
-        raise UnknownSealError(sealed[:1].hex())
-    return sealed[1:]
+def unseal_bytes(keyring: Keyring, place: Place, sealed: bytes) -> bytes:
+    """Return the readable content. Raises UnknownSealError, SealBrokenError, KeysUnavailableError."""
+    mark, stored = sealed[:1], sealed[1:]
+    if mark == _MARKED_BYTES:
+        return stored
+    if mark != _ENCRYPTED_BYTES:
+        raise UnknownSealError(mark.hex())
+    data_key, value = stored[:WRAPPED_KEY_BYTES], stored[WRAPPED_KEY_BYTES:]
+    return keyring.open_row(place, data_key, {_COLUMN: value})[_COLUMN] or b""

@@ -56,6 +56,9 @@ SPREAD = timedelta(minutes=2)
 PATIENTS = "patients"
 LEDGER_PAGE = 1000
 
+FORGOTTEN = timedelta(days=1)
+"""How long answers are kept for requests that are sent again: sealed under the key of their time, and never rewrapped."""
+
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SERVICE]...", help="all by default")]
 Folder = Annotated[
     Path | None,
@@ -188,13 +191,17 @@ def rewrap(services: Names = None, *, secrets: Folder = None) -> None:
 
 @app.command()
 def retire(services: Names = None, *, secrets: Folder = None) -> None:
-    """Withdraw the old keys under which nothing is stored any more. Backups that need them can then not be read."""
+    """Withdraw the old keys under which nothing is stored any more, a day after they were replaced at the earliest.
+
+    Backups that need them can then not be read.
+    """
     for one in _files(services, secrets):
         stored, counted = one.of_file(), _counted(one)
         unused = [
             key.key_id
             for key in stored.encryption
-            if key.created_at < in_use(stored).created_at and not _rows(counted, key.key_id)
+            if key.created_at < in_use(stored).created_at < datetime.now(UTC) - FORGOTTEN
+            and not _rows(counted, key.key_id)
         ]
         for key_id in unused:
             stored = without_key(stored, key_id)

@@ -98,6 +98,8 @@ async def test_a_key_is_announced_used_and_withdrawn_and_everything_opens_meanwh
     assert "0 keys" in await keys("retire")
     assert "2 rows" in await keys("rewrap")
     assert await states() == {"old": 0, "in use": 3, "in clear": 0}
+    assert "0 keys" in await keys("retire")
+    monkeypatch.setattr(commands_keys, "FORGOTTEN", timedelta(0))
     assert "1 key " in await keys("retire")
     assert await states() == {"in use": 3, "in clear": 0}
     assert await kept.said() == [b"said"] * 3

@@ -22,6 +22,7 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 OVERHEAD_BYTES = 1 + NONCE_BYTES + TAG_BYTES
 """How much longer a sealed value is than the value itself."""
+WRAPPED_KEY_BYTES = KEY_ID_BYTES + KEY_BYTES + OVERHEAD_BYTES
 
 _AES_256_GCM = b"\x01"
 _KEY_COLUMN = "data_key"
@@ -59,7 +60,7 @@ class DataKey:
 
 
 class KeyEncryptionKey:
-    """Wraps data keys. A wrapped key is `algorithm, id of this key, nonce, ciphertext, tag`: 69 bytes."""
+    """Wraps data keys. A wrapped key is `algorithm, id of this key, nonce, ciphertext, tag`: WRAPPED_KEY_BYTES."""
 
     def __init__(self, key_id: KeyId, key: bytes) -> None:
         self.key_id = key_id

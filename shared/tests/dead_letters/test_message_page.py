@@ -70,7 +70,7 @@ async def test_a_page_says_that_the_message_had_taken_effect(office: Office, adm
     letter = await office.park()
     assert (await admin.get(f"/{letter}")).json()["in_inbox_at"] is None
     (row,) = await office.rows()
-    await apply(office.runtime, Envelope.from_headers(row.headers), row.body)
+    await apply(office.runtime, Envelope.from_headers(row.headers), await office.said(row))
     assert (await admin.get(f"/{letter}")).json()["in_inbox_at"] is not None
 
 

@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from clinic_shared.encryption.ciphers import Place
+from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.errors import DomainError
 from clinic_shared.idempotency import purge_expired
 from clinic_shared.principal import Principal
@@ -116,12 +118,29 @@ async def test_a_key_is_free_again_after_a_day_and_gets_swept(probe, writer, que
         assert await purge_expired(transaction) == 1
 
 
-async def test_answers_are_kept_sealed(probe, writer, query):
-    await probe.http.post("/v1/notes", json={"text": "a"}, headers=probe.headers(writer))
+async def test_answers_are_kept_encrypted(probe, writer, query):
+    headers = probe.headers(writer)
+    first = await probe.http.post("/v1/notes", json={"text": "a"}, headers=headers)
     [(body,)] = await query("SELECT body FROM idempotency_key")
-    assert unseal_bytes(bytes(body)).startswith(b'{"note_id"')
+    assert b"note_id" not in bytes(body)
+    again = await probe.http.post("/v1/notes", json={"text": "a"}, headers=headers)
+    assert again.content == first.content
+
+
+async def test_an_answer_that_the_release_before_kept_is_given_again(probe, writer, query):
+    headers, keyring = probe.headers(writer), probe.runtime.database.keyring
+    keyring.encrypting = False
+    first = await probe.http.post("/v1/notes", json={"text": "a"}, headers=headers)
+    [(body,)] = await query("SELECT body FROM idempotency_key")
+    assert bytes(body) == b"\x00" + first.content
+    keyring.encrypting = True
+    again = await probe.http.post("/v1/notes", json={"text": "a"}, headers=headers)
+    assert again.content == first.content
+
+
+def test_a_seal_of_a_later_release_is_not_guessed_at():
     with pytest.raises(UnknownSealError):
-        unseal_bytes(b"\x09" + bytes(body)[1:])
+        unseal_bytes(Keyring(), Place("notes", "idempotency_key", "1"), b"\x09{}")
 
 
 def test_the_errors_of_keys_are_domain_errors():
