@@ -14,7 +14,8 @@ TEST_DIRS := $(foreach folder,$(wildcard shared/tests gateway/tests deploy/local
 	tests/contract tests/clients tests/deploy tests/observability tests/e2e tests/modules tests/chaos tests/load),\
 	$(if $(wildcard $(folder)/test_*.py $(folder)/*/test_*.py),$(folder)))
 # What starts the whole system or kills processes runs by itself, one after the other.
-SERIAL := $(filter tests/e2e tests/modules tests/chaos tests/load,$(TEST_DIRS)) $(wildcard deploy/local/tests/test_system.py)
+SERIAL := $(filter tests/e2e tests/modules tests/chaos tests/load,$(TEST_DIRS)) $(wildcard deploy/local/tests/test_system.py \
+	shared/tests/messaging/test_broker_killed.py)
 PARALLEL := $(filter-out $(SERIAL),$(TEST_DIRS))
 # Test functions needn't be annotated; all else is as strict as in the sources.
 MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \

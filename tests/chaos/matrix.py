@@ -24,7 +24,7 @@ LOOK_EVERY_SECONDS = 3.0
 MOST_UNDER_WAY = 300
 MOST_TRIES = 3
 _NOT_NOW = (*NOT_NOW, ApiError)
-_PAUSE_SECONDS = (0.05, 0.3)
+_PAUSE_SECONDS = (0.02, 0.15)
 _AS_MANY_AS_THERE_IS_TIME_FOR = 1_000_000
 Tell = Callable[[str], None]
 
@@ -66,7 +66,7 @@ def run(stage: Stage, *, seed: int, seconds: float, faults: int | None = None, t
         tell("no more faults: what was begun is finished")
     tell("quiet: waiting until everything has come to rest")
     verdict = _verdict(scene, tell)
-    return Run(tuple(injections), replace(verdict, findings=(*verdict.findings, *_turned_away(flow))))
+    return Run(tuple(injections), replace(verdict, findings=(*verdict.findings, *turned_away(flow))))
 
 
 class Gate:
@@ -121,7 +121,7 @@ def _inject(scene: Scene, name: str) -> Injection:
     return Injection(name, target, hit=bool(hit), injected=hit is not None, seconds=seconds)
 
 
-def _turned_away(flow: Flow) -> Iterator[Finding]:
+def turned_away(flow: Flow) -> Iterator[Finding]:
     """Whoever asked for something that can be had gets it, however long that takes, and no refusal."""
     for kind in flow.done:
         told = tuple(repr(error) for errand, error in flow.errors if errand == kind)

@@ -35,7 +35,7 @@ from .waiting import undo
 
 POSTGRES, RABBITMQ = "postgres", "rabbitmq"
 LAB, SCHEDULING = "lab-integration", "scheduling"
-TRAP_SECONDS = 4.0
+TRAP_SECONDS = 2.5
 RARE = 0
 """Takes a good part of a minute: only in runs that are long."""
 HEADS = 16_000
@@ -86,7 +86,7 @@ class Scene:
     rng: random.Random
     flow: Flow
     patients: list[Patient]
-    longest_seconds: float = 3.0
+    longest_seconds: float = 2.0
     poisons: set[UUID] = field(default_factory=set)
     """What was planted, and every consumer has to park."""
 
@@ -128,7 +128,7 @@ def nemesis(name: str, weight: int = 4) -> Callable[[Nemesis], Nemesis]:
 # -- processes
 
 
-@nemesis("kill -9 a process", weight=12)
+@nemesis("kill -9 a process", weight=16)
 def kill_process(scene: Scene) -> tuple[str, bool]:
     name = scene.process()
     scene.stage.system.kill(name)
@@ -216,7 +216,7 @@ def _with_server(scene: Scene, server: str, number: signal.Signals) -> tuple[str
     return server, True
 
 
-@nemesis("end the sessions of a service", weight=12)
+@nemesis("end the sessions of a service", weight=20)
 def terminate(scene: Scene) -> tuple[str, bool]:
     service = scene.service()
     return service, terminate_sessions(scene.stage.system, service) > 0
@@ -283,7 +283,7 @@ def delete_queue(scene: Scene) -> tuple[str, bool]:
 # -- links
 
 
-@nemesis("reset a service's connections", weight=20)
+@nemesis("reset a service's connections", weight=40)
 def reset_some(scene: Scene) -> tuple[str, bool]:
     server, service = scene.rng.choice((POSTGRES, RABBITMQ)), scene.service()
     return f"{service} to {server}", scene.wire(server).cut(service) > 0
@@ -358,7 +358,7 @@ def _trapped(scene: Scene, server: str, where: Landmark) -> tuple[str, bool]:
 # -- messages
 
 
-@nemesis("deliver events again, in another order", weight=6)
+@nemesis("deliver events again, in another order", weight=10)
 def redeliver(scene: Scene) -> tuple[str, bool]:
     patient = scene.rng.choice(scene.patients)
     producer = scene.rng.choice((SCHEDULING, LAB))

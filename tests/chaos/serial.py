@@ -17,14 +17,14 @@ from .people import Lab, Patient, Sent
 from .stage import Stage
 
 AGAIN = "again-"
-MOST_MESSAGES = 400
+MOST_MESSAGES = 200
 _LABORATORIES = 4
 Chart = dict[str, list[tuple[Any, ...]]]
 
 
 def differing_charts(stage: Stage, tell: Tell) -> Iterator[Finding]:
     """Tell it again, wait for quiet, and compare result by result."""
-    told = _some(stage.lab.sent, stage.rng)
+    told = some_of(stage.lab.sent, stage.rng)
     tell(f"telling {len(told)} of {len(stage.lab.sent)} messages about results again")
     twins = {patient_id: stage.desk.register() for patient_id in {sent.patient.patient_id for sent in told}}
     # One by one about each patient; what is told about one means nothing to another.
@@ -40,7 +40,7 @@ def differing_charts(stage: Stage, tell: Tell) -> Iterator[Finding]:
         yield Finding(Violation.DIFFERENT, "charts of a serial run", tuple(different))
 
 
-def _some(told: Sequence[Sent], rng: random.Random) -> list[Sent]:
+def some_of(told: Sequence[Sent], rng: random.Random) -> list[Sent]:
     """Return all messages, or those about as many results as there is time for, each from its first to its last."""
     counts = Counter(sent.filler for sent in told)
     fillers = list(counts)

@@ -18,10 +18,17 @@ _TELL_EVERY_SECONDS = 15.0
 class Watch:
     """A deadline that begins anew whenever what is open has changed, up to three times as long in all."""
 
-    def __init__(self, seconds: float, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        tell: Callable[[str], None] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._seconds = seconds
         self._tell = tell
-        now = time.monotonic()
+        self._clock = clock
+        now = clock()
         self._deadline = now + seconds
         self._end = now + _MOST * seconds
         self._open: tuple[str, ...] = ()
@@ -29,11 +36,11 @@ class Watch:
 
     @property
     def is_over(self) -> bool:
-        return time.monotonic() > self._deadline
+        return self._clock() > self._deadline
 
     def note(self, open_: Sequence[str]) -> None:
         """Hear what still keeps us waiting."""
-        now = time.monotonic()
+        now = self._clock()
         if tuple(open_) != self._open:
             self._open = tuple(open_)
             self.extend(0)
@@ -44,7 +51,7 @@ class Watch:
 
     def extend(self, seconds: float) -> None:
         """Wait for something that will be tried again in so many seconds, and then as long as for anything."""
-        self._deadline = min(self._end, time.monotonic() + seconds + self._seconds)
+        self._deadline = min(self._end, self._clock() + seconds + self._seconds)
 
 
 def undo(action: Callable[[], object], *, within_seconds: float = UNDONE_SECONDS) -> None:

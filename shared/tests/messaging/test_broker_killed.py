@@ -23,7 +23,7 @@ from .conftest import INSTALLED, QUEUE, Journal, Made
 pytestmark = [pytest.mark.servers, pytest.mark.chaos]
 
 Looping = Callable[..., AbstractAsyncContextManager[None]]
-RESUME_SECONDS = 10
+RESUME_SECONDS = 60
 
 
 class MortalBroker:

@@ -1,0 +1,74 @@
+"""The runner itself, without a system: how long it waits, what it tries again, what it reports."""
+
+import random
+from collections import Counter
+
+from .accounting import Violation
+from .matrix import MOST_TRIES, Deck, turned_away
+from .nemeses import NEMESES, RARE
+from .people import Patient, Sent
+from .serial import MOST_MESSAGES, some_of
+from .traffic import BOOKINGS, PAYMENTS, Flow
+from .waiting import Watch
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_it_waits_as_long_as_something_moves_and_not_for_ever() -> None:
+    clock, told = Clock(), list[str]()
+    watch = Watch(60, told.append, clock=clock)
+    for left in (3, 2, 1):
+        clock.now += 50
+        assert not watch.is_over
+        watch.note([f"outbox of billing: {left}"])
+    assert told
+    assert "outbox of billing" in told[-1]
+    clock.now += 50
+    assert watch.is_over
+
+
+def test_what_does_not_move_is_not_waited_for_longer() -> None:
+    clock = Clock()
+    watch = Watch(60, clock=clock)
+    watch.note(["queue: 1"])
+    clock.now += 50
+    watch.note(["queue: 1"])
+    clock.now += 20
+    assert watch.is_over
+    watch.extend(30)
+    clock.now += 80
+    assert not watch.is_over
+
+
+def test_every_nemesis_has_its_turn_and_what_cant_be_done_is_not_tried_for_ever() -> None:
+    deck = Deck(random.Random(1), is_long=True)
+    assert {deck.draw() for _ in NEMESES} == NEMESES.keys()
+    rare = next(name for name, (_, weight) in NEMESES.items() if weight == RARE)
+    for _ in range(2 * MOST_TRIES):
+        deck.put_back(rare)
+    drawn = Counter(deck.draw() for _ in range(10 * MOST_TRIES))
+    assert drawn[rare] == MOST_TRIES
+
+
+def test_who_was_turned_away_is_part_of_the_verdict() -> None:
+    flow = Flow([BOOKINGS, PAYMENTS], at_most=1, hardy=True)
+    assert list(turned_away(flow)) == []
+    flow.errors.append((PAYMENTS, LookupError("refused")))
+    [finding] = turned_away(flow)
+    assert (finding.violation, finding.where) == (Violation.TURNED_AWAY, "traffic of payments")
+
+
+def test_a_part_of_the_messages_tells_whole_results_from_first_to_last() -> None:
+    patient = Patient("patient", "MR-1")
+    told = [Sent(patient, f"filler-{n % 50}", f"{n}".encode()) for n in range(3 * MOST_MESSAGES)]
+    chosen = some_of(told, random.Random(1))
+    assert MOST_MESSAGES <= len(chosen) < len(told)
+    fillers = {sent.filler for sent in chosen}
+    assert chosen == [sent for sent in told if sent.filler in fillers]
+    assert some_of(told[:10], random.Random(1)) == told[:10]
