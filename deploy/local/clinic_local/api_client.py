@@ -1,5 +1,8 @@
 """The public API as a client uses it: one door, bearer tokens, an Idempotency-Key per write."""
 
+import contextlib
+import os
+import sys
 import time
 import uuid
 from typing import Any, Self
@@ -34,11 +37,13 @@ class Caller:
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
         self._credentials = (login, password)
         self._token: tuple[str, float] | None = None
+        self._refresh_token: str | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._log_out()
         self._http.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
@@ -94,10 +99,39 @@ class Caller:
         if login is None:
             return {}
         if self._token is None or self._token[1] < time.monotonic():
-            answer = self._http.post("/v1/auth/login", json={"login": login, "password": password})
-            if not answer.is_success:
-                raise ApiError(answer)
-            tokens = answer.json()
+            tokens = self._renewed() or self._signed_in(login, password)
             life = tokens["expires_in"] - RENEW_BEFORE_SECONDS
             self._token = (tokens["access_token"], time.monotonic() + life)
         return {"Authorization": f"Bearer {self._token[0]}"}
+
+    def _signed_in(self, login: str, password: str | None) -> dict[str, Any]:
+        answer = self._http.post("/v1/auth/login", json={"login": login, "password": password})
+        if answer.status_code == httpx.codes.UNAUTHORIZED and ApiError(answer).slug == "mfa-required":
+            shown = {"ticket": answer.json()["ticket"], "code": _one_time_code(answer)}
+            answer = self._http.post("/v1/auth/mfa/totp", json=shown)
+            # Codes count once, and people type them: from now on the session is kept alive instead.
+            self._refresh_token = answer.json().get("refresh_token") if answer.is_success else None
+        if not answer.is_success:
+            raise ApiError(answer)
+        return dict(answer.json())
+
+    def _renewed(self) -> dict[str, Any] | None:
+        if self._refresh_token is None:
+            return None
+        answer = self._http.post("/v1/auth/refresh", json={"refresh_token": self._refresh_token})
+        self._refresh_token = answer.json().get("refresh_token") if answer.is_success else None
+        return dict(answer.json()) if answer.is_success else None
+
+    def _log_out(self) -> None:
+        """End a session that took a second factor: administrators have one at a time."""
+        if self._refresh_token is not None and self._token is not None:
+            with contextlib.suppress(httpx.HTTPError):
+                self._http.post("/v1/auth/logout", headers={"Authorization": f"Bearer {self._token[0]}"})
+
+
+def _one_time_code(asked: httpx.Response) -> str:
+    """Return the code of an authenticator app: from CLINIC_ONE_TIME_CODE, or from whoever sits here."""
+    given = os.environ.get("CLINIC_ONE_TIME_CODE")
+    if given is None and not sys.stdin.isatty():
+        raise ApiError(asked)
+    return given or input("Code of your authenticator app: ").strip()

@@ -120,6 +120,9 @@ def _identity(signer: TokenSigner, clock: FixedClock) -> Starlette:
         token = signer.sign(claims_of(who, issued_at=clock.now(), lifetime_seconds=300))
         return JSONResponse({"access_token": token, "expires_in": 300})
 
+    async def nobody(_: Request) -> JSONResponse:
+        return JSONResponse({"revocations": []})
+
     async def nothing(_: Request) -> JSONResponse:
         empty: dict[str, Any] = {name: [] for name in ("items", "interfaces", "groups", "runs", "decisions")}
         return JSONResponse(empty | {"next_cursor": None})
@@ -127,6 +130,7 @@ def _identity(signer: TokenSigner, clock: FixedClock) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/auth/login", login, methods=["POST"]),
+            Route("/internal/revocations", nobody),
             Route("/v1/ops/{page}", nothing),
         ]
     )
