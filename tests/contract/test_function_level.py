@@ -25,7 +25,7 @@ ROLES = CONTRACTS.scopes_by_role()
 NOBODYS = "01900000-0000-7000-8000-000000000000"
 AT_ONCE = 6
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -79,7 +79,6 @@ def was_let_in(answer: httpx.Response) -> bool:
     return "permission" not in told and told.get("resourceType") != "OperationOutcome"
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", CONTRACTS.services)
 async def test_each_role_is_let_in_exactly_where_it_has_the_permission(name, running):
     service = await running(name)
