@@ -274,8 +274,9 @@ def delete_queue(scene: Scene) -> tuple[str, bool]:
     with scene.stage.broker.queue_missing(f"{consumer}.{producer}"):
         scene.last()
     begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(scene.stage.begun_at))
+    types = [event.type for event in contracts.load().published_by(producer) if consumer in event.consumers]
     scene.stage.caller("admin").post(
-        f"/v1/ops/replays/{consumer}", {"from_at": begun, "event_types": [], "keep_origin": True}
+        f"/v1/ops/replays/{consumer}", {"from_at": begun, "event_types": types, "keep_origin": True}
     )
     return f"{consumer}.{producer}", True
 
