@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
+from clinic_shared.key_files import keep_first, marked_for_development
 from clinic_shared.production import DEVELOPMENT_MARK
 from psycopg import sql
 
@@ -98,6 +99,8 @@ class Environments:
         return f"http://{LOOPBACK}:{self.gateway_port if name == 'gateway' else self.ports[name]}"
 
     def of_service(self, name: str) -> dict[str, str]:
+        if _exchanges_tokens():
+            know_gateway(self._secrets.folder, name)
         return {
             **self._common(),
             **(self._vendors() if name in _SPEAK_TO_VENDORS else {}),
@@ -137,8 +140,10 @@ class Environments:
 
     def of_gateway(self) -> dict[str, str]:
         upstreams = ",".join(f"{name}={self.base_url(name)}" for name in self._services)
+        own = {"CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / "gateway"))}
         return {
             **self._common(),
+            **(own if _exchanges_tokens() else {}),
             "CLINIC_HTTP_PORT": str(self.gateway_port),
             "CLINIC_UPSTREAMS": upstreams,
             "CLINIC_FAKES_URL": self.base_url("fakes"),
@@ -207,6 +212,23 @@ class Environments:
             "CLINIC_ATOL_BASE_URL": fakes,
             "CLINIC_ATOL_LOGIN": "fictitious-atol-login",
         }
+
+
+def _exchanges_tokens() -> bool:
+    return os.environ.get("CLINIC_INTERNAL_TOKENS_ONLY") == "true"
+
+
+def know_gateway(secrets_folder: Path, service: str) -> None:
+    """Make the gateway's key, and give a service its public half; what is there stays."""
+    known = private_dir(secrets_folder / service) / "gateway-keys.json"
+    if known.exists():
+        return
+    # Only when there is something to make: loading this takes a while.
+    from clinic_gateway import token_exchange  # noqa: PLC0415
+
+    key = private_dir(secrets_folder / "gateway") / token_exchange.KEY_FILE
+    keep_first(key, marked_for_development(token_exchange.new_key()))
+    write_private(known, token_exchange.public_keys(key.read_bytes()))
 
 
 def _upper(service: str) -> str:
