@@ -254,7 +254,9 @@ class Books:
             "timeline": ("patients", "SELECT source_id FROM timeline_entry WHERE kind = 'appointment'"),
             "confirmation": (
                 "notifications",
-                "SELECT about_id FROM message WHERE purpose = 'appointment-confirmation' AND about_type = 'appointment'",
+                # Its first step: by which other channel it went when the first failed is no second confirmation.
+                """SELECT about_id FROM message WHERE purpose = 'appointment-confirmation'
+                   AND about_type = 'appointment' AND step = 0""",
             ),
             "reports": ("reporting", "SELECT appointment_id FROM appointment_fact"),
         }

@@ -169,6 +169,9 @@ def kill_supervisor(scene: Scene) -> tuple[str, bool]:
     if before is None:
         raise LookupError("no supervisor runs")
     with scene.flow.pausing(PAYMENTS):
+        _wait(scene.stage.till.nothing_to_notify, seconds=60)
+        if not scene.stage.till.nothing_to_notify():
+            raise LookupError("vendors still have something to tell")
         scene.stage.books.keep_registrations()
         os.kill(before.supervisor_pid, signal.SIGKILL)
         _wait(lambda: not is_running(system.root), seconds=30)
