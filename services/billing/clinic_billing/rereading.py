@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 MOST_READINGS = 6
 """With the delays between calls, half a minute: longer than providers' replicas lag."""
+NOT_AT_PROVIDER = "not-at-provider"
 
 
 class ContradictedError(DomainError):
@@ -46,15 +47,26 @@ async def read_again(runtime: Runtime, call: Call) -> None:
     assert told is not None  # noqa: S101  # the call's row was made together with it
     try:
         found = await runtime.get(Providers).of(told.provider).read_payment(told.payment_reference)
-    except NotAtProviderError:
-        outcome = Outcome(disposition=Disposition.REJECTED, reason="not-at-provider")
-        await _conclude(runtime, call, outcome)
+    except NotAtProviderError as error:
+        await _conclude(runtime, call, await _of_unknown(runtime, call, told, error))
         return
     except ProviderRefusedError as refusal:
         await _conclude(runtime, call, Outcome(disposition=Disposition.PARKED, error=refusal.code))
         return
     crash_point("provider.reread.after")
     await _let_it_be(runtime, call, told, found)
+
+
+async def _of_unknown(runtime: Runtime, call: Call, told: Row[Any], error: NotAtProviderError) -> Outcome:
+    """What the provider doesn't know is somebody's invention, unless we know it: then a person looks at it."""
+    async with runtime.database.transaction() as tx:
+        ours = await payment_store.find_payment_of(tx, told.provider, told.payment_reference)
+    if ours is None:
+        return Outcome(disposition=Disposition.REJECTED, reason=NOT_AT_PROVIDER)
+    if call.attempts < MOST_READINGS:
+        raise ProviderUnavailableError(NOT_AT_PROVIDER) from error
+    log.warning("notification_parked", notification_id=call.subject_id, problem=NOT_AT_PROVIDER)
+    return Outcome(disposition=Disposition.PARKED, error=NOT_AT_PROVIDER, payment_id=ours.payment_id)
 
 
 async def _let_it_be(runtime: Runtime, call: Call, told: Row[Any], found: PaymentAtProvider) -> None:

@@ -93,6 +93,22 @@ async def test_a_provider_that_is_away_when_a_payment_is_to_be_read_is_asked_aga
     assert (await till.read_payment(payment["payment_id"]))["status"] == "succeeded"
 
 
+@each
+async def test_money_of_ours_that_the_provider_has_forgotten_waits_for_a_person(
+    provider: Provider, name: str
+) -> None:
+    till, payment = provider.till, await provider.started(provider=name)
+    await provider.fail_next(vendor=name, status=502, times=100)
+    await provider.pay(payment)
+    assert (await provider.http.post("/_control/reset")).status_code == 204
+    for _ in range(rereading.MOST_READINGS):
+        await provider.make_due()
+        await till.process()
+    assert (await till.dispositions(name))["parked"] == 1
+    [parked] = (await till.get("/v1/payments/notifications", disposition="parked")).json()["items"]
+    assert parked["error"] == rereading.NOT_AT_PROVIDER
+
+
 @pytest.mark.parametrize("name", ["stripe", "razorpay"])
 async def test_a_notification_with_another_signature_is_refused(provider: Provider, name: str) -> None:
     headers = {
