@@ -15,6 +15,7 @@ def test_every_service_knows_the_gateway_by_one_key_that_stays(tmp_path: Path) -
     assert read_key(tmp_path / "gateway", production=False) is not None
     for service in ("identity", "patients"):
         known = read_gateway_keys(tmp_path / service)
+        assert known is not None
         assert known == json.loads(public_keys(pem))
         assert (tmp_path / service / KEYS_FILE).stat().st_mode & 0o077 == 0
         assert "d" not in known["keys"][0]

@@ -57,10 +57,7 @@ def signed_with_secret(payload: dict[str, Any], secret: bytes) -> str:
         return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
     header = strict_json.dumps({"alg": "HS256", "typ": "JWT", "kid": "ec"})
-    signing = ".".join(
-        encoded(part if isinstance(part, bytes) else part.encode())
-        for part in (header, strict_json.dumps(payload))
-    )
+    signing = ".".join(encoded(part) for part in (header, strict_json.dumps(payload)))
     return f"{signing}.{encoded(hmac.digest(secret, signing.encode(), 'sha256'))}"
 
 

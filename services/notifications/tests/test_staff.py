@@ -23,7 +23,7 @@ async def reach(clinic: Clinic, staff_id: UUID, *roles: str, **contact: Any) -> 
 
 
 async def assign(clinic: Clinic, staff_id: UUID, obligation_id: UUID, **changes: Any) -> None:
-    known = {
+    known: dict[str, Any] = {
         "obligation_id": str(obligation_id),
         "version": 1,
         "owner_id": str(staff_id),

@@ -105,11 +105,14 @@ async def test_who_comes_back_is_kept_under_a_new_key(clinic: Clinic, registered
 async def test_after_a_restore_an_erasure_is_done_again_and_only_once(
     clinic: Clinic, registered: dict[str, Any]
 ) -> None:
-    from_ledger = {"erasure_id": uuid7(), "reason": "replayed"}
+    erasure_id = uuid7()
     patient_id = (await clinic.rows(tables.patient))[0]["patient_id"]
     for done in (True, False):
         async with clinic.patients.runtime.database.transaction() as tx:
-            assert await erase(tx, patient_id, RetentionClass.CONTACT, **from_ledger) is done
+            again = await erase(
+                tx, patient_id, RetentionClass.CONTACT, erasure_id=erasure_id, reason="replayed"
+            )
+        assert again is done
     assert (await clinic.read(f"/v1/patients/{patient_id}", "registrar"))["phones"] == []
 
 

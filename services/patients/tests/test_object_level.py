@@ -23,7 +23,7 @@ ROUTES = [route for router in service.routers for route in router.routes if PATH
 
 def example_of(route: ClinicRoute) -> Any:
     """Return a valid body, for the door to be what refuses."""
-    [method] = route.methods or ()
+    method = min(route.methods or ())
     operation = _DESCRIPTION["paths"][route.path_format][method.lower()]
     content = operation.get("requestBody", {}).get("content", {})
     if not content:
@@ -33,7 +33,7 @@ def example_of(route: ClinicRoute) -> Any:
 
 
 async def ask(clinic: Clinic, route: ClinicRoute, patient_id: str, caller: Any) -> tuple[int, dict[str, Any]]:
-    [method] = route.methods or ()
+    method = min(route.methods or ())
     body = example_of(route)
     if body is not None and "department_id" in body:
         body |= {"department_id": str(clinic.department_id)}
