@@ -38,7 +38,7 @@ class Disposition(StrEnum):
 
 
 class UnknownEventTypeError(Exception):
-    """No handler for this type or version: parked, since a newer release may know it."""
+    """No handler for this type or version: held, since the next release, on its way here, may know it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ _TRANSIENT = {"40001", "40P01", "55P03", "57014"}
 _DISCONNECTED = {"57P01", "57P02", "57P03", "53300"}
 """Shutdown, crash, starting up, too many connections; and all of class 08."""
 
-_HOPELESS = (UnknownEventTypeError, MalformedMessageError, ValidationError, UnknownSealError, SealBrokenError)
+_HOPELESS = (MalformedMessageError, ValidationError, UnknownSealError, SealBrokenError)
 
 
 class Verdict(Enum):
