@@ -254,7 +254,7 @@ async def test_the_requisition_is_a_pdf_with_the_number(receiver: Receiver) -> N
     assert answer.headers["content-type"] == "application/pdf"
     assert answer.content.startswith(b"%PDF-")
     assert (await receiver.lab.lab.http.get(path, headers=receiver.lab.headers("biller"))).status_code == 403
-    elsewhere = receiver.lab.headers("doctor", network=False)
+    elsewhere = receiver.lab.headers("doctor", network=False, department_ids=frozenset())
     assert (await receiver.lab.lab.http.get(path, headers=elsewhere)).status_code == 404
 
 
