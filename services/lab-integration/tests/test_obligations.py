@@ -217,20 +217,21 @@ async def test_what_waits_for_somebody_who_leaves_waits_for_the_next_one_at_once
 async def test_only_those_who_work_there_see_it_and_whoever_is_asked(lab: Laboratory, compose) -> None:
     obligation = await raise_critical(lab, compose)
     path = f"{OBLIGATIONS}/{obligation['obligation_id']}"
+    elsewhere: dict[str, Any] = {"network": False, "department_ids": frozenset()}
 
     async def status(*roles: str, **claims: Any) -> int:
         headers = lab.headers(*(roles or ("doctor",)), **claims)
         return int((await lab.lab.http.get(path, headers=headers)).status_code)
 
-    assert await status(network=False) == 404
-    assert (await acknowledge(lab, obligation, network=False)).status_code == 404
+    assert await status(**elsewhere) == 404
+    assert (await acknowledge(lab, obligation, **elsewhere)).status_code == 404
     assert await status(network=False, department_ids=frozenset({lab.department_id})) == 200
-    assert await status(network=False, subject=UUID(obligation["owner_id"])) == 200
+    assert await status(**elsewhere, subject=UUID(obligation["owner_id"])) == 200
     for role in ("registrar", "biller", "system-administrator", "lab"):
         assert await status(role) == 403
     assert (await lab.lab.http.get(OBLIGATIONS)).status_code == 401
-    elsewhere = await lab.lab.http.get(OBLIGATIONS, headers=lab.headers("doctor", network=False))
-    assert elsewhere.json()["items"] == []
+    listed = await lab.lab.http.get(OBLIGATIONS, headers=lab.headers("doctor", **elsewhere))
+    assert listed.json()["items"] == []
 
 
 async def test_those_on_duty_must_be_at_work(lab: Laboratory) -> None:
