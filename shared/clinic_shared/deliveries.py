@@ -46,7 +46,8 @@ LANES = 8
 TOGETHER = 16
 TRIES = 3
 TRY_AGAIN_SECONDS = (0.02, 0.2)
-CONSUME_SECONDS = 5
+CONSUME_SECONDS = (5, 80)
+"""The first wait and the longest: where thousands are waiting and the processor is busy, an answer takes its time."""
 DRAIN_SECONDS = 15
 WATCH_SECONDS = 0.5
 
@@ -82,6 +83,7 @@ class Subscriber:
         self._connection = Broker.of(runtime).consuming
         self._health = Health.of(runtime)
         self._in_hand = Progress.of(runtime).queue(queue)
+        self._consume_seconds = CONSUME_SECONDS[0]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until told to stop; what was delivered by then is finished first."""
@@ -97,9 +99,7 @@ class Subscriber:
         try:
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
             underlay.consumers = _LateDeliveries(session.receive)
-            with broker_errors():
-                # A queue that is just being deleted may take the broker half a minute to refuse.
-                consuming = await underlay.basic_consume(self.queue, session.receive, timeout=CONSUME_SECONDS)
+            consuming = await self._begin(underlay, session)
             self._health.report(self._name, None)
             tag = cast("str", consuming.consumer_tag)
             await self._watch(stop, underlay, tag, session)
@@ -112,6 +112,18 @@ class Subscriber:
         finally:
             await session.close()
             self._connection.discard(channel)
+
+    async def _begin(self, underlay: aiormq.Channel, session: "_Session") -> spec.Basic.ConsumeOk:
+        """Ask for deliveries, each time in vain for twice as long."""
+        seconds, self._consume_seconds = (
+            self._consume_seconds,
+            min(2 * self._consume_seconds, CONSUME_SECONDS[1]),
+        )
+        with broker_errors():
+            # A queue that is just being deleted may take the broker half a minute to refuse.
+            consuming = await underlay.basic_consume(self.queue, session.receive, timeout=seconds)
+        self._consume_seconds = CONSUME_SECONDS[0]
+        return consuming
 
     async def _watch(
         self, stop: asyncio.Event, channel: aiormq.Channel, tag: str, session: "_Session"
