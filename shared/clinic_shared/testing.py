@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import hypothesis
 import psycopg
 import pytest
 import pytest_asyncio
@@ -71,6 +72,13 @@ class Servers:
     def database_url(self, database: str) -> str:
         base, _, _ = self.postgres_admin_url.rpartition("/")
         return f"{base}/{database}"
+
+
+# How long an example takes says how busy the machine is, not whether the claim holds.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:
