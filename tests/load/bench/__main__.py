@@ -53,9 +53,9 @@ def refuse_unknown_names() -> None:
 async def of_parts() -> list[Figure]:
     signer = TokenSigner.generate(issuer=ISSUER)
     figures: list[Figure] = []
-    with servers() as (postgres, rabbitmq):
+    with servers() as (postgres, rabbitmq, secrets_dir):
         async with keys_served(signer) as jwks_url:
-            bench = Bench(postgres, rabbitmq, signer, jwks_url)
+            bench = Bench(postgres, rabbitmq, signer, jwks_url, secrets_dir)
             for measure in chosen(on_servers):
                 figures += await measure(bench)
     return figures

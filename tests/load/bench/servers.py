@@ -21,6 +21,7 @@ from clinic_local.ports import LOOPBACK
 from clinic_local.postgres import PostgresServer
 from clinic_local.servers import Postgres, Rabbit, RabbitServer
 from clinic_shared.auth import TokenSigner
+from clinic_shared.encryption import key_store
 from clinic_shared.migrations import migrate
 from clinic_shared.service import Runtime, Service, running
 
@@ -37,6 +38,7 @@ class Bench:
     rabbitmq: RabbitServer
     signer: TokenSigner
     jwks_url: str
+    secrets_dir: Path
 
     def environment(self, service: Service) -> dict[str, str]:
         return {
@@ -46,6 +48,7 @@ class Bench:
             "CLINIC_AMQP_URL": self.rabbitmq.amqp_url,
             "CLINIC_JWKS_URL": self.jwks_url,
             "CLINIC_TOKEN_ISSUER": ISSUER,
+            "CLINIC_SECRETS_DIR": str(self.secrets_dir),
             "CLINIC_LOG_LEVEL": "WARNING",
         }
 
@@ -200,16 +203,18 @@ async def keys_served(signer: TokenSigner) -> AsyncIterator[str]:
 
 
 @contextmanager
-def servers() -> Iterator[tuple[PostgresServer, RabbitServer]]:
+def servers() -> Iterator[tuple[PostgresServer, RabbitServer, Path]]:
     """Start servers that keep what they confirm: the limits are those of durable storage."""
     with tempfile.TemporaryDirectory(prefix="polyclinic-bench-") as folder:
         root = Path(folder)
         # Services run as in production, where what is made for development is refused.
-        write_private(private_dir(run_dir(root) / "secrets") / "rabbitmq", secrets.token_urlsafe(24))
+        secrets_dir = private_dir(run_dir(root) / "secrets")
+        write_private(secrets_dir / "rabbitmq", secrets.token_urlsafe(24))
+        write_private(secrets_dir / key_store.FILE, key_store.new_file())
         postgres = Postgres(root).start(run_dir(root) / "postgres", durable=True)
         rabbitmq = Rabbit(root).start(run_dir(root) / "rabbitmq", durable=True)
         try:
-            yield postgres, rabbitmq
+            yield postgres, rabbitmq, secrets_dir
         finally:
             rabbitmq.stop()
             postgres.stop()
