@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Never
 
 import typer
 from clinic_audit import store
@@ -86,21 +86,32 @@ def witness(
 ) -> None:
     """Remember signed checkpoints on this machine, apart from the log: run it where its administrators can't write.
 
-    Exit status: 1 when a checkpoint contradicts what was witnessed. Such a log was rewritten or restored.
+    Exit status: 1 when a checkpoint contradicts what was witnessed: such a log was rewritten or restored. With
+    --once 4 when it could not be asked; without, that is told and tried again.
     """
     with _giving_up():
         key = _public_key(public_key)
     try:
         remembered = Witness(file, key)
-        while True:
-            _take_new(remembered)
-            if once:
-                break
-            time.sleep(INTERVAL_SECONDS)
+        if once:
+            with _giving_up():
+                _take_new(remembered)
+        else:
+            _watch(remembered)
     except ContradictionError as error:
         print(f"The log contradicts {file}: {error}", file=sys.stderr)
         raise typer.Exit(TAMPERED) from error
     print(f"{plural(remembered.size, 'record')} witnessed in {file}.")
+
+
+def _watch(remembered: Witness) -> Never:
+    """Go on for as long as nothing contradicts: what can't be asked now was signed to be asked later."""
+    while True:
+        try:
+            _take_new(remembered)
+        except SetupError as error:
+            print(error.report(), file=sys.stderr, flush=True)
+        time.sleep(INTERVAL_SECONDS)
 
 
 def _take_new(remembered: Witness) -> None:
