@@ -33,7 +33,7 @@ class Verdict(Enum):
     DISCONNECTED = auto()
     """Our own database went away."""
     HOPELESS = auto()
-    """The message itself can't be handled by this release: a person decides."""
+    """The message itself can't be handled: a person decides."""
     FAILING = auto()
     """Anything else: try again later."""
 
