@@ -12,7 +12,19 @@ from clinic_shared.internal_tokens import ServiceVerifier
 from clinic_shared.service import Runtime, Service
 from clinic_shared.settings import ServiceSettings
 
-from clinic_identity import api, auth_api, consumers, factor_api, oauth_api, revocations, staff_api, welcome
+from clinic_identity import (
+    api,
+    auth_api,
+    clients_api,
+    consumers,
+    factor_api,
+    oauth_api,
+    patient_logins_api,
+    revocations,
+    staff_api,
+    welcome,
+    well_known,
+)
 from clinic_identity.bootstrap import add_first_administrator
 from clinic_identity.clients import timers
 from clinic_identity.desk import Desk
@@ -83,8 +95,11 @@ service = Service(
         api.router,
         staff_api.router,
         auth_api.router,
+        patient_logins_api.router,
         factor_api.router,
         oauth_api.router,
+        clients_api.router,
+        well_known.router,
         revocations.router,
         welcome.router,
     ),

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from clinic_identity.domain import Client
+from clinic_identity.oauth_domain import Client
 from clinic_identity.tables import used_assertion
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

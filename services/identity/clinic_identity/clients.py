@@ -27,15 +27,13 @@ from clinic_identity.client_assertions import (
 )
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
-    Client,
-    ClientIdTakenError,
-    ClientKind,
     DeactivatedError,
     UnknownReferenceError,
     next_whole_second,
     unknown_among,
 )
 from clinic_identity.events import lab_event, tokens_revoked
+from clinic_identity.oauth_domain import Client, ClientIdTakenError, ClientKind
 from clinic_identity.roles import scopes_of
 
 LAB_ROLE = "lab"

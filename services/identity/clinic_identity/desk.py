@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
+from clinic_shared import contracts
 from clinic_shared.database import Database
 
 from clinic_identity.domain import Account, SessionLimits
@@ -28,6 +29,10 @@ class Desk:
     """Passwords that are known from breaches elsewhere, as far as the operator gave us a list."""
     database: Database
     """For logins: they hash between two transactions, so as not to hold a connection meanwhile."""
+
+    @property
+    def known_scopes(self) -> frozenset[str]:
+        return contracts.load(self.settings.contracts_dir).scopes()
 
     def session_limits(self, account: Account, roles: Iterable[str]) -> SessionLimits:
         """Return how long a session may idle and last: what the settings say, or the roles if that is less."""

@@ -6,7 +6,8 @@ from uuid import UUID
 from clinic_shared.auth import LEEWAY_SECONDS, LIFETIME_SECONDS
 from clinic_shared.events import Event, wire_instant
 
-from clinic_identity.domain import Centre, Client, Department, Session, StaffMember
+from clinic_identity.domain import Centre, Department, Session, StaffMember
+from clinic_identity.oauth_domain import Client
 
 _LONGEST_USE = timedelta(seconds=LIFETIME_SECONDS + LEEWAY_SECONDS)
 """Verifiers forgive clocks that differ, so a token is accepted a little past its expiry."""

@@ -19,9 +19,9 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinic_identity import authentication, enrolment, factor_store, fields, second_step, session_store
-from clinic_identity.auth_api import CurrentVisit, TokenResponse
+from clinic_identity.auth_api import TokenResponse
 from clinic_identity.factors import FactorKind, FactorReset, Method, SecondFactor
-from clinic_identity.fields import CurrentDesk, Label
+from clinic_identity.fields import CurrentDesk, CurrentVisit, Label
 from clinic_identity.passkeys import MAX_CREDENTIAL_BYTES
 from clinic_identity.second_step import Shown
 from clinic_identity.sessions import AccessToken

@@ -1,13 +1,15 @@
-"""What the requests of several routes share: field types, and the desk."""
+"""What the requests of several routes share: field types, the desk, and where they come from."""
 
 from typing import Annotated
 from zoneinfo import available_timezones
 
 from clinic_shared.routing import CurrentRuntime
 from fastapi import Depends
+from fastapi import Request as HttpRequest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from clinic_identity.desk import Desk
+from clinic_identity.domain import Visit
 
 
 class Request(BaseModel):
@@ -35,3 +37,13 @@ async def _desk(runtime: CurrentRuntime) -> Desk:
 
 
 CurrentDesk = Annotated[Desk, Depends(_desk)]
+
+
+async def _visit(request: HttpRequest) -> Visit:
+    """Return where the client is, as the gateway tells it; it lets nobody else's header through."""
+    told = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    address = told or (request.client.host if request.client else "unknown")
+    return Visit(address=address, agent=request.headers.get("user-agent", ""))
+
+
+CurrentVisit = Annotated[Visit, Depends(_visit)]

@@ -13,12 +13,11 @@ from clinic_identity.domain import (
     Account,
     AccountKind,
     Centre,
-    Client,
-    ClientKind,
     Department,
     Role,
     StaffMember,
 )
+from clinic_identity.oauth_domain import Client, ClientKind
 from clinic_identity.tables import account, centre, client, department, legal_entity, patient, role, staff
 
 LEGAL_ENTITY_ONCE = "legal_entity_name_once"

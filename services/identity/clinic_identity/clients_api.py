@@ -1,0 +1,179 @@
+"""HTTP in: registering laboratories and apps as OAuth2 clients."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from clinic_shared.routing import Caller, ClinicRouter, Idempotency, IfMatch, Page, PageQuery, Tx, page_of
+from clinic_shared.step_up import RECENT_AUTHENTICATION
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clinic_identity import clients, fields, store
+from clinic_identity.client_assertions import MAX_KEYS
+from clinic_identity.fields import Code, CurrentDesk, Label
+from clinic_identity.oauth_domain import Client, ClientKind
+
+router = ClinicRouter(tags=["identity"])
+
+
+class ClientRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"kind": "lab", "name": "Test laboratory", "client_id": "lab-test"}]},
+    )
+
+    kind: ClientKind
+    name: Label
+    client_id: Annotated[Code | None, Field(description="Made up for you if absent")] = None
+    scopes: Annotated[tuple[str, ...], Field(max_length=100, description="Of an app; a lab's are fixed")] = ()
+    network: Annotated[bool, Field(description="An app that reaches every centre")] = False
+    centre_ids: Annotated[tuple[UUID, ...], Field(max_length=100)] = ()
+
+    @model_validator(mode="after")
+    def _lab_has_its_role(self) -> Self:
+        reach = bool(self.scopes or self.network or self.centre_ids)
+        if (self.kind is ClientKind.LAB) == reach:
+            raise ValueError("an app needs scopes; a lab takes neither scopes nor places")
+        return self
+
+    def command(self) -> clients.RegisterClient:
+        return clients.RegisterClient(
+            kind=self.kind,
+            name=self.name,
+            client_id=self.client_id,
+            scopes=tuple(dict.fromkeys(self.scopes)),
+            network=self.network,
+            centre_ids=tuple(dict.fromkeys(self.centre_ids)),
+        )
+
+
+class RotateRequest(fields.Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_seconds": 3600}]})
+
+    overlap_seconds: Annotated[
+        int | None,
+        Field(ge=0, le=7 * 86_400, description="How long the old secret goes on working; by default a day"),
+    ] = None
+
+
+class ClientResponse(BaseModel):
+    id: UUID
+    partner_id: Annotated[UUID | None, Field(description="A lab's id in every service; null for an app")]
+    version: int
+    kind: ClientKind
+    client_id: str
+    name: str
+    scopes: list[str]
+    network: bool
+    centre_ids: list[UUID]
+    active: bool
+    registered_at: datetime
+    previous_secret_expires_at: datetime | None
+
+    @classmethod
+    def of(cls, client: Client, **more: Any) -> Self:
+        return cls(
+            id=client.id,
+            partner_id=client.id if client.kind is ClientKind.LAB else None,
+            version=client.version,
+            kind=client.kind,
+            client_id=client.client_id,
+            name=client.name,
+            scopes=list(client.scopes),
+            network=client.network,
+            centre_ids=list(client.centre_ids),
+            active=client.active,
+            registered_at=client.registered_at,
+            previous_secret_expires_at=client.previous_secret_expires_at,
+            **more,
+        )
+
+
+class NewSecretResponse(ClientResponse):
+    client_secret: Annotated[str, Field(description="Shown this once")]
+
+
+# Answers with a secret are never kept for repeats: the unique client_id and If-Match catch those.
+@router.post(
+    "/v1/clients",
+    permission="clients.manage",
+    idempotency=Idempotency.NONE,
+    status_code=201,
+    operation_id="registerClient",
+)
+async def register_client(
+    tx: Tx, desk: CurrentDesk, caller: Caller, body: ClientRequest
+) -> NewSecretResponse:
+    """Register a laboratory or an app. The secret is shown this once."""
+    registration = await clients.register_client(
+        tx, body.command(), known_scopes=desk.known_scopes, caller=caller
+    )
+    return NewSecretResponse.of(registration.client, client_secret=registration.client_secret)
+
+
+@router.get("/v1/clients", permission="clients.manage", operation_id="listClients")
+async def list_clients(tx: Tx, page: PageQuery) -> Page[ClientResponse]:
+    """List laboratories and apps, deactivated ones included."""
+    found = await store.list_clients(tx, after=page.after, limit=page.limit + 1)
+    return page_of([ClientResponse.of(c) for c in found], page, key=lambda c: c.id)
+
+
+@router.post(
+    "/v1/clients/{key}/rotate-secret",
+    permission="clients.manage",
+    idempotency=Idempotency.NONE,
+    operation_id="rotateClientSecret",
+)
+async def rotate_secret(
+    tx: Tx, desk: CurrentDesk, key: UUID, body: RotateRequest, expected: IfMatch
+) -> NewSecretResponse:
+    """Make a new secret; the one before works until the overlap is over."""
+    overlap = (
+        desk.settings.secret_overlap
+        if body.overlap_seconds is None
+        else timedelta(seconds=body.overlap_seconds)
+    )
+    registration = await clients.rotate_secret(tx, key, overlap=overlap, expected_version=expected)
+    return NewSecretResponse.of(registration.client, client_secret=registration.client_secret)
+
+
+class KeysRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "keys": [
+                        {
+                            "kty": "EC",
+                            "crv": "P-384",
+                            "kid": "2026-03",
+                            "x": "SDpVcPx3cltMjQCpdXaQMt_zXMnxA8AOimjIcy5crBubKorWwSCH847xh_hRxjf9",
+                            "y": "e5RLACastPzJafan-5e17zCo3532hkd0NxCpBy1YjgENaVdw-8JJy5dHTUIHP5zJ",
+                        }
+                    ]
+                }
+            ]
+        },
+    )
+
+    keys: Annotated[list[dict[str, Any]], Field(max_length=MAX_KEYS)]
+
+
+@router.put(
+    "/v1/clients/{key}/keys",
+    permission="clients.manage",
+    dependencies=RECENT_AUTHENTICATION,
+    operation_id="setClientKeys",
+)
+async def set_client_keys(tx: Tx, key: UUID, body: KeysRequest, expected: IfMatch) -> ClientResponse:
+    """Register the public keys (a JWK Set) with which a client signs its requests for tokens."""
+    return ClientResponse.of(
+        await clients.set_client_keys(tx, key, body.model_dump(), expected_version=expected)
+    )
+
+
+@router.post("/v1/clients/{key}/deactivate", permission="clients.manage", operation_id="deactivateClient")
+async def deactivate_client(tx: Tx, key: UUID, expected: IfMatch) -> ClientResponse:
+    """Block a client for good; its tokens are void within seconds."""
+    return ClientResponse.of(await clients.deactivate_client(tx, key, expected_version=expected))
