@@ -45,11 +45,12 @@ async def announce(
     centre_id: UUID | None,
     department_id: UUID | None,
     facts: Mapping[str, Any],
+    send_at: datetime | None = None,
     useful_until_at: datetime | None = None,
-) -> None:
-    """Queue a message, unless this or a later version of its subject was told of already."""
+) -> UUID | None:
+    """Queue a message, unless this or a later version of its subject was told of already; return its id."""
     if tx.context.origin is not Origin.LIVE or await store.tells_of_later(tx, about, purpose):
-        return
+        return None
     message = Message(
         message_id=uuid7(),
         patient_id=patient_id,
@@ -62,10 +63,10 @@ async def announce(
         about=about,
         facts=facts,
         queued_at=tx.now,
-        send_at=tx.now,
+        send_at=send_at or tx.now,
         useful_until_at=useful_until_at or tx.now + USEFUL,
     )
-    await _queue(tx, message)
+    return message.message_id if await _queue(tx, message) else None
 
 
 async def keep_appointment(tx: Transaction, appointment: Appointment, tell: Purpose | None) -> None:
@@ -144,13 +145,13 @@ async def remind(tx: Transaction, timer: Timer) -> None:
     )
 
 
-async def _queue(tx: Transaction, message: Message) -> None:
-    """Channel and language are a first guess, made good when the message is sent."""
+async def _queue(tx: Transaction, message: Message) -> bool:
+    """Channel and language are a first guess, made good when the message is sent; False when it was told before."""
     recipient = await store.find_recipient(tx, message)
     if recipient is not None:
         message = message.addressed_to(recipient)
     if not await store.add_message(tx, message):
-        return
+        return False
     tx.emit(message_event("message-queued", message))
     tx.audit(
         AuditEntry(
@@ -161,3 +162,4 @@ async def _queue(tx: Transaction, message: Message) -> None:
             details={"purpose": message.purpose.value},
         )
     )
+    return True

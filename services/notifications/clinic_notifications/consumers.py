@@ -10,8 +10,9 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_notifications import announcing, domain, tables
+from clinic_notifications import announcing, domain, tables, together
 from clinic_notifications.domain import Purpose, Subject
+from clinic_notifications.together_store import Desk
 
 handlers = Handlers("notifications")
 
@@ -204,14 +205,14 @@ async def tell_result(tx: Transaction, _: Envelope, result: LabResult) -> None:
     """Say that there is one, never what it says; preliminary results are for doctors."""
     if result.status not in {"final", "amended", "corrected"}:
         return
-    await announcing.announce(
+    await together.announce_result(
         tx,
-        purpose=Purpose.RESULT_READY,
-        about=Subject(type="lab-result", id=result.result_id, version=result.version),
-        patient_id=result.patient_id,
-        centre_id=result.centre_id,
-        department_id=result.department_id,
-        facts={},
+        Subject(type="lab-result", id=result.result_id, version=result.version),
+        Desk(
+            patient_id=result.patient_id,
+            centre_id=result.centre_id,
+            department_id=result.department_id,
+        ),
     )
 
 

@@ -109,6 +109,8 @@ class Message:
     centre_id: UUID | None
     department_id: UUID | None
     about: Subject
+    also_about: Sequence[Subject] = ()
+    """What joined it while it waited; filled where a message is shown."""
     occurrence: str = ""
     step: int = 0
     facts: Mapping[str, Any]
@@ -125,6 +127,11 @@ class Message:
     failure_code: str | None = None
     provider: str | None = None
     provider_reference: str | None = None
+
+    @property
+    def due_at(self) -> datetime:
+        """From when on it could be sent: a reminder may be queued late, a message may have waited for others."""
+        return max(self.queued_at, self.send_at)
 
     def addressed_to(self, recipient: "Recipient") -> "Message":
         channel = pick_channel(recipient, self.purpose, now=self.queued_at)

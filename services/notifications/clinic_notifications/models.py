@@ -20,6 +20,14 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class SubjectResponse(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    type: str
+    id: UUID
+    version: int
+
+
 class MessageResponse(BaseModel):
     message_id: UUID
     version: int
@@ -34,6 +42,9 @@ class MessageResponse(BaseModel):
     about_type: str
     about_id: UUID
     about_version: int
+    also_about: Annotated[
+        list[SubjectResponse], Field(description="Results that were told of in the same message")
+    ] = []
     occurrence: Annotated[str, Field(description="Which of several, such as the 24h and the 2h reminder")]
     queued_at: datetime | None = None
     send_at: datetime
@@ -56,7 +67,8 @@ class MessageResponse(BaseModel):
         if isinstance(message, PlannedMessage):
             planned = {"version": 0, "status": PLANNED, "purpose": Purpose.REMINDER}
             return cls.model_validate({**vars(message), **about, **planned})
-        return cls.model_validate({**vars(message), **about})
+        also = [SubjectResponse.model_validate(joined) for joined in message.also_about]
+        return cls.model_validate({**vars(message), **about, "also_about": also})
 
 
 class PreferencesRequest(Request):

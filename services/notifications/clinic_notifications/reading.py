@@ -1,5 +1,7 @@
 """The ledger of messages as callers may see it: a patient their own, staff those of their places."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
@@ -7,7 +9,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_notifications import access, planned, store, tables
+from clinic_notifications import access, planned, store, tables, together_store
 from clinic_notifications.domain import Message, Purpose
 from clinic_notifications.planned import PLANNED, PlannedMessage
 
@@ -37,7 +39,7 @@ async def list_messages(
     """Return what was sent and, as `planned`, what will be; in the order of ids."""
     found: list[AnyMessage] = []
     if status != PLANNED:
-        found += await store.list_messages(
+        messages = await store.list_messages(
             tx,
             limit=limit,
             after=after,
@@ -46,6 +48,7 @@ async def list_messages(
             purpose=purpose.value if purpose else None,
             visible=access.visible_to(tx, MESSAGES, caller=caller),
         )
+        found += await _with_joined(tx, messages)
     if status in {None, PLANNED} and purpose in {None, Purpose.REMINDER}:
         found += await planned.list_planned(
             tx,
@@ -62,7 +65,13 @@ async def read_message(tx: Transaction, message_id: UUID, *, caller: Principal) 
     found: AnyMessage | None = await store.find_message(tx, message_id)
     found, decision = access.permit(tx, found or await planned.find_planned(tx, message_id), caller=caller)
     _audit(tx, message_id, found.patient_id, why=decision)
-    return found
+    return (await _with_joined(tx, [found]))[0] if isinstance(found, Message) else found
+
+
+async def _with_joined(tx: Transaction, messages: Sequence[Message]) -> list[Message]:
+    results = [m.message_id for m in messages if m.purpose is Purpose.RESULT_READY]
+    joined = await together_store.joined(tx, results)
+    return [replace(m, also_about=joined.get(m.message_id, ())) for m in messages]
 
 
 def _audit(

@@ -150,7 +150,7 @@ async def _prepare(tx: Transaction, message_id: UUID) -> Letter | None:
         return None
     recipient = await store.find_recipient(tx, message)
     place = await store.find_place(tx, centre_id=message.centre_id, department_id=message.department_id)
-    if (recipient is None or place is None) and tx.now - message.queued_at < PATIENCE:
+    if (recipient is None or place is None) and tx.now - message.due_at < PATIENCE:
         await store.try_again(tx, message_id, delay=timedelta(seconds=0.5), error="reference-not-yet-known")
         return None
     if recipient is None:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import ColumnElement, Integer, Row, cast, func, select, update
+from sqlalchemy import ColumnElement, Exists, Integer, Row, Table, cast, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_notifications import staff_store
@@ -26,6 +26,7 @@ from clinic_notifications.tables import (
     centre,
     consent,
     department,
+    joined_subject,
     message,
     patient,
     preference,
@@ -38,7 +39,10 @@ from clinic_notifications.wording import Place
 
 async def add_message(tx: Transaction, new: Message) -> bool:
     """Queue a message, unless the same was told before; returns whether it is new."""
-    statement = insert(message).values(_message_values(new)).on_conflict_do_nothing(constraint=MESSAGE_ONCE)
+    values = _message_values(new)
+    if new.send_at > tx.now:
+        values["next_attempt_at"] = func.clock_timestamp() + (new.send_at - tx.now)
+    statement = insert(message).values(values).on_conflict_do_nothing(constraint=MESSAGE_ONCE)
     return await tx.fetch_one(statement.returning(message.c.message_id)) is not None
 
 
@@ -58,16 +62,18 @@ async def lock_message(tx: Transaction, message_id: UUID) -> Message | None:
 
 
 async def tells_of_later(tx: Transaction, about: Subject, purpose: Purpose) -> bool:
-    """Tell whether a message of this purpose was made of the same or a later version of the subject."""
-    row = await tx.fetch_one(
-        select(func.count()).where(
-            message.c.about_id == about.id,
-            message.c.about_type == about.type,
-            message.c.purpose == purpose.value,
-            message.c.about_version >= about.version,
+    """Tell whether a message of this purpose tells of the same or a later version of the subject."""
+
+    def told_in(table: Table) -> Exists:
+        return exists().where(
+            table.c.about_id == about.id,
+            table.c.about_type == about.type,
+            table.c.purpose == purpose.value,
+            table.c.about_version >= about.version,
         )
-    )
-    return row is not None and row[0] > 0
+
+    row = await tx.fetch_one(select(told_in(message) | told_in(joined_subject)))
+    return row is not None and bool(row[0])
 
 
 async def channels_tried(tx: Transaction, one: Message) -> list[Channel]:

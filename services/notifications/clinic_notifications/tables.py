@@ -142,6 +142,16 @@ message = Table(
     Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("last_error", Text),
 )
+joined_subject = Table(
+    "joined_subject",
+    metadata,
+    Column("about_id", Uuid, primary_key=True),
+    Column("about_type", Text, primary_key=True),
+    Column("about_version", BigInteger, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("message_id", Uuid, nullable=False),
+    Column("joined_at", DateTime(timezone=True), nullable=False),
+)
 delivery_status = Table(
     "delivery_status",
     metadata,
