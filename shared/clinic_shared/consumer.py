@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Handler = Callable[[Transaction, Envelope, Any], Awaitable[None]]
 Projector = Callable[[Envelope, Any], Sequence[Kept]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Awaitable[None]])
+Reader = Callable[[Transaction, Sequence[Any]], Awaitable[None]]
 AnyProjector = TypeVar("AnyProjector", bound=Callable[..., Sequence[Kept]])
 
 
@@ -45,13 +46,15 @@ class UnknownEventTypeError(Exception):
 class Subscription:
     """One event type, the part of its payload this service reads, and what it does with it.
 
-    With a `projector`, that is all that the event does here, so its rows can be made again.
+    With a `projector`, that is all that the event does here, so its rows can be made again. `ahead` asks at once
+    what the handlers of several such events would ask one by one.
     """
 
     event_type: str
     payload_model: type[BaseModel]
     handler: Handler
     projector: Projector | None = None
+    ahead: Reader | None = None
 
 
 class Handlers:
@@ -68,13 +71,19 @@ class Handlers:
         self.service_name = service_name
         self.subscriptions: dict[str, Subscription] = {}
 
-    def on(self, *event_types: str) -> Callable[[AnyHandler], AnyHandler]:
-        """Subscribe a handler to one or several event types."""
+    def on(self, *event_types: str, ahead: Reader | None = None) -> Callable[[AnyHandler], AnyHandler]:
+        """Subscribe a handler to one or several event types.
+
+        Where several events share a transaction, `ahead` is given their payloads before the first is handled, and
+        leaves what it finds in `tx.known`. The handler must do without: it is also called for one event alone.
+        """
 
         def register(handler: AnyHandler) -> AnyHandler:
             model = _payload_model(handler, ("tx", "envelope"))
             for event_type in event_types:
-                self._add(Subscription(event_type=event_type, payload_model=model, handler=handler))
+                self._add(
+                    Subscription(event_type=event_type, payload_model=model, handler=handler, ahead=ahead)
+                )
             return handler
 
         return register
@@ -168,6 +177,7 @@ async def apply_together(
         calls = [_call(runtime.service.handlers, envelope, body) for envelope, body in in_order]
         types = {envelope.id: envelope.type for envelope, _ in in_order}
         fresh = await inbox.claim_all(tx, consumer=tx.service, types=types)
+        await _read_ahead(tx, [call for call, (e, _) in zip(calls, in_order, strict=True) if e.id in fresh])
         for (envelope, _), call in zip(in_order, calls, strict=True):
             disposition = Disposition.APPLIED if envelope.id in fresh else Disposition.DUPLICATE
             fresh.discard(envelope.id)
@@ -180,6 +190,15 @@ async def apply_together(
     return done
 
 
+async def _read_ahead(tx: Transaction, calls: Sequence["_Call"]) -> None:
+    payloads: dict[Reader, list[Any]] = {}
+    for call in calls:
+        if call.subscription.ahead is not None:
+            payloads.setdefault(call.subscription.ahead, []).append(call.payload)
+    for ahead, of_several in payloads.items():
+        await ahead(tx, of_several)
+
+
 async def take_effect(tx: Transaction, handlers: Handlers, envelope: Envelope, body: bytes) -> Disposition:
     """Let one event take effect in a transaction that the caller commits."""
     call = _call(handlers, envelope, body)
@@ -190,16 +209,24 @@ async def take_effect(tx: Transaction, handlers: Handlers, envelope: Envelope, b
     return Disposition.APPLIED
 
 
-def _call(handlers: Handlers, envelope: Envelope, body: bytes) -> Callable[[Transaction], Awaitable[None]]:
+@dataclass(frozen=True)
+class _Call:
+    """An event whose handler only needs a transaction."""
+
+    subscription: Subscription
+    envelope: Envelope
+    payload: Any
+
+    async def __call__(self, tx: Transaction) -> None:
+        crash_point("consumer.effect.before")
+        await self.subscription.handler(tx, self.envelope, self.payload)
+
+
+def _call(handlers: Handlers, envelope: Envelope, body: bytes) -> _Call:
     """Return what calls the event's handler. Raises what is wrong with the message itself."""
     subscription = handlers.subscription(envelope.type)
     payload = subscription.payload_model.model_validate(decode_body(body, envelope.seal))
-
-    async def call(tx: Transaction) -> None:
-        crash_point("consumer.effect.before")
-        await subscription.handler(tx, envelope, payload)
-
-    return call
+    return _Call(subscription, envelope, payload)
 
 
 def context_of(envelope: Envelope) -> Context:

@@ -5,7 +5,7 @@ together or not at all, before the response or acknowledgement leaves.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -65,6 +65,7 @@ class Transaction:
         self._audit: list[dict[str, Any]] = []
         self._counts: list[Callable[[], None]] = []
         self._rows: dict[Executable, list[Mapping[str, Any]]] = {}
+        self._last: list[Callable[[], Awaitable[None]]] = []
         self.known: dict[Hashable, Any] = {}
         """What has been found out in this transaction and need not be asked again."""
 
@@ -84,6 +85,10 @@ class Transaction:
         `statement` is one object, made once. What several messages leave is then written in one go.
         """
         self._rows.setdefault(statement, []).append(row)
+
+    def write_last(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Call `write` before the commit: for what several messages leave and none of them reads."""
+        self._last.append(write)
 
     async def _write_rows(self) -> None:
         if self._rows:
@@ -171,6 +176,8 @@ class Transaction:
 
     async def flush(self) -> None:
         """Write what is still to be written. Called once, by `Database.transaction`, before commit."""
+        for write in self._last:
+            await write()
         await self._write_rows()
         if self._events:
             await self.connection.execute(insert(event_log), self._events)
@@ -182,6 +189,7 @@ class Transaction:
     def forget(self) -> None:
         """Drop what was emitted, audited and known so far: its cause was rolled back to a savepoint."""
         self._rows.clear()
+        self._last.clear()
         self.known.clear()
         self._events.clear()
         self._audit.clear()

@@ -7,28 +7,36 @@ repetition matters: whatever is told in whatever order, twice or by a replay, en
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import orjson
 from sqlalchemy import Table, TextClause, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from clinic_shared.database import Transaction
 
 
 async def keep_newer(transaction: Transaction, table: Table, values: dict[str, Any]) -> bool:
     """Store the row unless a newer or the same `version` of it is there; returns whether it was stored."""
+    statement = _newer_wins(table, tuple(values)).values(values)
+    return await transaction.fetch_one(statement.returning(table.c.version)) is not None
+
+
+def keep_newer_later(transaction: Transaction, table: Table, values: dict[str, Any]) -> None:
+    """Store the row as `keep_newer` does, where nobody asks whether it was: with those of other messages."""
+    transaction.write_later(_newer_wins(table, tuple(values)), values)
+
+
+@lru_cache(maxsize=256)
+def _newer_wins(table: Table, names: tuple[str, ...]) -> Insert:
     keys = [column.name for column in table.primary_key.columns]
-    statement = insert(table).values(values)
-    row = await transaction.fetch_one(
-        statement.on_conflict_do_update(
-            index_elements=keys,
-            set_={name: statement.excluded[name] for name in values if name not in keys},
-            where=table.c.version < statement.excluded.version,
-        ).returning(table.c.version)
+    statement = insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=keys,
+        set_={name: statement.excluded[name] for name in names if name not in keys},
+        where=table.c.version < statement.excluded.version,
     )
-    return row is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,13 +61,25 @@ class Kept:
 
 
 async def keep_in_read_model(tx: Transaction, rows: Sequence[Kept]) -> None:
-    """Keep rows in the live read model, and in a copy that is being built or kept to roll back to."""
+    """Keep rows in the live read model, and in a copy that is being built or kept to roll back to.
+
+    They are written before the commit, with those of all other messages of the transaction.
+    """
+    waiting: list[Kept] | None = tx.known.get(_WAITING)
+    if waiting is None:
+        waiting = tx.known[_WAITING] = []
+        tx.write_last(partial(_keep_all, tx, waiting))
+    waiting.extend(rows)
+
+
+async def _keep_all(tx: Transaction, rows: Sequence[Kept]) -> None:
     copies = (await tx.execute(_GATE)).scalar_one()
     await keep(tx, rows)
     for copy in copies:
         await keep(tx, rows, schema=copy)
 
 
+_WAITING = "read-model"
 _GATE = text("SELECT read_model_gate()")
 
 

@@ -33,7 +33,7 @@ from sqlalchemy import inspect as inspect_database
 from clinic_shared import contracts
 from clinic_shared.app import create_app
 from clinic_shared.auth import TokenSigner, TokenVerifier, claims_of
-from clinic_shared.consumer import apply
+from clinic_shared.consumer import apply, apply_together
 from clinic_shared.envelope import Envelope, encode_body
 from clinic_shared.events import Origin, event_log
 from clinic_shared.ids import uuid7
@@ -245,8 +245,33 @@ class ServiceHarness:
         origin: Origin = Origin.LIVE,
     ) -> str:
         """Hand an event to the service as its consumer would; returns the disposition."""
-        subject = subject or uuid7()
-        envelope = Envelope(
+        contracts.validate_event(event_type, data, private)
+        envelope = self._envelope(event_type, subject or uuid7(), version, event_id, origin)
+        return await apply(self.runtime, envelope, encode_body(data, private))
+
+    async def deliver_together(self, event_type: str, *payloads: Mapping[str, Any]) -> None:
+        """Hand several events of one subject over, as those that were waiting share a transaction.
+
+        Each is the contract's first example with some of its `data` changed.
+        """
+        example, subject = contracts.examples(event_type)[0], uuid7()
+        messages = []
+        for changes in payloads:
+            data = {**example["data"], **changes}
+            contracts.validate_event(event_type, data, example.get("private"))
+            envelope = self._envelope(event_type, subject, int(data.get("version", 1)))
+            messages.append((envelope, encode_body(data, example.get("private"))))
+        await apply_together(self.runtime, messages)
+
+    def _envelope(
+        self,
+        event_type: str,
+        subject: UUID,
+        version: int,
+        event_id: UUID | None = None,
+        origin: Origin = Origin.LIVE,
+    ) -> Envelope:
+        return Envelope(
             id=event_id or uuid7(),
             source=event_type.split(".", 1)[0],
             type=event_type,
@@ -258,8 +283,6 @@ class ServiceHarness:
             origin=origin,
             correlation_id=uuid7(),
         )
-        contracts.validate_event(event_type, data, private)
-        return await apply(self.runtime, envelope, encode_body(data, private))
 
     async def deliver_example(self, event_type: str, *, version: int = 1, **changes: Any) -> dict[str, Any]:
         """Deliver a contract's first example with some `data` or `private` fields changed.

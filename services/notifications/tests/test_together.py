@@ -8,9 +8,6 @@ from clinic_notifications import store, tables, together
 from clinic_notifications.domain import Subject
 from clinic_notifications.together import WINDOW
 from clinic_notifications.together_store import Desk
-from clinic_shared import contracts
-from clinic_shared.consumer import apply_together
-from clinic_shared.envelope import Envelope, encode_body
 from clinic_shared.ids import uuid7
 
 from .conftest import Clinic
@@ -59,7 +56,7 @@ async def test_twelve_results_are_two_messages_and_each_is_told_of_once(clinic: 
 
 
 async def test_results_of_one_batch_share_a_message(clinic: Clinic) -> None:
-    await together_in_one_transaction(clinic, [uuid7() for _ in range(12)])
+    await clinic.notifications.deliver_together(FILED, *(filed(clinic, uuid7()) for _ in range(12)))
     assert await told(clinic) == 1
     [message] = await clinic.messages(purpose="result-ready")
     assert len(message["also_about"]) == 11
@@ -68,7 +65,7 @@ async def test_results_of_one_batch_share_a_message(clinic: Clinic) -> None:
 async def test_what_is_delivered_again_is_told_of_once(clinic: Clinic) -> None:
     results = [uuid7() for _ in range(3)]
     for _ in range(2):
-        await together_in_one_transaction(clinic, results)
+        await clinic.notifications.deliver_together(FILED, *(filed(clinic, r) for r in results))
     assert await told(clinic) == 1
     await window_passes(clinic)
     await result(clinic, results[1])
@@ -133,24 +130,3 @@ async def test_a_sender_takes_nothing_that_a_result_is_about_to_join(clinic: Cli
         assert await clinic.send_due() == 0
     assert await clinic.send_due() == 1
     assert len(await clinic.rows(tables.joined_subject)) == 1
-
-
-async def together_in_one_transaction(clinic: Clinic, results: list[UUID]) -> None:
-    """As the consumer lets several events take effect that were waiting; each delivery is a new event."""
-    await apply_together(clinic.notifications.runtime, [event(clinic, result_id) for result_id in results])
-
-
-def event(clinic: Clinic, result_id: UUID) -> tuple[Envelope, bytes]:
-    example = contracts.examples(FILED)[0]
-    envelope = Envelope(
-        id=uuid7(),
-        source="patients",
-        type=FILED,
-        subject=result_id,
-        time=clinic.notifications.clock.now(),
-        aggregate_version=1,
-        partition_key=clinic.patient_id,
-        recorded_at=clinic.notifications.clock.now(),
-        correlation_id=uuid7(),
-    )
-    return envelope, encode_body({**example["data"], **filed(clinic, result_id)}, example.get("private"))

@@ -93,7 +93,7 @@ async def record_encounter(
         diagnoses=command.diagnoses,
     )
     await chart_store.add_encounter(tx, encounter)
-    await chart_store.keep_entry(tx, _encounter_entry(encounter))
+    chart_store.keep_entry(tx, _encounter_entry(encounter))
     await care.keep(tx, [_care_of(encounter)])
     tx.emit(encounter_event(encounter))
     _audit(tx, Action.CREATE, "Encounter", patient_id, decision, encounter.encounter_id)
@@ -134,7 +134,7 @@ async def issue_prescription(
         items=command.items,
     )
     await chart_store.add_prescription(tx, prescription)
-    await chart_store.keep_entry(tx, _prescription_entry(prescription))
+    chart_store.keep_entry(tx, _prescription_entry(prescription))
     tx.emit(prescription_event(prescription))
     _audit(tx, Action.CREATE, "MedicationRequest", patient_id, decision, prescription.prescription_id)
     return prescription
@@ -170,7 +170,7 @@ async def state_consent(
     if earlier is not None and earlier.says_the_same_as(said):
         return earlier
     await chart_store.save_consent(tx, said, recorded_by=caller.subject)
-    await chart_store.keep_entry(tx, _consent_entry(said))
+    chart_store.keep_entry(tx, _consent_entry(said))
     tx.emit(consent_event(said))
     action = Action.UPDATE if earlier else Action.CREATE
     _audit(tx, action, "Consent", patient_id, decision, said.consent_id)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from clinic_shared.projections import keep_newer
+from clinic_shared.projections import keep_newer_later
 from sqlalchemy import Row, Table, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -37,6 +37,9 @@ from clinic_patients.tables import (
     result_version,
     timeline_entry,
 )
+
+_ADD_RESULT_VERSION = insert(result_version)
+_ADD_OBSERVATION = insert(observation)
 
 Position = tuple[datetime, UUID]
 """Where a page ended: lists of a chart are sorted by time and then id, newest first."""
@@ -175,13 +178,29 @@ async def add_result_version(tx: Transaction, new: ResultVersion) -> bool:
     )
     if filed is None:
         return False
-    rows = [
-        {"result_id": new.result_id, "version": new.version, "position": position, **_lists(asdict(line))}
-        for position, line in enumerate(new.observations)
-    ]
-    if rows:
-        await tx.execute(insert(observation), rows)
+    _add_observations(tx, new)
     return True
+
+
+def add_result_version_later(tx: Transaction, new: ResultVersion) -> None:
+    """File a version that isn't filed; who does so at the same time makes the transaction fail."""
+    tx.write_later(_ADD_RESULT_VERSION, _columns_of(result_version, new))
+    _add_observations(tx, new)
+
+
+def _add_observations(tx: Transaction, new: ResultVersion) -> None:
+    for position, line in enumerate(new.observations):
+        row = {"result_id": new.result_id, "version": new.version, "position": position}
+        tx.write_later(_ADD_OBSERVATION, row | _lists(asdict(line)))
+
+
+async def filed_versions(tx: Transaction, keys: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    """Return which of these versions of results are filed."""
+    version = result_version.c
+    rows = await tx.fetch_all(
+        select(version.result_id, version.version).where(tuple_(version.result_id, version.version).in_(keys))
+    )
+    return {(row.result_id, row.version) for row in rows}
 
 
 async def find_result_version(tx: Transaction, result_id: UUID, version: int) -> ResultVersion | None:
@@ -245,9 +264,9 @@ async def _with_observations(tx: Transaction, rows: Sequence[Row[Any]]) -> list[
 # -- timeline
 
 
-async def keep_entry(tx: Transaction, entry: TimelineEntry) -> bool:
+def keep_entry(tx: Transaction, entry: TimelineEntry) -> None:
     """Put an aggregate's newest state into the timeline; an older one changes nothing."""
-    return await keep_newer(tx, timeline_entry, asdict(entry))
+    keep_newer_later(tx, timeline_entry, asdict(entry))
 
 
 async def list_entries(

@@ -1,5 +1,6 @@
 """Events in: lab results to file, whom to register, what is known of identity; the timeline's are included."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -217,10 +218,16 @@ class LabResult(BaseModel):
         )
 
 
+async def read_results_ahead(tx: Transaction, several: Sequence[LabResult]) -> None:
+    keys = [(result.result_id, result.version) for result in several]
+    await results.read_ahead(tx, keys, [result.patient_id for result in several])
+
+
 @handlers.on(
     "lab-integration.lab-result-received.v1",
     "lab-integration.lab-result-corrected.v1",
     "lab-integration.lab-result-retracted.v1",
+    ahead=read_results_ahead,
 )
 async def file_result(tx: Transaction, _: Envelope, result: LabResult) -> None:
     await results.file_result(tx, result.as_filed(tx.now))

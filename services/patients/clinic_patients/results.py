@@ -1,6 +1,7 @@
 """Lab results: filed once per version, beside each other, whatever order they arrive in."""
 
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import chain
 from uuid import UUID
@@ -23,6 +24,17 @@ from clinic_patients.events import result_filed_event, retracted_result_read_eve
 
 log = structlog.get_logger()
 
+_OPENED = "charts-opened"
+_UNFILED = "results-unfiled"
+
+
+async def read_ahead(
+    tx: Transaction, keys: Collection[tuple[UUID, int]], patient_ids: Iterable[UUID]
+) -> None:
+    """Find out at once which versions are filed and which patients have no chart yet, for several results."""
+    await _open_charts(tx, patient_ids)
+    tx.known[_UNFILED] = set(keys) - await chart_store.filed_versions(tx, keys)
+
 
 async def file_result(tx: Transaction, result: ResultVersion) -> None:
     """Put a version of a result into the chart and say so to whoever sent it.
@@ -30,10 +42,9 @@ async def file_result(tx: Transaction, result: ResultVersion) -> None:
     Raises ResultVersionConflictError when the version stands there with other content: neither is
     dropped then, the message is parked for a person.
     """
-    if await store.keep_stub(tx, result.patient_id):
-        log.warning("result_for_unregistered_patient", patient_id=result.patient_id)
-    if await chart_store.add_result_version(tx, result):
-        await chart_store.keep_entry(tx, _entry(result))
+    await _open_charts(tx, [result.patient_id])
+    if await _add(tx, result):
+        chart_store.keep_entry(tx, _entry(result))
         await _tell_readers(tx, result)
         tx.audit(
             AuditEntry(
@@ -47,6 +58,25 @@ async def file_result(tx: Transaction, result: ResultVersion) -> None:
     elif await _is_settled(tx, result):
         return
     tx.emit(result_filed_event(result))
+
+
+async def _open_charts(tx: Transaction, patient_ids: Iterable[UUID]) -> None:
+    opened: set[UUID] = tx.known.setdefault(_OPENED, set())
+    missing = set(patient_ids) - opened
+    if missing:
+        for patient_id in sorted(await store.keep_stubs(tx, missing)):
+            log.warning("result_for_unregistered_patient", patient_id=patient_id)
+        opened |= missing
+
+
+async def _add(tx: Transaction, result: ResultVersion) -> bool:
+    """File a version unless it is filed; returns whether it is new."""
+    unfiled: set[tuple[UUID, int]] = tx.known.get(_UNFILED, set())
+    if (result.result_id, result.version) not in unfiled:
+        return await chart_store.add_result_version(tx, result)
+    unfiled.discard((result.result_id, result.version))
+    chart_store.add_result_version_later(tx, result)
+    return True
 
 
 async def _tell_readers(tx: Transaction, result: ResultVersion) -> None:

@@ -73,10 +73,17 @@ async def has_chart(tx: Transaction, patient_id: UUID) -> bool:
 
 async def keep_stub(tx: Transaction, patient_id: UUID) -> bool:
     """Open a chart for an id that the registry doesn't have; returns whether it was needed."""
-    stub = upsert(patient).values(
-        patient_id=patient_id, version=0, status=PatientStatus.ACTIVE.value, sex=Sex.UNKNOWN.value
-    )
-    return await tx.fetch_one(stub.on_conflict_do_nothing().returning(patient.c.patient_id)) is not None
+    return patient_id in await keep_stubs(tx, [patient_id])
+
+
+async def keep_stubs(tx: Transaction, patient_ids: Iterable[UUID]) -> set[UUID]:
+    """Open charts for those ids that the registry doesn't have; returns for which it was needed."""
+    rows = [
+        {"patient_id": p, "version": 0, "status": PatientStatus.ACTIVE.value, "sex": Sex.UNKNOWN.value}
+        for p in sorted(set(patient_ids))
+    ]
+    stubs = upsert(patient).values(rows).on_conflict_do_nothing().returning(patient.c.patient_id)
+    return {row.patient_id for row in await tx.fetch_all(stubs)}
 
 
 async def next_record_number(tx: Transaction) -> int:

@@ -21,7 +21,7 @@ handlers = Handlers("patients")
     "scheduling.appointment-missed.v1",
 )
 async def show_appointment(tx: Transaction, _: Envelope, appointment: Appointment) -> None:
-    await chart_store.keep_entry(
+    chart_store.keep_entry(
         tx,
         TimelineEntry(
             kind=EntryKind.APPOINTMENT,
@@ -50,7 +50,7 @@ async def show_appointment(tx: Transaction, _: Envelope, appointment: Appointmen
 )
 async def show_referral(tx: Transaction, _: Envelope, referral: Referral) -> None:
     """Stands at the department that is asked."""
-    await chart_store.keep_entry(
+    chart_store.keep_entry(
         tx,
         TimelineEntry(
             kind=EntryKind.REFERRAL,
@@ -70,7 +70,7 @@ async def show_referral(tx: Transaction, _: Envelope, referral: Referral) -> Non
 
 @handlers.on("lab-integration.lab-order-placed.v1", "lab-integration.lab-order-cancelled.v1")
 async def show_lab_order(tx: Transaction, _: Envelope, order: LabOrder) -> None:
-    await chart_store.keep_entry(
+    chart_store.keep_entry(
         tx,
         TimelineEntry(
             kind=EntryKind.LAB_ORDER,
@@ -91,7 +91,7 @@ async def show_lab_order(tx: Transaction, _: Envelope, order: LabOrder) -> None:
 async def show_message(tx: Transaction, _: Envelope, message: Message) -> None:
     if message.patient_id is None:
         return
-    await chart_store.keep_entry(
+    chart_store.keep_entry(
         tx,
         TimelineEntry(
             kind=EntryKind.MESSAGE,
@@ -109,7 +109,7 @@ async def show_message(tx: Transaction, _: Envelope, message: Message) -> None:
 
 @handlers.on("billing.invoice-issued.v1")
 async def show_invoice(tx: Transaction, _: Envelope, invoice: Invoice) -> None:
-    await chart_store.keep_entry(
+    chart_store.keep_entry(
         tx,
         TimelineEntry(
             kind=EntryKind.INVOICE,
@@ -128,7 +128,7 @@ async def show_invoice(tx: Transaction, _: Envelope, invoice: Invoice) -> None:
 
 @handlers.on("billing.payment-received.v1")
 async def show_payment(tx: Transaction, _: Envelope, payment: Payment) -> None:
-    await chart_store.keep_entry(
+    chart_store.keep_entry(
         tx,
         TimelineEntry(
             kind=EntryKind.PAYMENT,

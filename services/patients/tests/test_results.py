@@ -11,7 +11,7 @@ from clinic_shared.ids import uuid7
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from .conftest import Clinic
+from .conftest import LAB, Clinic
 
 FILED = "patients.lab-result-filed.v1"
 
@@ -173,3 +173,45 @@ async def test_results_come_in_pages_newest_first(clinic: Clinic, anna: str) -> 
     seen = [item["result_id"] for page in (first, rest) for item in page["items"]]
     assert seen == made[::-1]
     assert rest["next_cursor"] is None
+
+
+async def test_results_that_share_a_transaction_are_filed_as_if_each_came_alone(
+    clinic: Clinic, anna: str
+) -> None:
+    one, two, known = (str(uuid7()) for _ in range(3))
+    await clinic.lab_result("received", patient_id=anna, result_id=known)
+    unknown = str(uuid7())
+    await clinic.patients.deliver_together(
+        f"{LAB}-received.v1",
+        *(
+            {"patient_id": patient_id, "result_id": result_id, "version": version}
+            for patient_id, result_id, version in (
+                (anna, one, 1),
+                (anna, one, 2),
+                (anna, known, 1),
+                (anna, one, 1),
+                (unknown, two, 1),
+            )
+        ),
+    )
+    filed = {(str(row["result_id"]), row["version"]) for row in await clinic.rows(tables.result_version)}
+    assert filed == {(known, 1), (one, 1), (one, 2), (two, 1)}
+    assert len(await clinic.rows(tables.observation)) == 8
+    entries = {str(e["source_id"]): e["version"] for e in await clinic.rows(tables.timeline_entry)}
+    assert entries == {known: 1, one: 2, two: 1}
+    # What has been filed is told once for the line of the message that it came from.
+    assert len(await clinic.patients.events(FILED)) == 4
+
+
+async def test_of_results_that_share_a_transaction_none_is_filed_when_one_contradicts(
+    clinic: Clinic, anna: str
+) -> None:
+    contradicted = str(uuid7())
+    await clinic.lab_result("received", patient_id=anna, result_id=contradicted, abnormal_count=0)
+    with pytest.raises(ResultVersionConflictError):
+        await clinic.patients.deliver_together(
+            f"{LAB}-received.v1",
+            {"patient_id": anna, "result_id": str(uuid7())},
+            {"patient_id": anna, "result_id": contradicted, "critical_count": 7},
+        )
+    assert len(await clinic.rows(tables.result_version)) == 1
