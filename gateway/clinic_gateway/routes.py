@@ -66,6 +66,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/welcome", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
     Route("/oauth2", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
     Route("/.well-known", "identity", Credentials.PUBLIC),
+    Route("/fhir/R4/.well-known", "identity", Credentials.PUBLIC),
     *_all("identity", "me", "legal-entities", "centres", "departments", "staff", "users", "clients", "roles"),
     *_all("identity", "sessions", "access-reviews"),
     *_all("patients", "patients", "break-glass"),

@@ -15,6 +15,7 @@ from clinic_shared.settings import ServiceSettings
 from clinic_identity import (
     api,
     auth_api,
+    authorize_api,
     clients_api,
     consumers,
     factor_api,
@@ -98,6 +99,7 @@ service = Service(
         patient_logins_api.router,
         factor_api.router,
         oauth_api.router,
+        authorize_api.router,
         clients_api.router,
         well_known.router,
         revocations.router,

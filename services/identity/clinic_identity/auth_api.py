@@ -259,6 +259,7 @@ class SessionResponse(BaseModel):
     address: str | None
     agent: Annotated[str | None, Field(description="What the browser or app calls itself")]
     methods: Annotated[list[str], Field(description="How its owner showed who they are (RFC 8176)")]
+    client_id: Annotated[str | None, Field(description="The app that holds it")]
     current: bool
 
     @classmethod
@@ -271,6 +272,7 @@ class SessionResponse(BaseModel):
             address=session.address,
             agent=session.agent,
             methods=list(session.amr),
+            client_id=session.client_id,
             current=session.session_id == current,
         )
 

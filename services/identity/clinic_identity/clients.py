@@ -1,7 +1,6 @@
 """OAuth2 clients: laboratories and apps. Secrets are made here, shown once, and kept as digests."""
 
 import hashlib
-import hmac
 import secrets
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -9,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry, Outcome
-from clinic_shared.auth import LIFETIME_SECONDS, claims_of
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ForbiddenError, NotFoundError
 from clinic_shared.ids import uuid7
@@ -18,14 +16,8 @@ from clinic_shared.problems import constraint_of
 from clinic_shared.timers import Timer, Timers
 from sqlalchemy.exc import IntegrityError
 
-from clinic_identity import store
-from clinic_identity.client_assertions import (
-    AssertionRefusedError,
-    check_keys,
-    client_id_in,
-    use_assertion,
-)
-from clinic_identity.desk import Desk
+from clinic_identity import sessions, store
+from clinic_identity.client_assertions import check_keys
 from clinic_identity.domain import (
     DeactivatedError,
     UnknownReferenceError,
@@ -33,8 +25,14 @@ from clinic_identity.domain import (
     unknown_among,
 )
 from clinic_identity.events import lab_event, tokens_revoked
-from clinic_identity.oauth_domain import Client, ClientIdTakenError, ClientKind
-from clinic_identity.roles import scopes_of
+from clinic_identity.oauth_domain import (
+    NEVER_LENT,
+    Client,
+    ClientIdTakenError,
+    ClientKind,
+    PublicClientError,
+    check_redirect_uri,
+)
 
 LAB_ROLE = "lab"
 RETIRE_SECRET = "client-secret.retire"  # noqa: S105  # a timer's kind
@@ -52,21 +50,24 @@ class RegisterClient:
     scopes: tuple[str, ...]
     network: bool
     centre_ids: tuple[UUID, ...]
+    redirect_uris: tuple[str, ...] = ()
+    user_scopes: tuple[str, ...] = ()
+    public: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registration:
-    """A client and the secret that is shown this once."""
+    """A client and the secret that is shown this once; a public one has none."""
 
     client: Client
-    client_secret: str
+    client_secret: str | None
 
 
 async def register_client(
     tx: Transaction, command: RegisterClient, *, known_scopes: frozenset[str], caller: Principal
 ) -> Registration:
     await _check_reach(tx, command, known_scopes, caller)
-    secret = secrets.token_urlsafe(32)
+    secret = None if command.public else secrets.token_urlsafe(32)
     client = Client(
         id=uuid7(),
         version=1,
@@ -76,13 +77,15 @@ async def register_client(
         scopes=command.scopes,
         network=command.network,
         centre_ids=command.centre_ids,
-        secret_digest=digest_of(secret),
+        secret_digest=digest_of(secret) if secret else "",
         previous_secret_digest=None,
         previous_secret_expires_at=None,
         active=True,
         registered_at=tx.now,
         changed_at=None,
         tokens_valid_from=tx.now,
+        redirect_uris=command.redirect_uris,
+        user_scopes=command.user_scopes,
     )
     try:
         await store.add_client(tx, client)
@@ -99,6 +102,8 @@ async def rotate_secret(
 ) -> Registration:
     """Give a new secret. The one before works until the overlap is over; an older one stops now."""
     old = await _lock(tx, client_key, expected_version)
+    if old.is_public:
+        raise PublicClientError
     secret = secrets.token_urlsafe(32)
     rotated = replace(
         old,
@@ -162,7 +167,31 @@ async def deactivate_client(tx: Transaction, client_key: UUID, *, expected_versi
             reason_code="deactivated",
         )
     )
+    await sessions.end_sessions_of_app(tx, gone.client_id, reason_code="app-deactivated")
     return gone
+
+
+async def set_sign_in(
+    tx: Transaction,
+    client_key: UUID,
+    *,
+    redirect_uris: tuple[str, ...],
+    user_scopes: tuple[str, ...],
+    known_scopes: frozenset[str],
+    expected_version: int | None,
+) -> Client:
+    """Say where an app may send people back to, and what they may let it do. Sessions that it has end."""
+    old = await _lock(tx, client_key, expected_version)
+    if old.kind is not ClientKind.APP:
+        raise NotFoundError
+    _check_sign_in(redirect_uris, user_scopes, known_scopes)
+    changed = replace(
+        old, version=old.version + 1, redirect_uris=redirect_uris, user_scopes=user_scopes, changed_at=tx.now
+    )
+    await store.save_client(tx, changed)
+    audit_client(tx, Action.UPDATE, changed, reason="sign-in-changed")
+    await sessions.end_sessions_of_app(tx, changed.client_id, reason_code="app-changed")
+    return changed
 
 
 async def set_client_keys(
@@ -170,91 +199,17 @@ async def set_client_keys(
 ) -> Client:
     """Let a client sign its requests for tokens with these keys from now on; those before are void."""
     old = await _lock(tx, client_key, expected_version)
+    if old.is_public:
+        raise PublicClientError
     keyed = replace(old, version=old.version + 1, jwks=check_keys(jwks), changed_at=tx.now)
     await store.save_client(tx, keyed)
     _record(tx, "lab-changed", keyed, Action.UPDATE, reason="keys-changed")
     return keyed
 
 
-# -- client credentials (RFC 6749, 4.4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Granted:
-    access_token: str
-    scopes: frozenset[str]
-    expires_in_seconds: int = LIFETIME_SECONDS
-
-
-@dataclass(frozen=True)
-class Refused:
-    """`error` is one of RFC 6749's codes (5.2)."""
-
-    error: str
-    description: str
-
-
-async def grant_client_credentials(
-    tx: Transaction, desk: Desk, *, client_id: str, client_secret: str, scope: str | None
-) -> Granted | Refused:
-    """Return a token of the client's own, or why not. Refusals are recorded, so they don't raise."""
-    client = await store.find_client(tx, client_id)
-    if client is None or not client.active or not _is_secret_of(client, client_secret, tx):
-        _audit(tx, Action.EXECUTE, client, outcome=Outcome.DENIED, reason="invalid-client")
-        return Refused("invalid_client", "The client or its secret is not known.")
-    return await _grant(tx, desk, client, scope)
-
-
-async def grant_by_assertion(
-    tx: Transaction, desk: Desk, assertion: str, *, scope: str | None
-) -> Granted | Refused:
-    """The same for a client that signs. What was recorded of a refusal commits."""
-    client = None
-    try:
-        client = await store.find_client(tx, client_id_in(assertion))
-        if client is None or not client.active:
-            raise AssertionRefusedError("The client is not known.")  # noqa: TRY301  # as every other refusal
-        await use_assertion(tx, client, assertion, audiences={desk.settings.token_endpoint})
-    except AssertionRefusedError as refused:
-        _audit(tx, Action.EXECUTE, client, outcome=Outcome.DENIED, reason="invalid-client")
-        return Refused("invalid_client", str(refused))
-    return await _grant(tx, desk, client, scope)
-
-
-async def _grant(tx: Transaction, desk: Desk, client: Client, scope: str | None) -> Granted | Refused:
-    principal = await _principal_of(tx, client)
-    wanted = frozenset(scope.split()) if scope is not None else principal.scopes
-    if not wanted or not wanted <= principal.scopes:
-        return Refused("invalid_scope", "A scope was asked for that the client doesn't have.")
-    _audit(tx, Action.EXECUTE, client)
-    claims = claims_of(
-        replace(principal, scopes=wanted),
-        issued_at=max(tx.now, client.tokens_valid_from),
-        client_id=client.client_id,
-    )
-    return Granted(access_token=desk.keys.signer.sign(claims), scopes=wanted)
-
-
 def digest_of(secret: str) -> str:
     """Return a secret's digest as events carry it. A fast hash is enough for 256 random bits."""
     return "sha256:" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _is_secret_of(client: Client, secret: str, tx: Transaction) -> bool:
-    given = digest_of(secret)
-    return any(hmac.compare_digest(given, digest) for digest in client.secret_digests(tx.now))
-
-
-async def _principal_of(tx: Transaction, client: Client) -> Principal:
-    is_lab = client.kind is ClientKind.LAB
-    return Principal(
-        subject=client.id,
-        kind="client",
-        roles=frozenset({LAB_ROLE}) if is_lab else frozenset(),
-        scopes=await scopes_of(tx, [LAB_ROLE]) if is_lab else frozenset(client.scopes),
-        network=client.network,
-        centre_ids=frozenset(client.centre_ids),
-    )
 
 
 async def _check_reach(
@@ -264,9 +219,19 @@ async def _check_reach(
         raise ForbiddenError("Only those who work in the whole network may register clients.")
     if unknown := unknown_among(command.scopes, known_scopes):
         raise UnknownReferenceError(reference="scopes", unknown=unknown)
+    _check_sign_in(command.redirect_uris, command.user_scopes, known_scopes)
     known = await store.known_centre_ids(tx, command.centre_ids)
     if unknown := unknown_among(command.centre_ids, known):
         raise UnknownReferenceError(reference="centre_ids", unknown=unknown)
+
+
+def _check_sign_in(
+    redirect_uris: tuple[str, ...], user_scopes: tuple[str, ...], known_scopes: frozenset[str]
+) -> None:
+    for uri in redirect_uris:
+        check_redirect_uri(uri)
+    if unknown := unknown_among(user_scopes, known_scopes - NEVER_LENT):
+        raise UnknownReferenceError(reference="user_scopes", unknown=unknown)
 
 
 async def _lock(tx: Transaction, client_key: UUID, expected_version: int | None) -> Client:
@@ -285,10 +250,10 @@ def _record(
     """Audit the change; of labs, lab-integration hears too."""
     if client.kind is ClientKind.LAB:
         tx.emit(lab_event(event_name, client, now=tx.now))
-    _audit(tx, action, client, reason=reason)
+    audit_client(tx, action, client, reason=reason)
 
 
-def _audit(
+def audit_client(
     tx: Transaction,
     action: Action,
     client: Client | None,

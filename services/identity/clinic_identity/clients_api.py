@@ -16,6 +16,15 @@ from clinic_identity.oauth_domain import Client, ClientKind
 router = ClinicRouter(tags=["identity"])
 
 
+RedirectUris = Annotated[
+    tuple[str, ...],
+    Field(max_length=20, description="Where an app's users are sent back to; a loopback's port is free"),
+]
+UserScopes = Annotated[
+    tuple[str, ...], Field(max_length=100, description="What users may let an app do in their name")
+]
+
+
 class ClientRequest(fields.Request):
     model_config = ConfigDict(
         extra="forbid",
@@ -28,12 +37,21 @@ class ClientRequest(fields.Request):
     scopes: Annotated[tuple[str, ...], Field(max_length=100, description="Of an app; a lab's are fixed")] = ()
     network: Annotated[bool, Field(description="An app that reaches every centre")] = False
     centre_ids: Annotated[tuple[UUID, ...], Field(max_length=100)] = ()
+    redirect_uris: RedirectUris = ()
+    user_scopes: UserScopes = ()
+    public: Annotated[bool, Field(description="An app in its users' hands, which can keep no secret")] = False
 
     @model_validator(mode="after")
     def _lab_has_its_role(self) -> Self:
         reach = bool(self.scopes or self.network or self.centre_ids)
-        if (self.kind is ClientKind.LAB) == reach:
-            raise ValueError("an app needs scopes; a lab takes neither scopes nor places")
+        if (self.kind is ClientKind.LAB) == (reach or bool(self.redirect_uris)):
+            raise ValueError("an app needs scopes or redirect URIs; a lab takes neither them nor places")
+        if bool(self.redirect_uris) != bool(self.user_scopes):
+            raise ValueError("redirect_uris and user_scopes come together")
+        if self.public and (reach or not self.redirect_uris):
+            raise ValueError(
+                "a public app acts for people only: redirect_uris, but no scopes or places of its own"
+            )
         return self
 
     def command(self) -> clients.RegisterClient:
@@ -44,6 +62,9 @@ class ClientRequest(fields.Request):
             scopes=tuple(dict.fromkeys(self.scopes)),
             network=self.network,
             centre_ids=tuple(dict.fromkeys(self.centre_ids)),
+            redirect_uris=tuple(dict.fromkeys(self.redirect_uris)),
+            user_scopes=tuple(dict.fromkeys(self.user_scopes)),
+            public=self.public,
         )
 
 
@@ -66,6 +87,9 @@ class ClientResponse(BaseModel):
     scopes: list[str]
     network: bool
     centre_ids: list[UUID]
+    redirect_uris: list[str]
+    user_scopes: list[str]
+    public: bool
     active: bool
     registered_at: datetime
     previous_secret_expires_at: datetime | None
@@ -82,6 +106,9 @@ class ClientResponse(BaseModel):
             scopes=list(client.scopes),
             network=client.network,
             centre_ids=list(client.centre_ids),
+            redirect_uris=list(client.redirect_uris),
+            user_scopes=list(client.user_scopes),
+            public=client.is_public,
             active=client.active,
             registered_at=client.registered_at,
             previous_secret_expires_at=client.previous_secret_expires_at,
@@ -90,7 +117,7 @@ class ClientResponse(BaseModel):
 
 
 class NewSecretResponse(ClientResponse):
-    client_secret: Annotated[str, Field(description="Shown this once")]
+    client_secret: Annotated[str | None, Field(description="Shown this once; a public app has none")]
 
 
 # Answers with a secret are never kept for repeats: the unique client_id and If-Match catch those.
@@ -171,6 +198,44 @@ async def set_client_keys(tx: Tx, key: UUID, body: KeysRequest, expected: IfMatc
     return ClientResponse.of(
         await clients.set_client_keys(tx, key, body.model_dump(), expected_version=expected)
     )
+
+
+class SignInRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "redirect_uris": ["https://app.example.org/callback"],
+                    "user_scopes": ["appointments.read", "appointments.book"],
+                }
+            ]
+        },
+    )
+
+    redirect_uris: RedirectUris
+    user_scopes: UserScopes
+
+
+@router.put(
+    "/v1/clients/{key}/sign-in",
+    permission="clients.manage",
+    dependencies=RECENT_AUTHENTICATION,
+    operation_id="setClientSignIn",
+)
+async def set_client_sign_in(
+    tx: Tx, desk: CurrentDesk, key: UUID, body: SignInRequest, expected: IfMatch
+) -> ClientResponse:
+    """Say where an app sends its users back to and what they may let it do. Its sessions end."""
+    client = await clients.set_sign_in(
+        tx,
+        key,
+        redirect_uris=tuple(dict.fromkeys(body.redirect_uris)),
+        user_scopes=tuple(dict.fromkeys(body.user_scopes)),
+        known_scopes=desk.known_scopes,
+        expected_version=expected,
+    )
+    return ClientResponse.of(client)
 
 
 @router.post("/v1/clients/{key}/deactivate", permission="clients.manage", operation_id="deactivateClient")

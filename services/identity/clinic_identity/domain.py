@@ -391,6 +391,9 @@ class Session:
     address: str | None = None
     agent: str | None = None
     unlock_failures: int = 0
+    client_id: str | None = None
+    """The app that holds the session's tokens, and the scopes that its owner lets it have."""
+    granted_scopes: tuple[str, ...] | None = None
 
     @property
     def acr(self) -> str:

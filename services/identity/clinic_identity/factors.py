@@ -55,6 +55,11 @@ class MfaRequiredError(DomainError):
     status = 401
     fix = "Within five minutes send `ticket` with a code or a passkey to `/v1/auth/mfa/...`; `methods` says which."
 
+    def __init__(self, *, ticket: str, methods: list[str], expires_in: int) -> None:
+        super().__init__(ticket=ticket, methods=methods, expires_in=expires_in)
+        self.ticket = ticket
+        self.methods = methods
+
 
 class InvalidSecondFactorError(DomainError):
     """The code or passkey is wrong, was used before, or the login that it belongs to is over."""

@@ -44,12 +44,24 @@ async def lock_sessions(tx: Transaction, account_id: UUID) -> list[Session]:
     return [_session(row) for row in await tx.fetch_all(statement)]
 
 
+async def lock_sessions_of_app(tx: Transaction, client_id: str) -> list[Session]:
+    """Return an app's sessions of whomever, in the order in which all lock them."""
+    live = select(session).where(
+        session.c.client_id == client_id, session.c.ended_at.is_(None), session.c.expires_at > tx.now
+    )
+    rows = await tx.fetch_all(live.order_by(session.c.session_id).with_for_update())
+    return [_session(row) for row in rows]
+
+
 def _session(row: Row[Any]) -> Session:
-    return Session(**dict(row._mapping) | {"amr": tuple(row.amr)})  # noqa: SLF001
+    granted = None if row.granted_scopes is None else tuple(row.granted_scopes)
+    lists = {"amr": tuple(row.amr), "granted_scopes": granted}
+    return Session(**dict(row._mapping) | lists)  # noqa: SLF001
 
 
 def _session_values(value: Session) -> dict[str, Any]:
-    return asdict(value) | {"amr": list(value.amr)}
+    granted = None if value.granted_scopes is None else list(value.granted_scopes)
+    return asdict(value) | {"amr": list(value.amr), "granted_scopes": granted}
 
 
 def _live(tx: Transaction, account_id: UUID) -> Any:
@@ -74,6 +86,15 @@ async def count_unlock(tx: Transaction, session_id: UUID) -> int:
 
 async def add_refresh_token(tx: Transaction, digest: bytes, session_id: UUID) -> None:
     await tx.execute(insert(refresh_token).values(digest=digest, session_id=session_id, issued_at=tx.now))
+
+
+async def withdraw_refresh_token(tx: Transaction, session_id: UUID) -> None:
+    """Forget the token that a session's owner never got."""
+    await tx.execute(
+        delete(refresh_token).where(
+            refresh_token.c.session_id == session_id, refresh_token.c.used_at.is_(None)
+        )
+    )
 
 
 async def find_session_of_token(tx: Transaction, digest: bytes) -> UUID | None:

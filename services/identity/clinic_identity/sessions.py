@@ -70,6 +70,7 @@ class AccessToken:
 
     access_token: str
     expires_in_seconds: int
+    scopes: frozenset[str]
 
 
 async def start_session(
@@ -128,7 +129,7 @@ async def _make_room(tx: Transaction, desk: Desk, account: Account, roles: froze
     if len(live) >= rules.sessions and rules.refuses_at_limit:
         raise SessionLimitError(sessions=rules.sessions)
     for session in live[: max(0, len(live) - rules.sessions + 1)]:
-        await _end(tx, session, account.kind, "session-limit")
+        await end_session(tx, session, account.kind, "session-limit")
 
 
 async def refresh_session(
@@ -138,11 +139,22 @@ async def refresh_session(
 
     A token that was used before is in two hands, one of them a thief's: its session ends.
     """
+    used = await use_refresh_token(tx, desk, refresh_token, visit=visit, client_id=None)
+    if isinstance(used, DomainError):
+        return used
+    account, session = used
+    return await _issue(tx, desk, account, session)
+
+
+async def use_refresh_token(
+    tx: Transaction, desk: Desk, refresh_token: str, *, visit: Visit, client_id: str | None
+) -> tuple[Account, Session] | DomainError:
+    """Use a token up and return whose session goes on by it. It is of no use to another app than its own."""
     digest = digest_of_refresh_token(refresh_token)
     session_id = await session_store.find_session_of_token(tx, digest)
     session = await session_store.lock_session(tx, session_id) if session_id else None
     account = await store.find_account(tx, session.account_id) if session else None
-    if session is None or account is None:
+    if session is None or account is None or session.client_id != client_id:
         return InvalidRefreshTokenError()
     if session.is_locked(tx.now):
         return SessionLockedError()
@@ -155,7 +167,7 @@ async def refresh_session(
     desk.places.require(roles, visit.address)
     used = replace(session, last_used_at=tx.now)
     await session_store.save_session(tx, used)
-    return await _issue(tx, desk, account, used)
+    return account, used
 
 
 async def end_own_session(tx: Transaction, caller: Principal, session_id: UUID, *, reason_code: str) -> None:
@@ -163,15 +175,15 @@ async def end_own_session(tx: Transaction, caller: Principal, session_id: UUID, 
     session = await session_store.lock_session(tx, session_id)
     if session is None or session.account_id != caller.subject:
         raise NotFoundError
-    await _end(tx, session, caller.kind, reason_code)
+    await end_session(tx, session, caller.kind, reason_code)
 
 
 async def lock_own_workstation(tx: Transaction, caller: Principal) -> None:
     """Void the session's tokens until `locking.unlock`; the refresh token is kept for that."""
     session = await session_store.lock_session(tx, caller.session_id) if caller.session_id else None
-    if session is None or session.account_id != caller.subject:
-        raise NotFoundError
-    await _end(tx, session, caller.kind, LOCKED)
+    if session is None or session.account_id != caller.subject or session.client_id is not None:
+        raise NotFoundError  # an app is no workstation
+    await end_session(tx, session, caller.kind, LOCKED)
 
 
 async def end_any_session(tx: Transaction, session_id: UUID, *, reason_code: str) -> None:
@@ -179,7 +191,7 @@ async def end_any_session(tx: Transaction, session_id: UUID, *, reason_code: str
     account = await store.find_account(tx, session.account_id) if session else None
     if session is None or account is None:
         raise NotFoundError
-    await _end(tx, session, account.kind, reason_code)
+    await end_session(tx, session, account.kind, reason_code)
 
 
 async def end_sessions(
@@ -189,10 +201,17 @@ async def end_sessions(
     await factor_store.withdraw_tickets(tx, account.account_id)
     for session in await session_store.lock_sessions(tx, account.account_id):
         if session.session_id != but:
-            await _end(tx, session, account.kind, reason_code)
+            await end_session(tx, session, account.kind, reason_code)
 
 
-async def _end(tx: Transaction, session: Session, kind: str, reason_code: str) -> None:
+async def end_sessions_of_app(tx: Transaction, client_id: str, *, reason_code: str) -> None:
+    for session in await session_store.lock_sessions_of_app(tx, client_id):
+        account = await store.find_account(tx, session.account_id)
+        if account is not None:
+            await end_session(tx, session, account.kind, reason_code)
+
+
+async def end_session(tx: Transaction, session: Session, kind: str, reason_code: str) -> None:
     if session.ended_at is not None:
         return
     await session_store.save_session(tx, replace(session, ended_at=tx.now, end_reason_code=reason_code))
@@ -215,12 +234,11 @@ async def _end_stolen(tx: Transaction, session: Session, account: Account) -> No
             details={"account": str(account.account_id)},
         )
     )
-    await _end(tx, session, account.kind, "refresh-token-reused")
+    await end_session(tx, session, account.kind, "refresh-token-reused")
 
 
 async def _issue(tx: Transaction, desk: Desk, account: Account, session: Session) -> Tokens:
-    refresh_token = REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
-    await session_store.add_refresh_token(tx, digest_of_refresh_token(refresh_token), session.session_id)
+    refresh_token = await new_refresh_token(tx, session)
     due_at = await _second_factor_due_at(tx, desk, account, session)
     token = await access_token_of(tx, desk, account, session)
     return Tokens(
@@ -234,16 +252,26 @@ async def _issue(tx: Transaction, desk: Desk, account: Account, session: Session
     )
 
 
+async def new_refresh_token(tx: Transaction, session: Session) -> str:
+    token = REFRESH_TOKEN_PREFIX + secrets.token_urlsafe(32)
+    await session_store.add_refresh_token(tx, digest_of_refresh_token(token), session.session_id)
+    return token
+
+
 async def access_token_of(tx: Transaction, desk: Desk, account: Account, session: Session) -> AccessToken:
-    """Return a token with all that the session's owner may do now."""
+    """Return a token with all that the session's owner may do now; an app's, with what they let it do of that."""
     due_at = await _second_factor_due_at(tx, desk, account, session)
     must_enrol = due_at is not None and due_at <= tx.now
     must_change = account.must_change_password and desk.settings.password_change_is_enforced
     principal = await _principal_of(tx, account, session, restricted=must_change or must_enrol)
     issued_at = max(tx.now, account.tokens_valid_from)
     lifetime = token_lifetime(issued_at, until=session.expires_at)
-    claims = claims_of(principal, issued_at=issued_at, lifetime_seconds=lifetime)
-    return AccessToken(access_token=desk.keys.signer.sign(claims), expires_in_seconds=lifetime)
+    if session.granted_scopes is not None:
+        principal = replace(principal, scopes=principal.scopes & frozenset(session.granted_scopes))
+    claims = claims_of(principal, issued_at=issued_at, lifetime_seconds=lifetime, client_id=session.client_id)
+    return AccessToken(
+        access_token=desk.keys.signer.sign(claims), expires_in_seconds=lifetime, scopes=principal.scopes
+    )
 
 
 async def _second_factor_due_at(

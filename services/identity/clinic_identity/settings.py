@@ -8,6 +8,7 @@ from clinic_shared.settings import ServiceSettings
 from pydantic import Field, SecretStr, model_validator
 
 from clinic_identity.domain import AccountKind, SessionLimits
+from clinic_identity.oauth_domain import FHIR_PATH
 
 PRODUCTION_MEMORY_KIB = 19_456
 """OWASP's least for argon2id with two passes."""
@@ -93,6 +94,14 @@ class IdentitySettings(ServiceSettings):
     @property
     def token_endpoint(self) -> str:
         return f"{self.token_issuer}/oauth2/token"
+
+    @property
+    def authorization_endpoint(self) -> str:
+        return f"{self.token_issuer}/oauth2/authorize"
+
+    @property
+    def fhir_base(self) -> str:
+        return self.token_issuer + FHIR_PATH
 
     @property
     def passkey_origin_list(self) -> tuple[str, ...]:

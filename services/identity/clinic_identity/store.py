@@ -283,10 +283,13 @@ def _staff_values(value: StaffMember) -> dict[str, Any]:
     return asdict(value) | lists
 
 
+_CLIENT_LISTS = ("scopes", "centre_ids", "redirect_uris", "user_scopes")
+
+
 def _client(row: Row[Any]) -> Client:
-    lists = {name: tuple(getattr(row, name)) for name in ("scopes", "centre_ids")}
+    lists = {name: tuple(getattr(row, name)) for name in _CLIENT_LISTS}
     return Client(**dict(row._mapping) | lists | {"kind": ClientKind(row.kind)})  # noqa: SLF001
 
 
 def _client_values(value: Client) -> dict[str, Any]:
-    return asdict(value) | {"scopes": list(value.scopes), "centre_ids": list(value.centre_ids)}
+    return asdict(value) | {name: list(getattr(value, name)) for name in _CLIENT_LISTS}

@@ -123,6 +123,8 @@ session = Table(
     Column("address", Text),
     Column("agent", Text),
     Column("unlock_failures", Integer, nullable=False, server_default="0"),
+    Column("client_id", Text),
+    Column("granted_scopes", ARRAY(Text)),
 )
 known_device = Table(
     "known_device",
@@ -241,6 +243,8 @@ client = Table(
     Column("changed_at", Instant),
     Column("tokens_valid_from", Instant, nullable=False),
     Column("jwks", JSONB(none_as_null=True)),
+    Column("redirect_uris", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("user_scopes", ARRAY(Text), nullable=False, server_default="{}"),
 )
 used_assertion = Table(
     "used_assertion",
@@ -248,4 +252,16 @@ used_assertion = Table(
     Column("client_key", Uuid, primary_key=True),
     Column("jti_digest", LargeBinary, primary_key=True),
     Column("expires_at", Instant, nullable=False),
+)
+authorization_code = Table(
+    "authorization_code",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("session_id", Uuid, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("code_challenge", Text, nullable=False),
+    Column("nonce", Text),
+    Column("expires_at", Instant, nullable=False),
+    Column("used_at", Instant),
 )

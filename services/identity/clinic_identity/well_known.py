@@ -1,11 +1,18 @@
 """HTTP in: what others read about us, to check our tokens and to get some."""
 
+from typing import Any
+
+from clinic_shared.auth import ALGORITHM
+from clinic_shared.principal import AAL1, AAL2
 from clinic_shared.routing import PUBLIC, ClinicRouter
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
 from clinic_identity.client_assertions import ALGORITHMS
+from clinic_identity.desk import Desk
 from clinic_identity.fields import CurrentDesk
+from clinic_identity.oauth_api import GRANT_TYPES
+from clinic_identity.oauth_domain import FHIR_PATH, PROTOCOL_SCOPES
 
 router = ClinicRouter(tags=["identity"])
 
@@ -30,6 +37,47 @@ async def get_public_keys(desk: CurrentDesk) -> Response:
 
 
 @router.get(
+    "/.well-known/openid-configuration",
+    permission=PUBLIC,
+    transactional=False,
+    operation_id="getOpenIdConfiguration",
+)
+async def get_openid_configuration(desk: CurrentDesk) -> Response:
+    """Return what apps need to know to let people log in here (OpenID Connect Discovery, RFC 8414)."""
+    document = _common(desk) | {
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+        "claims_supported": sorted(
+            (
+                "iss",
+                "sub",
+                "aud",
+                "exp",
+                "iat",
+                "auth_time",
+                "nonce",
+                "acr",
+                "amr",
+                "sid",
+                "at_hash",
+                "fhirUser",
+            )
+        ),
+        "acr_values_supported": [AAL1, AAL2],
+        "prompt_values_supported": ["login"],
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
+    }
+    return JSONResponse(document, headers=_CACHED)
+
+
+@router.get(
+    f"{FHIR_PATH}/.well-known/smart-configuration",
+    permission=PUBLIC,
+    transactional=False,
+    include_in_schema=False,
+)
+@router.get(
     "/.well-known/smart-configuration",
     permission=PUBLIC,
     transactional=False,
@@ -37,19 +85,39 @@ async def get_public_keys(desk: CurrentDesk) -> Response:
 )
 async def get_smart_configuration(desk: CurrentDesk) -> Response:
     """Return what OAuth2 clients need to know to get tokens here."""
+    document = _common(desk) | {
+        "capabilities": [
+            "launch-standalone",
+            "context-standalone-patient",
+            "client-public",
+            "client-confidential-symmetric",
+            "client-confidential-asymmetric",
+            "permission-offline",
+            "permission-online",
+            "sso-openid-connect",
+        ],
+    }
+    return JSONResponse(document, headers=_CACHED)
+
+
+def _common(desk: Desk) -> dict[str, Any]:
     issuer = desk.settings.token_issuer
-    document = {
+    return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "authorization_endpoint": desk.settings.authorization_endpoint,
         "token_endpoint": desk.settings.token_endpoint,
-        "grant_types_supported": ["client_credentials"],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": list(GRANT_TYPES),
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
         "token_endpoint_auth_methods_supported": [
             "client_secret_basic",
             "client_secret_post",
             "private_key_jwt",
+            "none",
         ],
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
-        "scopes_supported": sorted(desk.known_scopes),
-        "capabilities": ["client-confidential-symmetric", "client-confidential-asymmetric"],
+        "scopes_supported": sorted(desk.known_scopes | PROTOCOL_SCOPES),
     }
-    return JSONResponse(document, headers=_CACHED)

@@ -22,8 +22,11 @@ PUBLIC_PATHS = {
     "/v1/auth/access-links/accept",
     "/welcome",
     "/oauth2/token",
+    "/oauth2/authorize",
     "/.well-known/jwks.json",
+    "/.well-known/openid-configuration",
     "/.well-known/smart-configuration",
+    "/fhir/R4/.well-known/smart-configuration",
 }
 
 

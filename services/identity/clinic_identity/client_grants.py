@@ -1,0 +1,92 @@
+"""Clients at the token endpoint: that they are who they say, and tokens of their own (RFC 6749, 4.4)."""
+
+import hmac
+from dataclasses import dataclass, replace
+
+from clinic_shared.audit import Action, Outcome
+from clinic_shared.auth import LIFETIME_SECONDS, claims_of
+from clinic_shared.database import Transaction
+from clinic_shared.principal import Principal
+
+from clinic_identity import store
+from clinic_identity.client_assertions import AssertionRefusedError, client_id_in, use_assertion
+from clinic_identity.clients import LAB_ROLE, audit_client, digest_of
+from clinic_identity.desk import Desk
+from clinic_identity.oauth_domain import Client, ClientKind
+from clinic_identity.oauth_forms import Presented, Refused
+from clinic_identity.roles import scopes_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Granted:
+    access_token: str
+    scopes: frozenset[str]
+    expires_in_seconds: int = LIFETIME_SECONDS
+    refresh_token: str | None = None
+    id_token: str | None = None
+    patient_id: str | None = None
+
+
+async def authenticate(tx: Transaction, desk: Desk, presented: Presented) -> Client | Refused:
+    """Return the client that has proved to be asking. Refusals are recorded, so they don't raise."""
+    if presented.assertion is not None:
+        return await _by_assertion(tx, desk, presented.assertion, presented.client_id)
+    client = await store.find_client(tx, presented.client_id)
+    if client is None or not client.active or not _proves(client, presented.client_secret, tx):
+        return _refuse(tx, client, "The client or its secret is not known.")
+    return client
+
+
+async def _by_assertion(tx: Transaction, desk: Desk, assertion: str, client_id: str) -> Client | Refused:
+    client = None
+    try:
+        client = await store.find_client(tx, client_id_in(assertion))
+        if client is None or not client.active or client_id not in {"", client.client_id}:
+            raise AssertionRefusedError("The client is not known.")  # noqa: TRY301  # as every other refusal
+        await use_assertion(tx, client, assertion, audiences={desk.settings.token_endpoint})
+    except AssertionRefusedError as refused:
+        return _refuse(tx, client, str(refused))
+    return client
+
+
+async def grant_own_token(
+    tx: Transaction, desk: Desk, client: Client, scope: str | None
+) -> Granted | Refused:
+    """Return a token of the client's own, or why not."""
+    principal = await _principal_of(tx, client)
+    wanted = frozenset(scope.split()) if scope is not None else principal.scopes
+    if not principal.scopes:
+        return Refused("unauthorized_client", "The client acts for people only, not in its own name.")
+    if not wanted or not wanted <= principal.scopes:
+        return Refused("invalid_scope", "A scope was asked for that the client doesn't have.")
+    audit_client(tx, Action.EXECUTE, client)
+    claims = claims_of(
+        replace(principal, scopes=wanted),
+        issued_at=max(tx.now, client.tokens_valid_from),
+        client_id=client.client_id,
+    )
+    return Granted(access_token=desk.keys.signer.sign(claims), scopes=wanted)
+
+
+def _proves(client: Client, secret: str | None, tx: Transaction) -> bool:
+    if client.is_public:
+        return secret is None
+    given = digest_of(secret or "")
+    return any(hmac.compare_digest(given, digest) for digest in client.secret_digests(tx.now))
+
+
+def _refuse(tx: Transaction, client: Client | None, description: str) -> Refused:
+    audit_client(tx, Action.EXECUTE, client, outcome=Outcome.DENIED, reason="invalid-client")
+    return Refused("invalid_client", description)
+
+
+async def _principal_of(tx: Transaction, client: Client) -> Principal:
+    is_lab = client.kind is ClientKind.LAB
+    return Principal(
+        subject=client.id,
+        kind="client",
+        roles=frozenset({LAB_ROLE}) if is_lab else frozenset(),
+        scopes=await scopes_of(tx, [LAB_ROLE]) if is_lab else frozenset(client.scopes),
+        network=client.network,
+        centre_ids=frozenset(client.centre_ids),
+    )
