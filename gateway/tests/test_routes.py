@@ -93,6 +93,7 @@ def test_only_these_paths_need_no_token() -> None:
         "/v1/webhooks/payments",
         "/v1/lab/messages",
         "/fhir/R4",
+        "/fhir/R4/.well-known",
     }
 
 
