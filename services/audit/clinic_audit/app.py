@@ -7,7 +7,8 @@ from typing import cast
 
 from clinic_shared.service import Runtime, Service
 
-from clinic_audit import access_log, api, consumers, fhir
+from clinic_audit import access_log, api, consumers, fhir, suspicion_api
+from clinic_audit.detecting import detect
 from clinic_audit.intake import take_records
 from clinic_audit.local_witness import witness_checkpoints
 from clinic_audit.measurements import measure_log
@@ -27,9 +28,9 @@ service = Service(
     package_dir=Path(__file__).parent,
     settings=AuditSettings,
     key_files=load_signer,
-    routers=(api.router, access_log.router, fhir.router),
+    routers=(api.router, suspicion_api.router, access_log.router, fhir.router),
     handlers=consumers.handlers,
     startup=(signing_key,),
-    workers=(take_records, sign_checkpoints, witness_checkpoints, feed_syslog),
+    workers=(take_records, sign_checkpoints, witness_checkpoints, feed_syslog, detect),
     measurements=(measure_log,),
 )

@@ -1,5 +1,38 @@
-"""Events in: none. Records arrive on a stream of their own (`intake.py`)."""
+"""Events in: whose names staff and patients have, for detection. Records arrive on a stream of their own (`intake.py`)."""
+
+from uuid import UUID
 
 from clinic_shared.consumer import Handlers
+from clinic_shared.database import Transaction
+from clinic_shared.envelope import Envelope
+from pydantic import BaseModel
+
+from clinic_audit import people
+from clinic_audit.people import PersonName
 
 handlers = Handlers("audit")
+
+
+class StaffMember(BaseModel):
+    staff_id: UUID
+    version: int
+    active: bool
+    name: PersonName | None = None
+
+
+class Patient(BaseModel):
+    patient_id: UUID
+    version: int
+    name: PersonName | None = None
+
+
+@handlers.on(
+    "identity.staff-member-added.v1", "identity.staff-member-moved.v1", "identity.staff-member-deactivated.v1"
+)
+async def keep_staff(tx: Transaction, _: Envelope, member: StaffMember) -> None:
+    await people.keep_staff(tx, member.staff_id, member.version, member.name, active=member.active)
+
+
+@handlers.on("patients.patient-registered.v1", "patients.patient-updated.v1")
+async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
+    await people.keep_patient(tx, patient.patient_id, patient.version, patient.name)

@@ -19,6 +19,9 @@ class AuditSettings(ServiceSettings):
     audit_syslog_ca_file: Path | None = Field(
         default=None, description="PEM of the authority that signed its certificate"
     )
+    audit_detection_file: Path | None = Field(
+        default=None, description="other thresholds of detection, in the shape of detection.yaml"
+    )
     audit_log_origin: str = "polyclinic.invalid/audit"
 
     @property

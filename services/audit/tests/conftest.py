@@ -27,6 +27,7 @@ def record() -> RecordFactory:
     """Return a maker of records as the relay sends them."""
 
     def make(pseq: int, *, producer: str = "scheduling", **entry: Any) -> IncomingRecord:
+        recorded_at = entry.pop("at", None) or entry_time(pseq)
         context = Context(**{"principal": entry.pop("principal")} if "principal" in entry else {})
         values: dict[str, Any] = {
             "action": Action.READ,
@@ -34,7 +35,7 @@ def record() -> RecordFactory:
             "patient_id": uuid7(),
         } | entry
         content = canonical_record(
-            AuditEntry(**values), producer=producer, recorded_at=entry_time(pseq), context=context
+            AuditEntry(**values), producer=producer, recorded_at=recorded_at, context=context
         )
         return IncomingRecord(producer=producer, pseq=pseq, leaf_hash=leaf_hash(content), record=content)
 

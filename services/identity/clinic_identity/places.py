@@ -54,9 +54,9 @@ class Places:
 
     @classmethod
     def load(cls, rules_file: Path | None, countries_file: Path | None) -> Self:
-        if rules_file is None:
-            return cls({})
-        rules = _Rules.model_validate(yaml.safe_load(rules_file.read_text(encoding="utf-8")) or {}).roles
+        rules: Mapping[str, RolePlaces] = {}
+        if rules_file is not None:
+            rules = _Rules.model_validate(yaml.safe_load(rules_file.read_text(encoding="utf-8")) or {}).roles
         if countries_file is None and any(places.countries for places in rules.values()):
             raise ValueError("rules name countries: set CLINIC_COUNTRY_DATABASE_FILE")
         return cls(rules, maxminddb.open_database(str(countries_file)) if countries_file else None)
@@ -72,6 +72,13 @@ class Places:
             raise PlaceRefusedError from None
         if not all(self._is_allowed(places, here) for places in rules):
             raise PlaceRefusedError
+
+    def country_of(self, address: str) -> str | None:
+        """Return where an address is, by the offline database; None without one, or when it doesn't know."""
+        try:
+            return self._country_of(_plain(ip_address(address)))
+        except ValueError:
+            return None
 
     def _is_allowed(self, places: RolePlaces, here: IPv4Address | IPv6Address) -> bool:
         if any(here in network for network in places.networks):

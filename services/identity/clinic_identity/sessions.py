@@ -113,10 +113,16 @@ async def start_session(
             resource_type="Login",
             resource_id=account.account_id,
             patient_id=account.patient_id,
-            details={"session": str(session.session_id), "methods": " ".join(amr)},
+            details={"session": str(session.session_id), "methods": " ".join(amr)} | _where(desk, visit),
         )
     )
     return replace(await _issue(tx, desk, account, session), device_token=device_token)
+
+
+def _where(desk: Desk, visit: Visit) -> dict[str, str]:
+    """Return the country of a login, for whoever watches for two at once; of the address nothing else."""
+    country = desk.places.country_of(visit.address)
+    return {} if country is None else {"country": country}
 
 
 async def _make_room(tx: Transaction, desk: Desk, account: Account, roles: frozenset[str]) -> None:

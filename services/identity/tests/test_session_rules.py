@@ -1,6 +1,7 @@
 """How many sessions at a time, how long they idle, from where; a shared workstation's lock."""
 
 import asyncio
+import json
 from collections import Counter
 from ipaddress import ip_network
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from clinic_identity.places import PlaceRefusedError, Places
+from clinic_shared.events import audit_outbox
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
+from sqlalchemy import select
 
 from .conftest import ADMIN_LOGIN, ADMIN_PASSWORD, Installation, Network
 from .factors import enrol_app
@@ -242,3 +245,17 @@ async def test_a_session_that_moves_out_of_its_networks_is_not_refreshed(
 
         assert await refresh_from("198.51.100.7") == 403
         assert await refresh_from("203.0.113.9") == 200
+
+
+async def test_the_audit_of_a_login_names_its_country_and_nothing_else_of_the_address(
+    installation: Installation, countries: Path
+) -> None:
+    async with installation.start(country_database_file=countries) as running:
+        network = Network(running, running.principal())
+        await network.log_in(ADMIN_LOGIN, ADMIN_PASSWORD, address="198.51.100.7")
+        await network.log_in(ADMIN_LOGIN, ADMIN_PASSWORD, address="203.0.113.7")
+        async with running.runtime.database.transaction() as tx:
+            rows = await tx.fetch_all(select(audit_outbox.c.record).order_by(audit_outbox.c.id))
+    logins = [record for row in rows if (record := json.loads(row.record))["entity"]["type"] == "Login"]
+    assert [login["details"].get("country") for login in logins] == ["NZ", None]
+    assert "198.51.100.7" not in str(logins)

@@ -59,6 +59,7 @@ payments.refund               -    -               -      -    -  place  -    -
 prices.manage                 -    -               -      -    -  place  -    -
 reports.read                  -    -               -      agg  -  -      -    -
 audit.read                    -    -               -      -    -  -      all  -
+suspicions.review             -    -               -      -    -  -      all  -
 access-log.read               own  -               -      -    -  -      all  -
 """
 
