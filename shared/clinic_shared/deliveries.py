@@ -50,6 +50,8 @@ CONSUME_SECONDS = (5, 80)
 """The first wait and the longest: where thousands are waiting and the processor is busy, an answer takes its time."""
 DRAIN_SECONDS = 15
 WATCH_SECONDS = 0.5
+SILENCE_SECONDS = 30
+"""So long without a delivery, a consumer asks whether there is something to deliver."""
 
 Work = Callable[[DeliveredMessage, asyncio.Event], Awaitable[None]]
 WorkTogether = Callable[[Sequence[DeliveredMessage]], Awaitable[bool]]
@@ -134,9 +136,23 @@ class Subscriber:
             while not stop.is_set():
                 if channel.is_closed or tag not in channel.consumers or session.over.is_set():
                     raise BrokerUnavailableError
+                if session.is_silent:
+                    await self._ask(channel, session)
                 await asyncio.wait({stopping}, timeout=WATCH_SECONDS)
         finally:
             stopping.cancel()
+
+    async def _ask(self, channel: aiormq.Channel, session: "_Session") -> None:
+        """Begin anew if messages wait and none comes: the broker may have lost a consumer without telling it.
+
+        One that stands by for the active consumer of a busy queue begins anew too, and stands by again.
+        """
+        with broker_errors():
+            declared = await channel.queue_declare(self.queue, passive=True, timeout=DRAIN_SECONDS)
+        if declared.message_count and session.is_silent:
+            log.info("consumer_without_deliveries", queue=self.queue, messages=declared.message_count)
+            raise BrokerUnavailableError
+        session.heard()
 
 
 class _LateDeliveries(dict[str, Any]):
@@ -166,9 +182,19 @@ class _Session:
         self.over = asyncio.Event()
         self._queues: list[asyncio.Queue[DeliveredMessage]] = [asyncio.Queue() for _ in range(lanes)]
         self._tasks = [asyncio.create_task(self._lane(queue)) for queue in self._queues]
+        self.heard()
+
+    def heard(self) -> None:
+        self._heard_at = time.monotonic()
+
+    @property
+    def is_silent(self) -> bool:
+        """Nothing is in hand, and nothing has come for a while."""
+        return self._in_hand.is_empty and time.monotonic() - self._heard_at > SILENCE_SECONDS
 
     async def receive(self, delivery: DeliveredMessage) -> None:
         # Nothing may be awaited here: aiormq runs this as a task of its own per delivery.
+        self.heard()
         self._in_hand.take(delivery)
         message = raw_message(delivery, "")
         key = str(message.event_id if mutated("order-off") else message.partition_key)

@@ -33,6 +33,10 @@ class InHand:
         self._recorded.clear()
 
     @property
+    def is_empty(self) -> bool:
+        return not self._recorded
+
+    @property
     def oldest_at(self) -> datetime | None:
         """When the oldest event in hand was recorded; None when none is, or none that can be read."""
         for recorded in tuple(self._recorded.values()):

@@ -18,7 +18,9 @@ from locust import HttpUser, between, task
 
 CAST: dict[str, Any] = json.loads(Path(os.environ["CLINIC_LOAD_CAST"]).read_text(encoding="utf-8"))
 PATIENCE_SECONDS = 60
-OK, CONFLICT = 200, 409
+OK = 200
+TO_COME_AGAIN = {409, 429, 503}
+"""With Retry-After: a reference is still on its way to the service, or so many at once can't be served."""
 _SLOTS_A_DAY = 24
 _numbers = count(CAST["first_number"])
 
@@ -43,14 +45,19 @@ class Somebody(HttpUser):
             time.sleep(float(answer.headers["Retry-After"]))
 
     def read(self, name: str, path: str, headers: dict[str, str], **query: str) -> Any:
-        return self.client.get(path, params=query, headers=headers, name=name).json()
+        return self.asked("GET", path, name, params=query, headers=headers).json()
 
     def write(self, name: str, path: str, headers: dict[str, str], body: Any) -> Any:
         keyed = {**headers, "Idempotency-Key": str(uuid.uuid4())}
+        return self.asked("POST", path, name, json=body, headers=keyed).json()
+
+    def asked(self, method: str, path: str, name: str, **request: Any) -> Any:
+        """Ask, and come again when told to; how often that was is counted as a step of its own."""
         while True:
-            with self.client.post(path, json=body, headers=keyed, name=name, catch_response=True) as answer:
-                if not _is_to_come_again(answer):
-                    return answer.json()
+            with self.client.request(method, path, name=name, catch_response=True, **request) as answer:
+                if answer.status_code not in TO_COME_AGAIN or "Retry-After" not in answer.headers:
+                    return answer
+                answer.request_meta["name"] = name + CAST["again"]
                 answer.success()
             time.sleep(float(answer.headers["Retry-After"]))
 
@@ -207,11 +214,6 @@ class Payer(Somebody):
         )
         if failure is not None:
             raise failure
-
-
-def _is_to_come_again(answer: Any) -> bool:
-    """Tell whether a reference hasn't arrived at its service yet: on a busy platform, no failure."""
-    return answer.status_code == CONFLICT and "Retry-After" in answer.headers
 
 
 def _slot(number: int) -> datetime:
