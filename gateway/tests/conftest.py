@@ -190,7 +190,7 @@ async def running_clinic(
             reread=reread,
         )
         url = await stack.enter_async_context(serving(app))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
         yield Clinic(http, services, revocations, urls)
 
 

@@ -314,7 +314,7 @@ async def raw_status(clinic: Clinic, request: str) -> int:
     url = clinic.http.base_url
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(request.encode("latin-1"))
-    line = await asyncio.wait_for(reader.readline(), 5)
+    line = await asyncio.wait_for(reader.readline(), 30)
     writer.close()
     await writer.wait_closed()
     return int(line.split()[1])

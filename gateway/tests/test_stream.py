@@ -146,7 +146,7 @@ Start = Callable[..., Any]
 
 async def ends(follower: Follower) -> bool:
     try:
-        await asyncio.wait_for(follower.next(), 5)
+        await asyncio.wait_for(follower.next(), 30)
     except StopAsyncIteration:
         return True
     return False
@@ -232,7 +232,7 @@ async def close_connections(vhost: Servers, name: str) -> None:
                 await management.delete(f"/api/connections/{one}")
             return bool(ours)
 
-        await eventually(closed, within_seconds=20, every=0.2)
+        await eventually(closed, within_seconds=60, every=0.2)
 
 
 async def test_a_changed_password_at_the_broker_is_taken_from_its_file(

@@ -373,7 +373,7 @@ def vhost(servers: Servers) -> Iterator[Servers]:
         management.delete(f"/api/vhosts/{name}").raise_for_status()
 
 
-async def eventually(check: Callable[[], Any], *, within_seconds: float = 10, every: float = 0.05) -> Any:
+async def eventually(check: Callable[[], Any], *, within_seconds: float = 30, every: float = 0.05) -> Any:
     """Wait until an (async) check returns something truthy, and return it; AssertionError after the deadline."""
     deadline = time.monotonic() + within_seconds
     while True:

@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from .conftest import Laboratory
 
-WAIT = 20
+WAIT = 60
 
 
 class Wire:

@@ -69,7 +69,7 @@ async def took_effect(journal: Journal, runtime: Runtime, count: int) -> None:
     async def reached() -> bool:
         return len(await journal.effects(runtime)) == count
 
-    await eventually(reached, within_seconds=20)
+    await eventually(reached, within_seconds=60)
 
 
 async def test_both_ends_of_an_edge_tell_what_went_over_it(
@@ -111,7 +111,7 @@ async def test_a_service_without_a_worker_is_behind_by_what_waits_since_it_fell_
         found = await flow_of(ask, consumer)
         return found if edge(found)["messages"] == 3 else None
 
-    found = await eventually(counted, within_seconds=15, every=0.3)
+    found = await eventually(counted, within_seconds=60, every=0.3)
     assert found["workers"] == 0
     assert 600 <= edge(found)["lag_seconds"] < 660
 

@@ -316,7 +316,7 @@ async def test_the_queue_is_not_acknowledged_before_the_table_has_the_item(
         await worker.drain_batch()
     database_wire.come_back()
     async with looping(worker.run):
-        await eventually(lambda: _processed(consumer, 120), within_seconds=20)
+        await eventually(lambda: _processed(consumer, 120), within_seconds=60)
     assert await processed_ids(consumer) == [one.id for one in accepted]
 
 

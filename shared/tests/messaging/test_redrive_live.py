@@ -72,7 +72,7 @@ async def test_live_messages_take_effect_while_a_run_of_five_hundred_goes_on(
         await asyncio.wait_for(in_hand.wait(), 60)
         live = [await put(queues, uuid7()), await put(queues, waiting_key, 2)]
         for event_id in live:
-            await eventually(partial(took_effect, event_id), within_seconds=20)
+            await eventually(partial(took_effect, event_id), within_seconds=60)
         async with consumer.database.transaction() as tx:
             assert (await runs.progress(tx, run_id)).waiting == MESSAGES - BEFORE
         go_on.set()

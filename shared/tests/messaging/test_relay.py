@@ -46,7 +46,7 @@ async def drained(journal: Journal, runtime: Runtime, *, every: float = 0.05) ->
     async def empty() -> bool:
         return await journal.pending(runtime) == 0
 
-    await eventually(empty, within_seconds=20, every=every)
+    await eventually(empty, within_seconds=60, every=every)
 
 
 def versions_by_key(messages: list[Any]) -> dict[str, list[int]]:

@@ -60,7 +60,7 @@ async def test_a_handler_that_is_cancelled_leaves_its_message_to_the_next(
     Broker.of(consumer).consuming.abandon()
     behaviour.before = None
     async with looping(Consumer(consumer, QUEUE).run):
-        await eventually(lambda: _has_effects(journal, consumer, 1), within_seconds=20)
+        await eventually(lambda: _has_effects(journal, consumer, 1), within_seconds=60)
 
 
 async def test_a_handler_that_blocks_the_loop_past_the_heartbeats_has_one_effect(
@@ -108,7 +108,7 @@ async def test_callers_who_leave_in_mid_statement_cost_the_pool_nothing(servers:
             task.cancel()
         ends = await asyncio.gather(*asking, return_exceptions=True)
         assert all(isinstance(end, asyncio.CancelledError) for end in ends)
-        await eventually(lambda: _sessions(servers, name, "active") == 0, within_seconds=20)
+        await eventually(lambda: _sessions(servers, name, "active") == 0, within_seconds=60)
         assert database.in_use == 0
         async with asyncio.TaskGroup() as group:
             for _ in range(POOL):
