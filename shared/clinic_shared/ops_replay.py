@@ -78,6 +78,7 @@ class ResendRequest(BaseModel):
     """Events recorded in `[from_at, until_at)` that this service consumes; nothing named means all types."""
 
     model_config = ConfigDict(
+        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -86,7 +87,7 @@ class ResendRequest(BaseModel):
                     "dry_run": True,
                 }
             ]
-        }
+        },
     )
 
     from_at: AwareDatetime
@@ -109,7 +110,7 @@ class Asked(BaseModel):
 
 
 class RebuildRequest(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"compare_only": True}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"compare_only": True}]})
 
     compare_only: bool = Field(default=False, description="Say what differs and throw the copy away")
 

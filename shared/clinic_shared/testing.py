@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,18 +144,15 @@ def postgres_admin(servers: Servers) -> Iterator[psycopg.Connection[Any]]:
         yield admin
 
 
-@pytest.fixture
-def database_of(
-    servers: Servers, postgres_admin: psycopg.Connection[Any]
-) -> Iterator[Callable[[Service], str]]:
-    """Return a function that makes a fresh, migrated database of a service and returns its URL."""
+@contextmanager
+def _databases(servers: Servers, admin: psycopg.Connection[Any]) -> Iterator[Callable[[Service], str]]:
     made: list[str] = []
 
     def make(service: Service) -> str:
         template = f"template_{service.name.replace('-', '_')}_{_fingerprint(service)}"
-        _ensure_template(postgres_admin, servers, service, template)
+        _ensure_template(admin, servers, service, template)
         name = f"test_{uuid7().hex}"
-        postgres_admin.execute(
+        admin.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         )
         made.append(name)
@@ -163,7 +160,25 @@ def database_of(
 
     yield make
     for name in made:
-        postgres_admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database_of(
+    servers: Servers, postgres_admin: psycopg.Connection[Any]
+) -> Iterator[Callable[[Service], str]]:
+    """Return a function that makes a fresh, migrated database of a service and returns its URL."""
+    with _databases(servers, postgres_admin) as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def lasting_database_of(
+    servers: Servers, postgres_admin: psycopg.Connection[Any]
+) -> Iterator[Callable[[Service], str]]:
+    """Do the same for services that many tests share."""
+    with _databases(servers, postgres_admin) as make:
+        yield make
 
 
 def _ensure_template(

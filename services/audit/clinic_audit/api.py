@@ -118,7 +118,7 @@ class CheckpointResponse(BaseModel):
 
 @router.get("/checkpoints", permission="audit.verify", operation_id="listAuditCheckpoints")
 async def list_checkpoints(
-    tx: Tx, after: Annotated[int, Query(ge=0, description="the size that was seen last")] = 0
+    tx: Tx, after: Annotated[int, Query(ge=0, lt=2**63, description="the size that was seen last")] = 0
 ) -> list[CheckpointResponse]:
     """The next signed checkpoints, for witnesses: hashes and signatures, nothing of what was recorded."""
     return [CheckpointResponse(**one.to_json()) for one in await store.next_statements(tx, after)]

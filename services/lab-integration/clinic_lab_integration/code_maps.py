@@ -164,7 +164,7 @@ async def set_panic_range(
 ) -> int:
     """Say from which values on a test's result is critical. Holds for results from now on."""
     if panic.unit is not None and not units.is_ucum(panic.unit):
-        raise InvalidRequestError(f"`{panic.unit}` is no UCUM unit.")
+        raise InvalidRequestError("The unit is no UCUM unit.")
     known = await code_map_store.find_panic_range(tx, panic.code)
     version = known.version if known else 0
     tx.require_version(version, expected_version)

@@ -165,7 +165,13 @@ class Revealed(BaseModel):
     text: str | None
 
 
-class DeadLetterSelection(BaseModel):
+class Asked(BaseModel):
+    """What is asked for in a body: a mistyped restriction is refused, and not taken for none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DeadLetterSelection(Asked):
     """Given messages, or all parked ones of a cause as they were seen: so many, up to that id."""
 
     ids: list[LetterNumber] = Field(default_factory=list, max_length=1000)
@@ -267,7 +273,7 @@ class DryRun(BaseModel):
         )
 
 
-class ReasonGiven(BaseModel):
+class ReasonGiven(Asked):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Agreed with the data steward"}]})
 
     reason: str = Reason
@@ -288,12 +294,12 @@ class Decided(BaseModel):
     decision_id: UUID | None
 
 
-class CorrectedBody(BaseModel):
+class CorrectedBody(Asked):
     data: dict[str, Any]
     private: dict[str, Any] | None = None
 
 
-class CorrectionRequest(BaseModel):
+class CorrectionRequest(Asked):
     """A JSON merge patch (RFC 7396) of `{data, private}`, or the whole of it."""
 
     model_config = ConfigDict(

@@ -20,7 +20,8 @@ _ID = "019bc9c2-56c0-7000-8000-000000000001"
 
 
 def _example(example: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [example]})
+    # A mistyped restriction is refused, and not taken for none.
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [example]})
 
 
 class InboundMessage(BaseModel):
