@@ -14,7 +14,7 @@ ALTER TABLE client
     ADD COLUMN user_scopes text[] NOT NULL DEFAULT '{}';
 
 ALTER TABLE session
-    ADD COLUMN client_id text REFERENCES client (client_id),
+    ADD COLUMN client_id text,
     ADD COLUMN granted_scopes text[];
 CREATE INDEX session_of_client ON session (client_id) WHERE client_id IS NOT NULL;
 
