@@ -28,6 +28,7 @@ from clinic_billing.receipts.registrar import FICTITIOUS_COMPANY
 from clinic_billing.reconciliation import api as reconciliation_api
 from clinic_billing.reconciliation.running import measure_reconciliation, reconcile_daily
 from clinic_billing.settings import BillingSettings
+from clinic_billing.unheard import ask_about_unheard
 
 
 @asynccontextmanager
@@ -99,6 +100,12 @@ service = Service(
     timers=timers,
     settings=BillingSettings,
     startup=(_start, _open_receipts),
-    workers=(make_provider_calls, process_notifications, fiscalising.fiscalise_receipts, reconcile_daily),
+    workers=(
+        make_provider_calls,
+        process_notifications,
+        ask_about_unheard,
+        fiscalising.fiscalise_receipts,
+        reconcile_daily,
+    ),
     measurements=(fiscalising.measure_receipts, measure_reconciliation),
 )

@@ -204,6 +204,14 @@ provider_call = Table(
     Column("next_attempt_at", DateTime(timezone=True), nullable=False),
     Column("last_error", Text),
 )
+unheard_payment = Table(
+    "unheard_payment",
+    metadata,
+    Column("payment_id", Uuid, primary_key=True),
+    Column("readings", Integer, nullable=False),
+    Column("next_reading_at", DateTime(timezone=True), nullable=False),
+    Column("last_error", Text),
+)
 ledger_movement = Table(
     "ledger_movement",
     metadata,

@@ -15,7 +15,9 @@ class CustomerPayment(BaseModel):
     """How the customer pays. `lie` only tells of it: nothing is paid."""
 
     outcome: Literal["succeeded", "declined"] = "succeeded"
-    deliveries: int = Field(default=1, ge=1, le=10, description="how often each notification is delivered")
+    deliveries: int = Field(
+        default=1, ge=0, le=10, description="how often (0: lost) each notification is delivered"
+    )
     lie: bool = False
 
 

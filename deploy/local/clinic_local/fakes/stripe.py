@@ -34,7 +34,7 @@ class Payment(BaseModel):
     """How the customer pays; `reorder` also sends the old `payment_intent.created` again, last of all."""
 
     outcome: Literal["succeeded", "card_declined"] = "succeeded"
-    deliveries: int = Field(default=1, ge=1, le=10, description="how often each event is delivered")
+    deliveries: int = Field(default=1, ge=0, le=10, description="how often (0: lost) each event is delivered")
     reorder: bool = False
     lie: bool = Field(default=False, description="only tell of it: nothing is paid")
 
