@@ -10,7 +10,7 @@ from sqlalchemy import Row, case, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_identity.domain import Session
-from clinic_identity.tables import attempt_counter, refresh_token, session
+from clinic_identity.tables import attempt_counter, authorization_code, refresh_token, session
 
 
 async def add_session(tx: Transaction, new: Session) -> None:
@@ -46,8 +46,10 @@ async def lock_sessions(tx: Transaction, account_id: UUID) -> list[Session]:
 
 async def lock_sessions_of_app(tx: Transaction, client_id: str) -> list[Session]:
     """Return an app's sessions of whomever, in the order in which all lock them."""
+    # By way of the codes, which live as long as their sessions: no index slows down every refresh.
+    lent = select(authorization_code.c.session_id).where(authorization_code.c.client_id == client_id)
     live = select(session).where(
-        session.c.client_id == client_id, session.c.ended_at.is_(None), session.c.expires_at > tx.now
+        session.c.session_id.in_(lent), session.c.ended_at.is_(None), session.c.expires_at > tx.now
     )
     rows = await tx.fetch_all(live.order_by(session.c.session_id).with_for_update())
     return [_session(row) for row in rows]

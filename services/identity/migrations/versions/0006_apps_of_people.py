@@ -16,7 +16,6 @@ ALTER TABLE client
 ALTER TABLE session
     ADD COLUMN client_id text,
     ADD COLUMN granted_scopes text[];
-CREATE INDEX session_of_client ON session (client_id) WHERE client_id IS NOT NULL;
 
 CREATE TABLE authorization_code (
     digest bytea PRIMARY KEY,
@@ -29,6 +28,7 @@ CREATE TABLE authorization_code (
     used_at timestamptz
 );
 CREATE INDEX authorization_code_of_session ON authorization_code (session_id);
+CREATE INDEX authorization_code_of_client ON authorization_code (client_id, session_id);
 """
 
 
