@@ -23,6 +23,7 @@ from clinic_identity import (
     patient_logins_api,
     revocations,
     staff_api,
+    token_care_api,
     welcome,
     well_known,
 )
@@ -100,6 +101,7 @@ service = Service(
         factor_api.router,
         oauth_api.router,
         authorize_api.router,
+        token_care_api.router,
         clients_api.router,
         well_known.router,
         revocations.router,

@@ -25,6 +25,7 @@ ErrorCode = Literal[
     "unsupported_grant_type",
     "invalid_scope",
     "invalid_target",
+    "unsupported_token_type",
 ]
 
 

@@ -104,6 +104,14 @@ async def find_session_of_token(tx: Transaction, digest: bytes) -> UUID | None:
     return None if row is None else row.session_id
 
 
+async def find_unused_token(tx: Transaction, digest: bytes) -> UUID | None:
+    statement = select(refresh_token.c.session_id).where(
+        refresh_token.c.digest == digest, refresh_token.c.used_at.is_(None)
+    )
+    row = await tx.fetch_one(statement)
+    return None if row is None else row.session_id
+
+
 async def use_refresh_token(tx: Transaction, digest: bytes) -> bool:
     """Use a token up; False when it was used before. The session's lock is held."""
     result = await tx.execute(

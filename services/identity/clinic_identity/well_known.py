@@ -107,6 +107,8 @@ def _common(desk: Desk) -> dict[str, Any]:
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
         "authorization_endpoint": desk.settings.authorization_endpoint,
         "token_endpoint": desk.settings.token_endpoint,
+        "introspection_endpoint": f"{issuer}/oauth2/introspect",
+        "revocation_endpoint": f"{issuer}/oauth2/revoke",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANT_TYPES),

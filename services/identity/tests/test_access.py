@@ -23,6 +23,8 @@ PUBLIC_PATHS = {
     "/welcome",
     "/oauth2/token",
     "/oauth2/authorize",
+    "/oauth2/introspect",
+    "/oauth2/revoke",
     "/.well-known/jwks.json",
     "/.well-known/openid-configuration",
     "/.well-known/smart-configuration",
