@@ -488,7 +488,7 @@ async def test_a_consumer_that_the_broker_forgot_without_a_word_begins_anew(
     looping: Looping,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    consume, begun = aiormq.Channel.basic_consume, list[str]()
+    consume, begun = aiormq.Channel.basic_consume, list[str | None]()
 
     async def forgotten_once(channel: aiormq.Channel, queue: str, *args: Any, **options: Any) -> Any:
         answer = await consume(channel, queue, *args, **options)
