@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
-from sqlalchemy import Row, func, insert, select, tuple_, update
+from sqlalchemy import func, insert, select, text, update
 
-from clinic_audit import search
 from clinic_audit.domain import Checkpoint, Tree
 from clinic_audit.tables import audit_record, checkpoint, incident, tree
 from clinic_audit.witnessing import Statement
+
+if TYPE_CHECKING:
+    import psycopg
 
 CHUNK = 1000
 
@@ -33,16 +35,30 @@ async def save_tree(tx: Transaction, grown: Tree) -> None:
 
 async def known_leaves(tx: Transaction, keys: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
     """Return the leaf hashes that these (producer, pseq) have in the log already."""
-    rows = await tx.fetch_all(
-        select(audit_record.c.producer, audit_record.c.pseq, audit_record.c.leaf_hash).where(
-            tuple_(audit_record.c.producer, audit_record.c.pseq).in_(keys)
-        )
-    )
+    asked = text(_KNOWN).bindparams(producers=[key[0] for key in keys], numbers=[key[1] for key in keys])
+    rows = (await tx.execute(asked)).all()
     return {(row.producer, row.pseq): row.leaf_hash for row in rows}
 
 
+_KNOWN = """
+SELECT producer, pseq, leaf_hash
+FROM unnest(CAST(:producers AS text[]), CAST(:numbers AS bigint[])) AS asked (producer, pseq)
+JOIN audit_record USING (producer, pseq)
+"""
+"""Arrays, so that a batch of any size is one prepared statement."""
+
+
 async def append(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
-    await tx.execute(insert(audit_record), list(rows))
+    """Append by COPY, which takes a third of what inserting takes here and in the server."""
+    pooled = await tx.connection.get_raw_connection()
+    connection = cast("psycopg.AsyncConnection[Any]", pooled.driver_connection)
+    async with connection.cursor() as cursor, cursor.copy(_APPEND) as copy:
+        for row in rows:
+            await copy.write_row([row[name] for name in _APPENDED])
+
+
+_APPENDED = tuple(audit_record.columns.keys())
+_APPEND = f"COPY audit_record ({', '.join(_APPENDED)}) FROM STDIN"
 
 
 async def add_incident(
@@ -105,15 +121,6 @@ async def next_statements(tx: Transaction, size: int, *, limit: int = 10) -> lis
         found.append(Statement(signed, [bytes(leaf.leaf_hash) for leaf in leaves]))
         size = signed.tree_size
     return found
-
-
-async def stream_log(tx: Transaction) -> AsyncIterator[Row[Any]]:
-    """Yield the whole log by index, in constant memory."""
-    after: int | None = None
-    while rows := await search.find(tx, search.Wanted(), after=after, limit=CHUNK):
-        for row in rows:
-            yield row
-        after = rows[-1].leaf_index
 
 
 async def stream_since(tx: Transaction, since: datetime, *, at_most: int) -> AsyncIterator[bytes]:

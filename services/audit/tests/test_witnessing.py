@@ -9,6 +9,7 @@ from clinic_audit import store
 from clinic_audit.comparison import differences
 from clinic_audit.domain import Tree, leaf_hash
 from clinic_audit.local_witness import show
+from clinic_audit.log_reading import read_log
 from clinic_audit.recording import record_batch
 from clinic_audit.signing import MOST_UNSIGNED, Signer, sign_checkpoint, sign_if_many
 from clinic_audit.verification import Report, verify_log
@@ -64,8 +65,8 @@ async def rewrite(audit: ServiceHarness, *statements: str) -> None:
         for statement in statements:
             await tx.execute(text(statement))
         await tx.execute(text("DELETE FROM checkpoint"))
-        rows = [row async for row in store.stream_log(tx)]
-        await store.save_tree(tx, Tree().append(bytes(row.leaf_hash) for row in rows))
+        rows = [row async for chunk in read_log(tx) for row in chunk]
+        await store.save_tree(tx, Tree().append(row.leaf_hash for row in rows))
         await sign_checkpoint(tx, audit.runtime.get(Signer))
 
 

@@ -21,11 +21,12 @@ from clinic_shared.auth import TokenSigner
 from rich.console import Console
 from rich.table import Table
 
-from . import bookings, door, laboratory, operating, overload, payments, rebuilding, relaying, whole
+from . import auditing, bookings, door, laboratory, operating, overload, payments, rebuilding, relaying, whole
 from .figures import Figure, alone, on_servers, on_system
 from .servers import ISSUER, Bench, keys_served, servers
 
 __all__ = [
+    "auditing",
     "bookings",
     "door",
     "laboratory",
