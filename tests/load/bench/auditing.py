@@ -296,7 +296,9 @@ def counted_ciphers() -> Iterator[list[float]]:
 
         return call
 
-    places = [(Keyring, name) for name in ("new_key", "data_key", "rewrap", "seal_row", "open_row", "blind")]
+    places: list[tuple[Any, str]] = [
+        (Keyring, name) for name in ("new_key", "data_key", "rewrap", "seal_row", "open_row", "blind")
+    ]
     places += [(DataKey, name) for name in ("seal", "open")]
     plain = [(owner, name, getattr(owner, name)) for owner, name in places]
     for owner, name, method in plain:
