@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Executable, Row, insert, make_url, update
+from sqlalchemy import ColumnElement, DateTime, Executable, Row, func, insert, literal, make_url, update
 from sqlalchemy import event as pool_events
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import CursorResult
@@ -55,8 +55,10 @@ class Transaction:
         now: datetime,
         context: Context,
         keyring: Keyring | None = None,
+        clock_is_the_machines: bool = False,
     ) -> None:
         self.connection = connection
+        self.clock_is_the_machines = clock_is_the_machines
         self.service = service
         self.keyring = keyring or Keyring(encrypting=False)
         self.now = now
@@ -68,6 +70,17 @@ class Transaction:
         self._last: list[Callable[[], Awaitable[None]]] = []
         self.known: dict[Hashable, Any] = {}
         """What has been found out in this transaction and need not be asked again."""
+
+    @property
+    def shared_now(self) -> ColumnElement[datetime]:
+        """The present of whatever one process leaves for another to take up: the database's.
+
+        Processes on several machines have no clock in common, and one may be an hour wrong. A clock that
+        was injected stands for both.
+        """
+        if self.clock_is_the_machines:
+            return func.statement_timestamp()
+        return literal(self.now, DateTime(timezone=True))
 
     async def execute(self, statement: Executable, parameters: Parameters = None) -> CursorResult[Any]:
         await self._write_rows()
@@ -295,6 +308,7 @@ class Database:
                     now=self.clock.now(),
                     context=context,
                     keyring=self.keyring,
+                    clock_is_the_machines=isinstance(self.clock, SystemClock),
                 )
                 async with connection.begin():
                     if left is not None and left < STATEMENT_SECONDS:

@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     DateTime,
     Identity,
     Integer,
@@ -145,14 +146,16 @@ async def hold(
 ) -> None:
     """Keep a message that failed; it is tried again by the schedule. Keeping it twice changes nothing."""
     held_id = await _keep(
-        tx, message, state="held", attempt=1, next_at=tx.now + SCHEDULE[0], cause=cause, error=error
+        tx, message, state="held", attempt=1, next_at=tx.shared_now + SCHEDULE[0], cause=cause, error=error
     )
     await _note_first(tx, held_id, message, cause=cause, error=error, duration_ms=duration_ms)
 
 
 async def hold_behind(tx: Transaction, message: RawMessage) -> None:
     """Keep a message that hasn't failed but must wait for earlier ones of its key."""
-    await _keep(tx, message, state="held", attempt=0, next_at=tx.now, cause="waiting", error="KeyIsWaiting")
+    await _keep(
+        tx, message, state="held", attempt=0, next_at=tx.shared_now, cause="waiting", error="KeyIsWaiting"
+    )
 
 
 async def park(
@@ -169,7 +172,7 @@ async def _keep(
     *,
     state: str,
     attempt: int,
-    next_at: datetime | None,
+    next_at: ColumnElement[datetime] | None,
     cause: str,
     error: str,
 ) -> int | None:
@@ -260,7 +263,7 @@ async def failed_again(
         .values(
             state=state,
             attempt=attempt,
-            next_attempt_at=None if parked else tx.now + SCHEDULE[attempt - 1],
+            next_attempt_at=None if parked else tx.shared_now + SCHEDULE[attempt - 1],
             last_failed_at=tx.now,
             cause=cause,
             error=error,

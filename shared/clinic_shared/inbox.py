@@ -34,12 +34,16 @@ _CLAIM = text("""
     SELECT event_id FROM claimed
 """)
 
+# Inserted in the order of the ids, so that two of these can't wait for each other; each with an instant of
+# its own, in the order in which they take effect.
 _CLAIM_ALL = text("""
     WITH given AS (
         SELECT * FROM unnest(CAST(:event_ids AS uuid[]), CAST(:types AS text[]), CAST(:hours AS integer[]))
-            AS given (event_id, type, event_hour)
+            WITH ORDINALITY AS given (event_id, type, event_hour, place)
     ), claimed AS (
-        INSERT INTO inbox (consumer, event_id) SELECT :consumer, event_id FROM given ORDER BY event_id
+        INSERT INTO inbox (consumer, event_id, processed_at)
+        SELECT :consumer, event_id, begun.at + place * interval '1 microsecond'
+        FROM given, (SELECT clock_timestamp() AS at) AS begun ORDER BY event_id
         ON CONFLICT DO NOTHING RETURNING event_id
     ), counted AS (
         INSERT INTO tally_delta (direction, type, event_hour, events)

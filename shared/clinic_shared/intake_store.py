@@ -222,7 +222,8 @@ def row_of(tx: Transaction, item: Item, via: Via) -> dict[str, Any]:
         "answer_type": item.answer_type,
         "received_at": item.received_at,
         "via": via,
-        "next_attempt_at": tx.now,
+        # Else by the column's default, which is the database's clock.
+        **({} if tx.clock_is_the_machines else {"next_attempt_at": tx.now}),
     }
 
 

@@ -194,7 +194,7 @@ class IntakeWorker:
             select(intake_table)
             .where(
                 intake_table.c.state == "received",
-                intake_table.c.next_attempt_at <= tx.now,
+                intake_table.c.next_attempt_at <= tx.shared_now,
                 intake_table.c.interface.in_(self._interfaces),
             )
             .order_by(intake_table.c.id)
@@ -212,7 +212,7 @@ class IntakeWorker:
                 .values(
                     state="parked" if parked else "received",
                     attempts=row.attempts + 1,
-                    next_attempt_at=tx.now + SCHEDULE[min(row.attempts, len(SCHEDULE) - 1)],
+                    next_attempt_at=tx.shared_now + SCHEDULE[min(row.attempts, len(SCHEDULE) - 1)],
                     last_error=failure.error,
                     cause=failure.cause,
                 )
@@ -240,7 +240,7 @@ async def redrive_item(tx: Transaction, item_id: UUID) -> None:
     result = await tx.execute(
         update(intake_table)
         .where(intake_table.c.id == item_id, intake_table.c.state == "parked")
-        .values(state="received", attempts=0, next_attempt_at=tx.now)
+        .values(state="received", attempts=0, next_attempt_at=tx.shared_now)
     )
     if result.rowcount == 0:
         raise NotFoundError

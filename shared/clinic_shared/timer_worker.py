@@ -48,15 +48,15 @@ class TimerWorker:
                     return False
                 trace.enter_context(tracing.firing(row.kind, traceparent=row.traceparent))
                 transaction.context = _context_of(row)
-                await self._fire(transaction, _timer(row), timer_id=row.timer_id, attempts=row.attempts)
+                await self._fire(transaction, row)
             return True
 
     async def _claim_next(self, transaction: Transaction) -> Row[Any] | None:
         return await transaction.fetch_one(
-            select(timer_table)
+            select(timer_table, (timer_table.c.useful_until <= transaction.shared_now).label("is_outlived"))
             .where(
                 timer_table.c.state == "pending",
-                timer_table.c.next_attempt_at <= transaction.now,
+                timer_table.c.next_attempt_at <= transaction.shared_now,
                 timer_table.c.kind.in_(self.handlers),
             )
             .order_by(timer_table.c.next_attempt_at)
@@ -64,9 +64,10 @@ class TimerWorker:
             .with_for_update(skip_locked=True)
         )
 
-    async def _fire(self, transaction: Transaction, timer: Timer, *, timer_id: object, attempts: int) -> None:
-        mine = update(timer_table).where(timer_table.c.timer_id == timer_id)
-        if timer.useful_until is not None and timer.useful_until <= transaction.now:
+    async def _fire(self, transaction: Transaction, row: Row[Any]) -> None:
+        timer = _timer(row)
+        mine = update(timer_table).where(timer_table.c.timer_id == row.timer_id)
+        if row.is_outlived:
             await transaction.execute(mine.values(state="expired", finished_at=transaction.now))
             TIMERS_TOTAL.labels(kind=timer.kind, outcome="expired").inc()
             return
@@ -77,11 +78,11 @@ class TimerWorker:
                 await transaction.execute(mine.values(state="done", finished_at=transaction.now))
         except Exception as error:  # noqa: BLE001  # one timer's failure never stops the others
             transaction.forget()
-            delay = RETRY_DELAYS[min(attempts, len(RETRY_DELAYS) - 1)]
+            delay = RETRY_DELAYS[min(row.attempts, len(RETRY_DELAYS) - 1)]
             await transaction.execute(
                 mine.values(
-                    attempts=attempts + 1,
-                    next_attempt_at=transaction.now + delay,
+                    attempts=row.attempts + 1,
+                    next_attempt_at=transaction.shared_now + delay,
                     last_error=type(error).__name__,
                 )
             )

@@ -93,6 +93,10 @@ class Caller:
             raise ApiError(answer)
         return answer
 
+    def forget_token(self) -> None:
+        """Let the next request get a token of its own."""
+        self._token = None
+
     def authorization(self) -> dict[str, str]:
         """Return the header of a caller who is signed in, renewed in time."""
         login, password = self._credentials

@@ -20,6 +20,7 @@ GATEWAY_PORT = 8080
 MLLP_PORT = 2575
 ADMIN_LOGIN = "admin@demo.example.org"
 ADMIN_PASSWORD = "demo-admin-password"  # noqa: S105  # a file's name below `.run/secrets/`
+CLOCKS = "clocks"
 # What belongs to this machine's servers and not to a service.
 _NOT_INHERITED = {
     "CLINIC_DETOUR_AMQP",
@@ -108,14 +109,20 @@ class Environments:
             "CLINIC_DATABASE_URL": _detour(self.database_url(name), "CLINIC_DETOUR_POSTGRES"),
             "CLINIC_SECRETS_DIR": str(private_dir(self._secrets.folder / name)),
             **self._of_one(name),
-            **self._crash_file(name),
+            **self._faults(name),
         }
 
-    def _crash_file(self, name: str) -> dict[str, str]:
-        """In tests, let a running service be told to die at a named point."""
+    def _faults(self, name: str) -> dict[str, str]:
+        """In tests, let a running service be told to die at a named point, and that its clock is wrong."""
         if os.environ.get("CLINIC_ENVIRONMENT") != "test":
             return {}
-        return {"CLINIC_CRASH_FILE": str(private_dir(self._secrets.folder.parent / "crash") / name)}
+        run = self._secrets.folder.parent
+        private_dir(run / CLOCKS)
+        return {
+            "CLINIC_CRASH_FILE": str(private_dir(run / "crash") / name),
+            # Read by libfaketime, where it is preloaded.
+            "FAKETIME_TIMESTAMP_FILE": str(run / CLOCKS / name),
+        }
 
     def _of_one(self, name: str) -> dict[str, str]:
         """Return what only this service gets."""
@@ -251,6 +258,11 @@ def _detour(url: str, variable: str) -> str:
     parts = urlsplit(url)
     credentials, at, _ = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{credentials}{at}{way}").geturl()
+
+
+def clock_file(root: Path, service: str) -> Path:
+    """Return where a test says by how many seconds a service's clock is wrong."""
+    return run_dir(root) / CLOCKS / service
 
 
 def database_name(service: str) -> str:

@@ -84,5 +84,7 @@ async def _keys_of(tx: Transaction, message_id: UUID, partner: Partner) -> set[I
 async def _wake(tx: Transaction, message_ids: Sequence[UUID]) -> None:
     if message_ids:
         await tx.execute(
-            update(intake_table).where(intake_table.c.id.in_(message_ids)).values(next_attempt_at=tx.now)
+            update(intake_table)
+            .where(intake_table.c.id.in_(message_ids))
+            .values(next_attempt_at=tx.shared_now)
         )

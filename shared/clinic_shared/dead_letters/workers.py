@@ -84,7 +84,7 @@ class HeldWorker:
                 select(held_table)
                 .where(
                     held_table.c.state == "held",
-                    held_table.c.next_attempt_at <= tx.now,
+                    held_table.c.next_attempt_at <= tx.shared_now,
                     held_table.c.run_id.is_(None),  # otherwise a redrive run has it in hand
                     first_of_its_key,
                 )

@@ -33,7 +33,7 @@ async def reprocess(
     await tx.execute(
         update(intake_table)
         .where(item.id.in_([row.id for row in rows]))
-        .values(state="received", attempts=0, next_attempt_at=tx.now)
+        .values(state="received", attempts=0, next_attempt_at=tx.shared_now)
     )
     await _decided(tx, rows, "reprocess", reason=reason)
     return len(rows)

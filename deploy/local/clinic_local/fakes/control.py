@@ -29,7 +29,7 @@ class Control:
         ]
 
     async def inbox(self, request: Request) -> Response:
-        """List received messages, newest first; `channel`, `to` and `limit` narrow it."""
+        """List received messages, newest first; `channel` and `to` narrow it, `limit` and `offset` page."""
         query = request.query_params
         wanted = {name: query[name] for name in ("channel", "to") if name in query}
         limit = min(int(query.get("limit", "100")), INBOX_LIMIT)
@@ -38,7 +38,8 @@ class Control:
             for message in reversed(self._world.inbox)
             if all(getattr(message, name) == value for name, value in wanted.items())
         ]
-        return JSONResponse({"items": items[:limit], "total": len(items)})
+        offset = int(query.get("offset", "0"))
+        return JSONResponse({"items": items[offset : offset + limit], "total": len(items)})
 
     async def deliveries(self, request: Request) -> Response:  # noqa: ARG002
         callbacks = self._world.callbacks
