@@ -22,7 +22,7 @@ MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-d
 	--allow-untyped-decorators --no-warn-return-any
 
 .DEFAULT_GOAL := help
-.PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts bench load fmt bootstrap \
+.PHONY: help up down restart status logs reset doctor demo lab seed check test lint types contracts security bench load fmt bootstrap \
 	release-contracts bootstrap-checks chaos test-extended test-fresh test-modules
 
 help: ## list the targets
@@ -115,6 +115,10 @@ contracts: bootstrap-checks ## producers, consumers and generated files against 
 
 release-contracts: bootstrap ## freeze the event schemas as released, if they are compatible with the last release
 	@$(VENV)/python -m clinic_shared.contracts release
+
+security: ## the hostile tests, and bandit, pip-audit, secrets, an SBOM; the last line counts passed and failed
+	@$(PYTHON) deploy/local/bootstrap.py --group checks --group security
+	@$(VENV)/python -m tests.hostile
 
 bench: bootstrap-checks ## measure against limits of the same run, into .run/bench.json; BENCH_ONLY=relay
 	@cd tests/load && ../../$(VENV)/python -m bench

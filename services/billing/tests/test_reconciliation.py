@@ -159,6 +159,7 @@ def test_camt_is_read_with_its_signs_and_names() -> None:
         b"<Document/>",
         b"<Document",
         b"<!DOCTYPE x [<!ENTITY a 'b'>]><Document/>",
+        "<!DOCTYPE x [<!ENTITY a 'b'>]><Document>&a;</Document>".encode("utf-16"),
         CAMT.format(amount="1.001", day="2026-03-02").encode(),
         CAMT.format(amount="1.00", day="yesterday").encode(),
         b"reference,date,amount,currency,counterparty,purpose\n,2026-03-02,1.00,RUB,x,y\n",
