@@ -28,6 +28,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from clinic_gateway import operations, stream
+from clinic_gateway.browser import BrowserSessions, cookie_of, require_own_page
 from clinic_gateway.errors import UnknownPathError
 from clinic_gateway.exchange import Exchange
 from clinic_gateway.guards import Guards
@@ -37,7 +38,7 @@ from clinic_gateway.proxy import Proxy, request_headers
 from clinic_gateway.rates import RateLimits
 from clinic_gateway.revocation_feed import revocation_feed
 from clinic_gateway.revocation_view import RevocationView
-from clinic_gateway.routes import OPERATIONS_PREFIX, Credentials, Route, RouteTable
+from clinic_gateway.routes import BROWSER_PREFIX, OPERATIONS_PREFIX, Credentials, Route, RouteTable
 from clinic_gateway.settings import GatewaySettings
 from clinic_gateway.status import Status
 from clinic_gateway.token_exchange import TokenExchange, read_key
@@ -76,6 +77,7 @@ class Gateway:
         self._upstreams = Upstreams(settings)
         self._guards = Guards(self._upstreams.urls, load_shedding=settings.load_shedding)
         self._exchange = TokenExchange(_exchange_key(settings))
+        self._browsers = BrowserSessions(self._upstreams)
         self._proxy = Proxy(self._upstreams, self._guards, settings, self._exchange)
         self._view = RevocationView(self._upstreams, revocations, self.health)
         self._stream = stream.Stream(settings, revocations, self.health)
@@ -183,12 +185,12 @@ class Gateway:
             await self._own(exchange.scope, exchange.receive, _observed(exchange))
         else:
             self._rates.count_route(exchange, route, address)
-            caller = await self._authenticate(exchange, route.credentials)
+            caller = await self._authenticate(exchange, route.credentials, address)
             self._rates.count_caller(exchange, route, caller, address)
             await self._proxy.pass_on(exchange, route, address)
 
     async def _operate(self, exchange: Exchange, address: str) -> None:
-        caller = await self._authenticate(exchange, Credentials.TOKEN)
+        caller = await self._authenticate(exchange, Credentials.TOKEN, address)
         self._rates.count_caller(exchange, None, caller, address)
         one = operations.one_service(exchange, self._upstreams)
         if one is not None:
@@ -200,26 +202,39 @@ class Gateway:
         await exchange.respond(answer)
 
     async def _follow(self, exchange: Exchange, address: str) -> None:
-        principal, token = await self._bearer(exchange)
+        principal, token = await self._caller(exchange, cookie_of(exchange), address)
         self._rates.count_caller(exchange, None, str(principal.subject), address)
         if not principal.may(stream.SCOPE):
             raise ForbiddenError("Your roles don't include this action.", permission=stream.SCOPE)
         await self._stream.answer(exchange, principal, token)
 
-    async def _authenticate(self, exchange: Exchange, needed: Credentials) -> str | None:
+    async def _authenticate(self, exchange: Exchange, needed: Credentials, address: str) -> str | None:
         """Return who has proved to be calling; None where the service itself asks for the proof."""
+        cookie = cookie_of(exchange)
         basic = needed is Credentials.TOKEN_OR_BASIC and _authorization(exchange)[0] == "basic"
         if needed is Credentials.PUBLIC or basic:
+            if exchange.path.startswith(BROWSER_PREFIX):
+                require_own_page(exchange)
             return None
-        principal, exchange.caller_token = await self._bearer(exchange)
+        principal, exchange.caller_token = await self._caller(exchange, cookie, address)
         self._view.require_current(exchange.method)
         return str(principal.subject)
 
-    async def _bearer(self, exchange: Exchange) -> tuple[Principal, str]:
+    async def _caller(self, exchange: Exchange, cookie: str | None, address: str) -> tuple[Principal, str]:
+        if cookie is not None:
+            return await self._browser(exchange, cookie, address)
         scheme, token = _authorization(exchange)
         if scheme != "bearer":
             raise UnauthenticatedError
         return await self._tokens.principal_of(token), token
+
+    async def _browser(self, exchange: Exchange, cookie: str, address: str) -> tuple[Principal, str]:
+        token = await self._browsers.token_of(exchange, cookie, address)
+        try:
+            return await self._tokens.principal_of(token), token
+        except UnauthenticatedError:
+            self._browsers.forget(cookie)
+            raise
 
     def _address_of(self, exchange: Exchange) -> str:
         """Return the caller's address as the outermost trusted proxy saw it."""

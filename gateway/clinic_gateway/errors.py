@@ -20,6 +20,33 @@ class MalformedRequestError(DomainError):
     fix = "Send one Host header and a plain path without empty or dot segments."
 
 
+class TwoCredentialsError(DomainError):
+    """The request has an access token and a session cookie, or two cookies: they could be two people's."""
+
+    slug = "two-credentials"
+    title = "The request has more than one credential"
+    status = 400
+    fix = "Browsers send the cookie alone, everybody else a token alone."
+
+
+class ForgedRequestError(DomainError):
+    """A browser sent it with its cookie, but not on behalf of a page of this site that knows the CSRF token."""
+
+    slug = "forged-request"
+    title = "The request doesn't come from a page of this site"
+    status = 403
+    fix = "Send the `csrf_token` of the login, or of `GET /v1/browser/session`, as `X-CSRF-Token`."
+
+
+class TokenNotHandedOutError(DomainError):
+    """A session with a cookie stays one: its tokens don't reach the page."""
+
+    slug = "token-not-handed-out"
+    title = "This is not for browsers"
+    status = 409
+    fix = "Use the operation of the same name under `/v1/browser`."
+
+
 class UnknownPathError(DomainError):
     """No service is responsible for this path."""
 

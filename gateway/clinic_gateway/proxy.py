@@ -16,6 +16,7 @@ from clinic_shared.errors import DomainError, ReferenceNotYetKnownError
 from clinic_shared.problems import OUTAGE_HEADER
 from multidict import CIMultiDict
 
+from clinic_gateway.browser import without_session_cookie
 from clinic_gateway.concurrency import Kind
 from clinic_gateway.errors import (
     BadGatewayError,
@@ -261,6 +262,8 @@ def request_headers(exchange: Exchange, address: str) -> CIMultiDict[str]:
         for name, value in exchange.scope["headers"]
         if name not in dropped and not name.startswith(INTERNAL_PREFIXES)
     )
+    if "Cookie" in headers:
+        headers["Cookie"] = without_session_cookie("; ".join(headers.popall("Cookie")))
     headers["X-Request-Id"] = exchange.request_id
     headers["Traceparent"] = exchange.span.traceparent
     headers["X-Forwarded-For"] = address

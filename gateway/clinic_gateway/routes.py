@@ -63,6 +63,10 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/auth/step-up", "identity", sign_in=True),
     Route("/v1/auth/access-links", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/auth", "identity"),
+    Route("/v1/browser", "identity"),
+    Route("/v1/browser/login", "identity", Credentials.PUBLIC, sign_in=True),
+    Route("/v1/browser/mfa", "identity", Credentials.PUBLIC, sign_in=True),
+    Route("/v1/browser/step-up", "identity", sign_in=True),
     Route("/welcome", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
     Route("/oauth2", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
     Route("/.well-known", "identity", Credentials.PUBLIC),
@@ -91,6 +95,7 @@ ROUTES: tuple[Route, ...] = (
 
 SERVICES = tuple(sorted({route.service for route in ROUTES}))
 OPERATIONS_PREFIX = "/v1/ops"
+BROWSER_PREFIX = "/v1/browser/"
 
 
 class RouteTable:

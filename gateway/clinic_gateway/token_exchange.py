@@ -37,9 +37,10 @@ class TokenExchange:
         self._kept.clear()
 
     def apply(self, headers: CIMultiDict[str], token: str | None, service: str) -> None:
-        """Put the service's own token in place of the caller's, which has been verified."""
-        if token is not None and self._key is not None:
-            headers["Authorization"] = f"Bearer {self.exchanged(token, service)}"
+        """Put the service's own token in place of the caller's, or of their cookie; it has been verified."""
+        if token is not None:
+            own = token if self._key is None else self.exchanged(token, service)
+            headers["Authorization"] = f"Bearer {own}"
 
     def exchanged(self, token: str, service: str) -> str:
         now = self._clock()

@@ -86,7 +86,7 @@ class Service:
         self.name = name
         self.seen: list[Seen] = []
         self.replies: list[Reply] = []
-        self.pages: dict[str, Reply] = {
+        self.pages: dict[str, Reply | Callable[[Seen], Reply]] = {
             "/healthz": Reply(document={"status": "ok"}),
             "/internal/revocations": Reply(document={"revocations": []}),
         }
@@ -104,8 +104,11 @@ class Service:
         query = scope["query_string"].decode()
         target = scope["raw_path"].decode() + (f"?{query}" if query else "")
         page = self.pages.get(scope["path"])
+        seen = Seen(scope["method"], target, headers, body)
+        if callable(page):
+            page = page(seen)
         if page is None:
-            self.seen.append(Seen(scope["method"], target, headers, body))
+            self.seen.append(seen)
             page = self.replies.pop(0) if self.replies else Reply(document={"service": self.name})
         await self._send(page, send)
 

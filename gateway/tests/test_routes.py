@@ -86,6 +86,8 @@ def test_only_these_paths_need_no_token() -> None:
         "/v1/auth/mfa",
         "/v1/auth/unlock",
         "/v1/auth/access-links",
+        "/v1/browser/login",
+        "/v1/browser/mfa",
         "/welcome",
         "/oauth2",
         "/.well-known",

@@ -13,7 +13,7 @@ from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
-from clinic_identity import app_sessions, authentication, session_store, sessions, store
+from clinic_identity import app_sessions, authentication, cookies, session_store, sessions, store
 from clinic_identity.authorization import (
     AuthorizationRequest,
     RefusedRequestError,
@@ -32,8 +32,6 @@ from clinic_identity.sign_in_page import code_page, notice_page, password_page
 router = ClinicRouter(tags=["identity"])
 
 PATH = "/oauth2/authorize"
-DEVICE_COOKIE = "__Host-clinic-device"
-_DEVICE_SECONDS = 180 * 86_400
 _NOT_READY = (
     "Your account isn't ready",
     "Log in on the clinic's own site first: a password or a second factor has to be chosen there.",
@@ -75,7 +73,7 @@ async def take_form(
         return notice_page("The form can't be read", str(error))
     if "denied" in form:
         return _back(asked.denied("access_denied", "Nobody logged in."))
-    known = request.cookies.get(DEVICE_COOKIE)
+    known = request.cookies.get(cookies.DEVICE)
     return await _log_in(desk, context, asked, form, replace(visit, device_token=known), _action(request))
 
 
@@ -128,15 +126,7 @@ async def _lend(desk: Desk, context: Context, asked: AuthorizationRequest, token
             return notice_page(*_NOT_READY, status=403)
         code = await app_sessions.lend_session(tx, session, account, asked)
     answer = _back(asked.granted(code))
-    if tokens.device_token is not None:
-        answer.set_cookie(
-            DEVICE_COOKIE,
-            tokens.device_token,
-            max_age=_DEVICE_SECONDS,
-            secure=True,
-            httponly=True,
-            samesite="strict",
-        )
+    cookies.set_device(answer, tokens.device_token)
     return answer
 
 

@@ -140,6 +140,9 @@ class StepUpRequest(fields.Request):
     code: Annotated[str, Field(max_length=64)] = ""
     credential: Credential | None = None
 
+    def shown(self) -> Shown:
+        return Shown(method=self.method, code=self.code, credential=self.credential)
+
 
 class AccessTokenResponse(BaseModel):
     access_token: str
@@ -160,8 +163,7 @@ class AccessTokenResponse(BaseModel):
 )
 async def step_up(desk: CurrentDesk, context: CurrentContext, body: StepUpRequest) -> AccessTokenResponse:
     """Show once more that it is you, with a second factor (RFC 9470). The new token opens what is sensitive."""
-    shown = Shown(method=body.method, code=body.code, credential=body.credential)
-    return AccessTokenResponse.of(await second_step.step_up(desk, context, shown))
+    return AccessTokenResponse.of(await second_step.step_up(desk, context, body.shown()))
 
 
 @router.post(

@@ -171,9 +171,13 @@ async def use_refresh_token(
     if not account.active or not session.is_live(tx.now, desk.session_limits(account, roles)):
         return InvalidRefreshTokenError()
     desk.places.require(roles, visit.address)
+    return account, await note_use(tx, session)
+
+
+async def note_use(tx: Transaction, session: Session) -> Session:
     used = replace(session, last_used_at=tx.now)
     await session_store.save_session(tx, used)
-    return account, used
+    return used
 
 
 async def end_own_session(tx: Transaction, caller: Principal, session_id: UUID, *, reason_code: str) -> None:

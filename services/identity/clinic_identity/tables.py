@@ -265,3 +265,10 @@ authorization_code = Table(
     Column("expires_at", Instant, nullable=False),
     Column("used_at", Instant),
 )
+browser_session = Table(
+    "browser_session",
+    metadata,
+    Column("session_id", Uuid, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("renewed_at", Instant, nullable=False),
+)
