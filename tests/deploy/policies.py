@@ -198,6 +198,7 @@ CHECKS: tuple[Check, ...] = (
 
 _SECRET = re.compile(r"password|passwd|secret|token|private.?key|://[^/@\s]+:[^/@\s]+@", re.IGNORECASE)
 _NO_SECRETS = {
+    "CLINIC_INTERNAL_TOKENS_ONLY",
     "CLINIC_TOKEN_ISSUER",
     "CLINIC_TOKEN_AUDIENCE",
     "CLINIC_PASSWORD_THREADS",

@@ -146,7 +146,12 @@ def test_no_image_floats():
 
 def test_no_secret_stands_in_the_file():
     secret = re.compile(r"password|secret|token|_key$", re.IGNORECASE)
-    allowed = {SECRETS_DIR, "CLINIC_TOKEN_ISSUER", "CLINIC_PASSWORD_THREADS"}
+    allowed = {
+        SECRETS_DIR,
+        "CLINIC_TOKEN_ISSUER",
+        "CLINIC_PASSWORD_THREADS",
+        "CLINIC_INTERNAL_TOKENS_ONLY",
+    }
     for container in CONTAINERS.values():
         for name, value in container.get("environment", {}).items():
             is_file = str(value).startswith("/run/secrets/")

@@ -21,6 +21,7 @@ MLLP_PORT = 2575
 ADMIN_LOGIN = "admin@demo.example.org"
 ADMIN_PASSWORD = "demo-admin-password"  # noqa: S105  # a file's name below `.run/secrets/`
 CLOCKS = "clocks"
+_EXCHANGED = "CLINIC_INTERNAL_TOKENS_ONLY"
 # What belongs to this machine's servers and not to a service.
 _NOT_INHERITED = {
     "CLINIC_DETOUR_AMQP",
@@ -100,10 +101,13 @@ class Environments:
         return f"http://{LOOPBACK}:{self.gateway_port if name == 'gateway' else self.ports[name]}"
 
     def of_service(self, name: str) -> dict[str, str]:
+        exchanged = {}
         if _exchanges_tokens():
             know_gateway(self._secrets.folder, name)
+            exchanged = {_EXCHANGED: "true"}
         return {
             **self._common(),
+            **exchanged,
             **(self._vendors() if name in _SPEAK_TO_VENDORS else {}),
             "CLINIC_HTTP_PORT": str(self.ports[name]),
             "CLINIC_DATABASE_URL": _detour(self.database_url(name), "CLINIC_DETOUR_POSTGRES"),
@@ -222,7 +226,7 @@ class Environments:
 
 
 def _exchanges_tokens() -> bool:
-    return os.environ.get("CLINIC_INTERNAL_TOKENS_ONLY") == "true"
+    return os.environ.get(_EXCHANGED) != "false"
 
 
 def know_gateway(secrets_folder: Path, service: str) -> None:
