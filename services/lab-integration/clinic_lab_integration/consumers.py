@@ -11,10 +11,11 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_lab_integration import candidate_store, filing, obligations, store, tables, worklist
+from clinic_lab_integration import candidate_store, filing, merging, obligations, store, tables, worklist
 from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.events import Place
+from clinic_lab_integration.merge_store import Merge
 
 handlers = Handlers("lab-integration")
 
@@ -67,6 +68,23 @@ class Patient(BaseModel):
     def person(self) -> Person:
         name = self.name or PersonName()
         return Person(**name.model_dump(), birth_on=self.birth_on, sex=self.sex)
+
+
+class PatientsMerge(BaseModel):
+    merge_id: UUID
+    version: int
+    status: str
+    source_patient_id: UUID
+    target_patient_id: UUID
+
+    def known(self) -> Merge:
+        return Merge(
+            merge_id=self.merge_id,
+            version=self.version,
+            source_id=self.source_patient_id,
+            target_id=self.target_patient_id,
+            in_force=self.status == "merged",
+        )
 
 
 class Appointment(BaseModel):
@@ -155,6 +173,11 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
     identifiers = [Identifier(i.authority, i.value) for i in patient.identifiers or []]
     await store.replace_identifiers(tx, patient.patient_id, identifiers)
     await worklist.match_again(tx, identifiers)
+
+
+@handlers.on("patients.patients-merged.v1", "patients.patients-unmerged.v1")
+async def take_merge(tx: Transaction, _: Envelope, merge: PatientsMerge) -> None:
+    await merging.take(tx, merge.known())
 
 
 @handlers.on(

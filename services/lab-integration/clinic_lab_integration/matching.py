@@ -4,12 +4,12 @@ By our own order numbers and by (authority, identifier); never by name or birth 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from clinic_shared.database import Transaction
 
-from clinic_lab_integration import reports, store
+from clinic_lab_integration import merge_store, reports, store
 from clinic_lab_integration.candidates import LONGEST_NAME, Person
 from clinic_lab_integration.domain import Identifier, ParkReason, SentReport, match
 from clinic_lab_integration.hl7 import PatientResult
@@ -96,10 +96,19 @@ async def match_group(tx: Transaction, partner_id: UUID, group: Group) -> Match:
 
 
 async def match_groups(tx: Transaction, groups: Sequence[tuple[UUID, Group]]) -> list[Match]:
-    """Match groups, each of a laboratory, all with the same two statements."""
+    """Match groups, each of a laboratory, all with the same three statements. Who was replaced is who replaced them."""
     numbers = {number for _, group in groups for number in group.order_numbers}
-    orders = {order.placer_order_number: order for order in await store.orders_with(tx, numbers)}
-    owners = await store.owners_of(tx, {key for _, group in groups for key in group.identifiers})
+    found = await store.orders_with(tx, numbers)
+    named = await store.owners_of(tx, {key for _, group in groups for key in group.identifiers})
+    people = {order.patient_id for order in found}.union(*named.values())
+    survivors = await merge_store.survivors_of(tx, people)
+    orders = {
+        order.placer_order_number: replace(
+            order, patient_id=survivors.get(order.patient_id, order.patient_id)
+        )
+        for order in found
+    }
+    owners = {key: {survivors.get(one, one) for one in of_key} for key, of_key in named.items()}
     return [_match(partner_id, group, orders, owners) for partner_id, group in groups]
 
 

@@ -10,6 +10,7 @@ from clinic_shared.ids import uuid7
 from sqlalchemy import Row, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from clinic_lab_integration import merge_store
 from clinic_lab_integration.domain import (
     ObservationState,
     ReportContent,
@@ -39,10 +40,20 @@ _ADD_VERSION = insert(lab_result_version)
 
 
 async def find_results(tx: Transaction, keys: Collection[ResultKey]) -> dict[ResultKey, Known]:
-    """Return reports as they are known: version 0 with a new id, if one isn't. Their patients are locked already."""
+    """Return reports as they are known: version 0 with a new id, if one isn't. Their patients are locked already.
+
+    A report that was begun under a record which the patient's has replaced is theirs.
+    """
     if not keys:
         return {}
     columns = lab_result.c
+    absorbed = await merge_store.absorbed_by(tx, {patient_id for _, patient_id, _ in keys})
+    begun = [
+        (partner_id, source_id, report_key)
+        for partner_id, patient_id, report_key in keys
+        for source_id, target_id in absorbed.items()
+        if target_id == patient_id
+    ]
     rows = await tx.fetch_all(
         select(lab_result_version, columns.partner_id, columns.patient_id, columns.report_key)
         .join(
@@ -50,11 +61,15 @@ async def find_results(tx: Transaction, keys: Collection[ResultKey]) -> dict[Res
             (columns.result_id == lab_result_version.c.result_id)
             & (columns.version == lab_result_version.c.version),
         )
-        .where(tuple_(columns.partner_id, columns.patient_id, columns.report_key).in_(list(keys)))
+        .where(tuple_(columns.partner_id, columns.patient_id, columns.report_key).in_([*keys, *begun]))
     )
     known = {
-        (row.partner_id, row.patient_id, row.report_key): (ResultId(row.result_id), _version(row))
-        for row in rows
+        (row.partner_id, absorbed.get(row.patient_id, row.patient_id), row.report_key): (
+            ResultId(row.result_id),
+            _version(row),
+        )
+        # What stands under the patient's own id last: it has the last word.
+        for row in sorted(rows, key=lambda row: row.patient_id not in absorbed)
     }
     return {key: known.get(key) or (ResultId(uuid7()), ReportVersion()) for key in keys}
 

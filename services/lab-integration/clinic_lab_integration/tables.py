@@ -56,6 +56,15 @@ patient = Table(
     Column("family_key", Text),
     Column("given_key", Text),
 )
+patient_merge = Table(
+    "patient_merge",
+    metadata,
+    Column("merge_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("source_id", Uuid, nullable=False),
+    Column("target_id", Uuid, nullable=False),
+    Column("in_force", Boolean, nullable=False),
+)
 patient_identifier = Table(
     "patient_identifier",
     metadata,

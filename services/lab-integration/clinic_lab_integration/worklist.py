@@ -12,7 +12,16 @@ from clinic_shared.intake import body_of, intake_table
 from clinic_shared.principal import Principal
 from sqlalchemy import Row, select
 
-from clinic_lab_integration import callbacks, candidate_store, filing, matching, store, stored, unit_store
+from clinic_lab_integration import (
+    callbacks,
+    candidate_store,
+    filing,
+    matching,
+    merge_store,
+    store,
+    stored,
+    unit_store,
+)
 from clinic_lab_integration.candidates import Candidate, rank
 from clinic_lab_integration.domain import (
     Disposition,
@@ -54,6 +63,7 @@ async def attach(tx: Transaction, unit_id: tuple[UUID, int], patient_id: UUID, *
     unit = await _parked(tx, unit_id)
     if unit.patient_id not in (None, patient_id):
         raise OtherPatientError
+    patient_id = await merge_store.survivor_of(tx, patient_id)
     if not await store.is_patient_known(tx, patient_id):
         raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
     group = await read_group(tx, unit)

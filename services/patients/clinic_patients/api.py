@@ -19,7 +19,7 @@ from clinic_shared.routing import (
 )
 from fastapi import Depends, Query
 
-from clinic_patients import registry
+from clinic_patients import merge_store, registry
 from clinic_patients.models import ChangeRequest, PatientResponse, RegisterRequest, SearchRequest
 from clinic_patients.registry import Criteria
 from clinic_patients.settings import PatientsSettings
@@ -99,7 +99,8 @@ async def list_patients(
 @router.get("/v1/patients/{patient_id}", permission="patients.read", operation_id="getPatient")
 async def get_patient(tx: Tx, caller: Caller, patient_id: UUID) -> PatientResponse:
     """Return one patient; the ETag is the version. Patients reach only themselves, staff whom they have to do with."""
-    return PatientResponse.of(await registry.read_patient(tx, patient_id, caller=caller))
+    patient = await registry.read_patient(tx, patient_id, caller=caller)
+    return PatientResponse.of(patient, await merge_store.links_of(tx, patient_id))
 
 
 @router.put("/v1/patients/{patient_id}", permission="patients.update", operation_id="changePatient")

@@ -14,6 +14,7 @@ from clinic_patients import (
     consumers,
     erasure_api,
     fhir,
+    merge_api,
 )
 from clinic_patients.protection import PATIENT_KEYS
 from clinic_patients.sealing_old import seal_patients
@@ -31,6 +32,7 @@ service = Service(
         chart_api.router,
         break_glass_api.router,
         erasure_api.router,
+        merge_api.router,
         fhir.router,
     ),
     handlers=consumers.handlers,

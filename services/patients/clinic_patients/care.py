@@ -14,7 +14,7 @@ from clinic_shared.principal import Principal
 from clinic_shared.projections import keep_newer
 from sqlalchemy import ColumnElement, select
 
-from clinic_patients import store, tables
+from clinic_patients import merge_store, store, tables
 from clinic_patients.care_domain import CareRelationship
 from clinic_patients.events import care_event
 
@@ -45,14 +45,16 @@ async def permit(tx: Transaction, patient_id: UUID, permission: str, *, caller: 
     same, and are looked up the same.
     """
     known, centre_id = await store.find_centre_of_patient(tx, patient_id)
-    relations = await care.relations_of(tx, tables.care_relationship, [patient_id])
+    records = await merge_store.records_of(tx, patient_id)
+    relations = await care.relations_of(tx, tables.care_relationship, records)
     standing = await _standing(tx, caller, permission)
     if not known:
         raise ConcealedError(patient_id=patient_id)
     record = Record(
         patient_id=patient_id,
         places=[Place(centre_id=centre_id)],
-        relations=relations.get(patient_id, []),
+        # Whoever treats one record of a person treats the person.
+        relations=[one for record_id in records for one in relations.get(record_id, [])],
         follows_care=True,
     )
     return care.permit(standing, permission, record, now=tx.now)

@@ -13,7 +13,7 @@ from clinic_shared.ids import uuid7
 from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_patients import care, chart_store, store
+from clinic_patients import care, chart_store, merge_store, store
 from clinic_patients.care_domain import CareRelationship, Carers, of_encounter
 from clinic_patients.chart_domain import (
     Consent,
@@ -32,6 +32,7 @@ from clinic_patients.chart_domain import (
 )
 from clinic_patients.chart_store import Position
 from clinic_patients.events import consent_event, encounter_event, prescription_event
+from clinic_patients.merge_domain import refuse_replaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +104,8 @@ async def record_encounter(
 async def list_encounters(
     tx: Transaction, patient_id: UUID, *, caller: Principal, after: Position | None, limit: int
 ) -> list[Encounter]:
-    await _read_chart(tx, patient_id, caller, "Encounter", "chart.read")
-    return await chart_store.list_encounters(tx, patient_id, after=after, limit=limit)
+    records = await _read_chart(tx, patient_id, caller, "Encounter", "chart.read")
+    return await chart_store.list_encounters(tx, records, after=after, limit=limit)
 
 
 async def issue_prescription(
@@ -143,8 +144,8 @@ async def issue_prescription(
 async def list_prescriptions(
     tx: Transaction, patient_id: UUID, *, caller: Principal, after: Position | None, limit: int
 ) -> list[Prescription]:
-    await _read_chart(tx, patient_id, caller, "MedicationRequest", "chart.read")
-    return await chart_store.list_prescriptions(tx, patient_id, after=after, limit=limit)
+    records = await _read_chart(tx, patient_id, caller, "MedicationRequest", "chart.read")
+    return await chart_store.list_prescriptions(tx, records, after=after, limit=limit)
 
 
 async def state_consent(
@@ -153,8 +154,10 @@ async def state_consent(
     """Record what the patient says about one purpose on one channel; the same again changes nothing."""
     decision = await care.permit(tx, patient_id, "consents.write", caller=caller)
     # The patient's row is the lock: two statements about one purpose get two versions in order.
-    if await store.lock_patient(tx, patient_id) is None:
+    patient = await store.lock_patient(tx, patient_id)
+    if patient is None:
         raise NotFoundError
+    refuse_replaced(patient)
     earlier = await chart_store.find_consent(tx, patient_id, command.kind, command.channel)
     said = Consent(
         consent_id=earlier.consent_id if earlier else uuid7(),
@@ -178,8 +181,8 @@ async def state_consent(
 
 
 async def list_consents(tx: Transaction, patient_id: UUID, *, caller: Principal) -> list[Consent]:
-    await _read_chart(tx, patient_id, caller, "Consent", "consents.read")
-    return await chart_store.list_consents(tx, patient_id)
+    records = await _read_chart(tx, patient_id, caller, "Consent", "consents.read")
+    return await chart_store.list_consents(tx, records)
 
 
 async def list_timeline(
@@ -192,9 +195,9 @@ async def list_timeline(
     limit: int,
 ) -> list[TimelineEntry]:
     """Return what happened, newest first, of the kinds that the caller asks for and may see."""
-    await _read_chart(tx, patient_id, caller, "List", "chart.read")
+    records = await _read_chart(tx, patient_id, caller, "List", "chart.read")
     seen = [kind for kind in kinds_open_to(caller.scopes) if not kinds or kind in kinds]
-    return await chart_store.list_entries(tx, patient_id, kinds=seen, after=after, limit=limit)
+    return await chart_store.list_entries(tx, records, kinds=seen, after=after, limit=limit)
 
 
 async def _open_chart(
@@ -218,8 +221,10 @@ async def _open_chart(
     except ConcealedError:
         await _wait_for(tx, sources)
         raise
-    if await store.find_patient(tx, patient_id) is None:
+    patient = await store.find_patient(tx, patient_id)
+    if patient is None:
         raise NotFoundError
+    refuse_replaced(patient)
     return centre_id, decision
 
 
@@ -238,9 +243,11 @@ def _sources_of(command: RecordEncounter) -> Mapping[EntryKind, UUID | None]:
 
 async def _read_chart(
     tx: Transaction, patient_id: UUID, caller: Principal, resource_type: str, permission: str
-) -> None:
+) -> list[UUID]:
+    """Let the caller read in a chart; returns the records of the person that it is the chart of."""
     decision = await care.permit(tx, patient_id, permission, caller=caller)
     _audit(tx, Action.READ, resource_type, patient_id, decision)
+    return await merge_store.records_of(tx, patient_id)
 
 
 async def _check_same_patient(

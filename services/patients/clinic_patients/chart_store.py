@@ -59,10 +59,10 @@ async def add_encounter(tx: Transaction, new: Encounter) -> None:
 
 
 async def list_encounters(
-    tx: Transaction, patient_id: UUID, *, after: Position | None, limit: int
+    tx: Transaction, patient_ids: Collection[UUID], *, after: Position | None, limit: int
 ) -> list[Encounter]:
     rows = await _newest_first(
-        tx, encounter, encounter.c.started_at, encounter.c.encounter_id, patient_id, after, limit
+        tx, encounter, encounter.c.started_at, encounter.c.encounter_id, patient_ids, after, limit
     )
     diagnoses = await _children(tx, diagnosis, "encounter_id", [row.encounter_id for row in rows])
     return [_encounter(row, diagnoses[row.encounter_id]) for row in rows]
@@ -96,10 +96,10 @@ async def add_prescription(tx: Transaction, new: Prescription) -> None:
 
 
 async def list_prescriptions(
-    tx: Transaction, patient_id: UUID, *, after: Position | None, limit: int
+    tx: Transaction, patient_ids: Collection[UUID], *, after: Position | None, limit: int
 ) -> list[Prescription]:
     rows = await _newest_first(
-        tx, prescription, prescription.c.issued_at, prescription.c.prescription_id, patient_id, after, limit
+        tx, prescription, prescription.c.issued_at, prescription.c.prescription_id, patient_ids, after, limit
     )
     items = await _children(tx, prescription_item, "prescription_id", [row.prescription_id for row in rows])
     return [
@@ -124,9 +124,9 @@ async def find_consent(tx: Transaction, patient_id: UUID, kind: str, channel: st
     return None if row is None else _consent(row)
 
 
-async def list_consents(tx: Transaction, patient_id: UUID) -> list[Consent]:
+async def list_consents(tx: Transaction, patient_ids: Collection[UUID]) -> list[Consent]:
     rows = await tx.fetch_all(
-        select(consent).where(consent.c.patient_id == patient_id).order_by(consent.c.consent_id)
+        select(consent).where(consent.c.patient_id.in_(patient_ids)).order_by(consent.c.consent_id)
     )
     return [_consent(row) for row in rows]
 
@@ -213,12 +213,17 @@ async def find_result_version(tx: Transaction, result_id: UUID, version: int) ->
 
 
 async def list_result_ids(
-    tx: Transaction, patient_id: UUID, *, statuses: Collection[str] | None, after: UUID | None, limit: int
+    tx: Transaction,
+    patient_ids: Collection[UUID],
+    *,
+    statuses: Collection[str] | None,
+    after: UUID | None,
+    limit: int,
 ) -> list[UUID]:
     """Return the ids of results that have a version in one of the statuses, newest result first."""
     statement = (
         select(result_version.c.result_id)
-        .where(result_version.c.patient_id == patient_id)
+        .where(result_version.c.patient_id.in_(patient_ids))
         .group_by(result_version.c.result_id)
         .order_by(result_version.c.result_id.desc())
         .limit(limit)
@@ -231,12 +236,16 @@ async def list_result_ids(
 
 
 async def list_result_versions(
-    tx: Transaction, patient_id: UUID, result_ids: Collection[UUID], *, statuses: Collection[str] | None
+    tx: Transaction,
+    patient_ids: Collection[UUID],
+    result_ids: Collection[UUID],
+    *,
+    statuses: Collection[str] | None,
 ) -> list[ResultVersion]:
-    """Return the versions that stand in this patient's chart, newest result and version first."""
+    """Return the versions that stand in this person's chart, newest result and version first."""
     statement = (
         select(result_version)
-        .where(result_version.c.patient_id == patient_id, result_version.c.result_id.in_(result_ids))
+        .where(result_version.c.patient_id.in_(patient_ids), result_version.c.result_id.in_(result_ids))
         .order_by(result_version.c.result_id.desc(), result_version.c.version.desc())
     )
     if statuses is not None:
@@ -270,11 +279,16 @@ def keep_entry(tx: Transaction, entry: TimelineEntry) -> None:
 
 
 async def list_entries(
-    tx: Transaction, patient_id: UUID, *, kinds: Collection[EntryKind], after: Position | None, limit: int
+    tx: Transaction,
+    patient_ids: Collection[UUID],
+    *,
+    kinds: Collection[EntryKind],
+    after: Position | None,
+    limit: int,
 ) -> list[TimelineEntry]:
     statement = (
         select(timeline_entry)
-        .where(timeline_entry.c.patient_id == patient_id, timeline_entry.c.kind.in_(kinds))
+        .where(timeline_entry.c.patient_id.in_(patient_ids), timeline_entry.c.kind.in_(kinds))
         .order_by(timeline_entry.c.occurred_at.desc(), timeline_entry.c.source_id.desc())
         .limit(limit)
     )
@@ -303,13 +317,13 @@ async def _newest_first(
     table: Table,
     moment: Any,
     identity: Any,
-    patient_id: UUID,
+    patient_ids: Collection[UUID],
     after: Position | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
     statement = (
         select(table)
-        .where(table.c.patient_id == patient_id)
+        .where(table.c.patient_id.in_(patient_ids))
         .order_by(moment.desc(), identity.desc())
         .limit(limit)
     )

@@ -18,6 +18,7 @@ from clinic_patients.chart_domain import (
     ResultVersion,
 )
 from clinic_patients.domain import Patient
+from clinic_patients.merge_domain import Merge, MergeState
 from clinic_patients.readings import Reading
 
 
@@ -47,6 +48,28 @@ def patient_event(name: str, patient: Patient) -> Event:
             "language": patient.language,
             "identifiers": [asdict(identifier) for identifier in patient.identifiers],
         },
+    )
+
+
+def merge_event(merge: Merge) -> Event:
+    """A merge that is in force, or was undone. Ordered with what happens to the record that stays."""
+    name = "patients-merged" if merge.state is MergeState.APPROVED else "patients-unmerged"
+    data: dict[str, object] = {
+        "merge_id": str(merge.merge_id),
+        "version": merge.version,
+        "status": "merged" if merge.state is MergeState.APPROVED else "undone",
+        "source_patient_id": str(merge.source_id),
+        "target_patient_id": str(merge.target_id),
+        "merged_at": wire_instant(merge.decided_at),
+    }
+    if merge.undone_at is not None:
+        data["undone_at"] = wire_instant(merge.undone_at)
+    return Event(
+        type=f"patients.{name}.v1",
+        subject=merge.merge_id,
+        aggregate_version=merge.version,
+        patient_id=merge.target_id,
+        data=data,
     )
 
 

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from clinic_patients import registry
+from clinic_patients import merge_store, registry
 from clinic_patients.domain import Patient, PatientStatus, Sex
+from clinic_patients.merge_domain import Links
 
 router = ClinicRouter(prefix="/fhir/R4", tags=["fhir"])
 
@@ -62,6 +63,11 @@ class Communication(Element):
     language: dict[Literal["text"], str]
 
 
+class PatientLink(Element):
+    other: dict[Literal["reference"], str]
+    type: Literal["replaced-by", "replaces"]
+
+
 class FhirPatient(Element):
     resource_type: Literal["Patient"] = "Patient"
     id: UUID
@@ -74,9 +80,10 @@ class FhirPatient(Element):
     birth_date: date | None = None
     deceased_boolean: bool | None = None
     communication: list[Communication] | None = None
+    link: list[PatientLink] | None = None
 
     @classmethod
-    def of(cls, patient: Patient) -> "FhirPatient":
+    def of(cls, patient: Patient, links: Links) -> "FhirPatient":
         name = patient.name
         # R4 has no field for a patronymic, so it is a further given name; and no empty arrays.
         given = [part for part in (name.given, name.patronymic) if part]
@@ -96,6 +103,7 @@ class FhirPatient(Element):
             birth_date=patient.birth_on,
             deceased_boolean=True if patient.status is PatientStatus.DECEASED else None,
             communication=[Communication(language={"text": patient.language})] if patient.language else None,
+            link=_links(links) or None,
         )
 
 
@@ -109,8 +117,18 @@ class FhirPatient(Element):
 async def read_patient(tx: Tx, caller: Caller, patient_id: UUID) -> Response:
     """Read one patient as a FHIR R4 resource."""
     patient = await registry.read_patient(tx, patient_id, caller=caller)
-    content = FhirPatient.of(patient).model_dump(mode="json", by_alias=True, exclude_none=True)
+    links = await merge_store.links_of(tx, patient_id)
+    content = FhirPatient.of(patient, links).model_dump(mode="json", by_alias=True, exclude_none=True)
     return FhirResponse(content, headers={"ETag": f"W/{etag(patient.version)}"})
+
+
+def _links(links: Links) -> list[PatientLink]:
+    named = [("replaced-by", links.replaced_by)] if links.replaced_by else []
+    named += [("replaces", other) for other in links.replaces]
+    return [
+        PatientLink.model_validate({"other": {"reference": f"Patient/{other}"}, "type": kind})
+        for kind, other in named
+    ]
 
 
 def _identifier(authority: str, type_code: str | None, value: str) -> FhirIdentifier:

@@ -14,6 +14,7 @@ from clinic_patients.domain import (
     PersonName,
     Sex,
 )
+from clinic_patients.merge_domain import Links
 from clinic_patients.registry import Criteria, Demographics
 
 _EMAIL = re.compile(
@@ -139,9 +140,12 @@ class PatientResponse(BaseModel):
     identifiers: list[IdentifierBody]
     registered_at: datetime
     updated_at: datetime
+    replaced_by: Annotated[UUID | None, Field(description="Of a merged record: the one to use")] = None
+    replaces: Annotated[list[UUID], Field(description="Records merged into this one; not in lists")] = []
 
     @classmethod
-    def of(cls, patient: Patient) -> "PatientResponse":
+    def of(cls, patient: Patient, links: Links | None = None) -> "PatientResponse":
+        links = links or Links()
         return cls(
             patient_id=patient.patient_id,
             version=patient.version,
@@ -156,6 +160,8 @@ class PatientResponse(BaseModel):
             identifiers=[IdentifierBody.of(i) for i in patient.identifiers],
             registered_at=patient.registered_at,
             updated_at=patient.updated_at,
+            replaced_by=links.replaced_by,
+            replaces=list(links.replaces),
         )
 
 

@@ -29,6 +29,7 @@ from clinic_patients.domain import (
     record_number,
 )
 from clinic_patients.events import patient_event
+from clinic_patients.merge_domain import refuse_replaced
 from clinic_patients.names import birth_term, identifier_term, phone_term, words_to_match
 from clinic_patients.phones import NotAPhoneError, to_e164
 from clinic_patients.settings import PatientsSettings, RegistrySettings
@@ -163,6 +164,7 @@ async def change_patient(
     old = await store.lock_patient(tx, patient_id)
     if old is None:
         raise NotFoundError
+    refuse_replaced(old)
     tx.require_version(old.version, expected_version)
     check_birth(demographics.birth_on, now=tx.now)
     changed = replace(

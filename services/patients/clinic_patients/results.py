@@ -11,7 +11,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.principal import Principal
 
-from clinic_patients import care, chart_store, readings, store
+from clinic_patients import care, chart_store, merge_store, readings, store
 from clinic_patients.chart_domain import (
     RELEASED_STATUSES,
     RETRACTED,
@@ -117,13 +117,13 @@ async def list_results(
         )
     )
     statuses = RELEASED_STATUSES if caller.kind == "patient" else None
+    records = await merge_store.records_of(tx, patient_id)
     if caller.kind == "staff":
-        await readings.lock(tx, patient_id, alone=False)
-    result_ids = await chart_store.list_result_ids(
-        tx, patient_id, statuses=statuses, after=after, limit=limit
-    )
+        for record_id in records:
+            await readings.lock(tx, record_id, alone=False)
+    result_ids = await chart_store.list_result_ids(tx, records, statuses=statuses, after=after, limit=limit)
     versions: defaultdict[UUID, list[ResultVersion]] = defaultdict(list)
-    for version in await chart_store.list_result_versions(tx, patient_id, result_ids, statuses=statuses):
+    for version in await chart_store.list_result_versions(tx, records, result_ids, statuses=statuses):
         versions[version.result_id].append(version)
     if caller.kind == "staff":
         await readings.note(tx, caller.subject, chain.from_iterable(versions.values()))

@@ -95,6 +95,25 @@ erasure = Table(
     Column("erased_at", _INSTANT, nullable=False),
     Column("reason", Text, nullable=False),
 )
+patient_merge = Table(
+    "patient_merge",
+    metadata,
+    Column("decision_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("source_id", Uuid, nullable=False),
+    Column("target_id", Uuid, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("requested_by", Uuid, nullable=False),
+    Column("requested_at", _INSTANT, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("decided_by", Uuid),
+    Column("decided_at", _INSTANT),
+    Column("decision_reason", Text),
+    Column("undone_by", Uuid),
+    Column("undone_at", _INSTANT),
+    Column("undo_reason", Text),
+)
 legal_hold = Table(
     "legal_hold",
     metadata,
@@ -290,3 +309,5 @@ break_glass = Table(
     Column("reviewed_by", Uuid),
     Column("comment", Text),
 )
+
+PATIENT_MERGED_ONCE = "patient_merged_once"
