@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from clinic_gateway import operations, stream
-from clinic_gateway.browser import BrowserSessions, cookie_of, require_own_page
+from clinic_gateway.browser import READ_ONLY, BrowserSessions, cookie_of, require_own_page
 from clinic_gateway.errors import UnknownPathError
 from clinic_gateway.exchange import Exchange
 from clinic_gateway.guards import Guards
@@ -213,7 +213,7 @@ class Gateway:
         cookie = cookie_of(exchange)
         basic = needed is Credentials.TOKEN_OR_BASIC and _authorization(exchange)[0] == "basic"
         if needed is Credentials.PUBLIC or basic:
-            if exchange.path.startswith(BROWSER_PREFIX):
+            if exchange.path.startswith(BROWSER_PREFIX) and exchange.method not in READ_ONLY:
                 require_own_page(exchange)
             return None
         principal, exchange.caller_token = await self._caller(exchange, cookie, address)

@@ -26,7 +26,7 @@ KEPT_SECONDS = 60
 """So long a token is used before identity is asked again, and hears that the session is in use."""
 RENEWED_BEFORE_SECONDS = 30
 _ASK_SECONDS = 5.0
-_READ_ONLY = frozenset(("GET", "HEAD", "OPTIONS"))
+READ_ONLY = frozenset(("GET", "HEAD", "OPTIONS"))
 _HANDS_OUT_TOKENS = frozenset(("/v1/auth/step-up",))
 """Of the paths that need a token."""
 _OK, _UNAUTHORIZED = 200, 401
@@ -65,7 +65,7 @@ def require_own_page(exchange: Exchange) -> None:
     site = exchange.headers.get(b"sec-fetch-site")
     if site is not None:
         # `none` is the person themselves: the address bar, a bookmark.
-        if site != b"same-origin" and not (site == b"none" and exchange.method in _READ_ONLY):
+        if site != b"same-origin" and not (site == b"none" and exchange.method in READ_ONLY):
             raise ForgedRequestError
         return
     origin = exchange.headers.get(b"origin")
@@ -75,7 +75,7 @@ def require_own_page(exchange: Exchange) -> None:
 
 def require_csrf_token(exchange: Exchange, cookie: str) -> None:
     """Raises ForgedRequestError."""
-    if exchange.method in _READ_ONLY:
+    if exchange.method in READ_ONLY:
         return
     given = exchange.headers.get(browser_cookie.CSRF_HEADER.lower().encode(), b"")
     wanted = browser_cookie.csrf_token_of(browser_cookie.digest_of(cookie)).encode()

@@ -65,6 +65,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/auth", "identity"),
     Route("/v1/browser", "identity"),
     Route("/v1/browser/login", "identity", Credentials.PUBLIC, sign_in=True),
+    Route("/v1/browser/sso", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/browser/mfa", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/browser/step-up", "identity", sign_in=True),
     Route("/welcome", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),

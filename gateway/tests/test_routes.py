@@ -88,6 +88,7 @@ def test_only_these_paths_need_no_token() -> None:
         "/v1/auth/access-links",
         "/v1/browser/login",
         "/v1/browser/mfa",
+        "/v1/browser/sso",
         "/welcome",
         "/oauth2",
         "/.well-known",

@@ -35,7 +35,7 @@ async def make_link(tx: Transaction, account_id: AccountId, *, life: timedelta) 
     """Return the token of a new link; earlier ones of the account stop working."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     await link_store.withdraw_links(tx, account_id)
-    await link_store.add_link(tx, _digest(token), account_id, expires_at=tx.now + life)
+    await link_store.add_link(tx, digest_of_link(token), account_id, expires_at=tx.now + life)
     return token
 
 
@@ -69,7 +69,7 @@ async def accept_link(desk: Desk, context: Context, *, token: str, new_password:
     new_hash = await desk.passwords.hash(new_password, place=account.account_id)
     async with desk.database.transaction(context) as tx:
         current = await store.lock_account(tx, account.account_id)
-        if current is None or not await link_store.use_link(tx, _digest(token)):
+        if current is None or not await link_store.use_link(tx, digest_of_link(token)):
             raise LinkNotValidError
         changed = replace(
             current, password_hash=new_hash, password_expires_at=None, must_change_password=False
@@ -89,13 +89,13 @@ async def accept_link(desk: Desk, context: Context, *, token: str, new_password:
 
 
 async def _account_behind(tx: Transaction, token: str) -> Account:
-    account_id = await link_store.find_account_of_link(tx, _digest(token))
+    account_id = await link_store.find_account_of_link(tx, digest_of_link(token))
     account = await store.find_account(tx, account_id) if account_id else None
     if account is None or not account.active:
         raise LinkNotValidError
     return account
 
 
-def _digest(token: str) -> bytes:
+def digest_of_link(token: str) -> bytes:
     # 256 random bits: nothing to guess, so a fast hash is enough.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -23,6 +23,7 @@ from clinic_identity import (
     oauth_api,
     patient_logins_api,
     revocations,
+    single_sign_on_api,
     staff_api,
     token_care_api,
     welcome,
@@ -34,6 +35,7 @@ from clinic_identity.desk import Desk
 from clinic_identity.guessable import BreachedPasswords
 from clinic_identity.housekeeping import purge_regularly
 from clinic_identity.keys import KeyRing
+from clinic_identity.oidc_provider import OidcProvider
 from clinic_identity.passkeys import PasskeySite
 from clinic_identity.passwords import PasswordHasher
 from clinic_identity.places import Places
@@ -58,6 +60,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
         places=Places.load(settings.sign_in_places_file, settings.country_database_file),
         passwords=passwords,
         breached=BreachedPasswords(breached) if breached else (),
+        provider=OidcProvider.from_settings(settings),
         database=runtime.database,
     )
     runtime.provide(desk)
@@ -71,6 +74,8 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
         yield
     finally:
         passwords.close()
+        if desk.provider is not None:
+            await desk.provider.close()
 
 
 def _take_keys(runtime: Runtime, settings: ServiceSettings) -> None:
@@ -103,6 +108,7 @@ service = Service(
         oauth_api.router,
         authorize_api.router,
         browser_api.router,
+        single_sign_on_api.router,
         token_care_api.router,
         clients_api.router,
         well_known.router,

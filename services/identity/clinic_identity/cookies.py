@@ -1,4 +1,4 @@
-"""The cookies that identity gives to browsers: one for a device, one for a session. No script reads either."""
+"""The cookies that identity gives to browsers: for a device, a session, a sign-on under way. No script reads any."""
 
 from clinic_shared import browser_cookie
 from fastapi import Response
@@ -7,6 +7,8 @@ from clinic_identity.devices import FORGOTTEN_AFTER
 
 DEVICE = "__Host-clinic-device"
 """What keeps the token of a device that logged in before (`devices.py`)."""
+
+SIGN_ON = "__Host-clinic-sign-on"
 
 
 def set_device(response: Response, token: str | None) -> None:
@@ -23,3 +25,12 @@ def set_session(response: Response, value: str) -> None:
 
 def forget_session(response: Response) -> None:
     response.delete_cookie(browser_cookie.NAME, secure=True, httponly=True, samesite="strict")
+
+
+def set_sign_on(response: Response, token: str) -> None:
+    # Lax: it has to be there when the other site sends the browser back.
+    response.set_cookie(SIGN_ON, token, max_age=600, secure=True, httponly=True, samesite="lax")
+
+
+def forget_sign_on(response: Response) -> None:
+    response.delete_cookie(SIGN_ON, secure=True, httponly=True, samesite="lax")

@@ -8,6 +8,7 @@ from clinic_shared.database import Database
 
 from clinic_identity.domain import Account, SessionLimits
 from clinic_identity.keys import KeyRing
+from clinic_identity.oidc_provider import OidcProvider
 from clinic_identity.passkeys import PasskeySite
 from clinic_identity.passwords import PasswordHasher
 from clinic_identity.places import Places
@@ -27,6 +28,8 @@ class Desk:
     passwords: PasswordHasher
     breached: Container[str]
     """Passwords that are known from breaches elsewhere, as far as the operator gave us a list."""
+    provider: OidcProvider | None
+    """Of the operator, for single sign-on."""
     database: Database
     """For logins: they hash between two transactions, so as not to hold a connection meanwhile."""
 

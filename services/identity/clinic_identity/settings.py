@@ -62,6 +62,11 @@ class IdentitySettings(ServiceSettings):
         default="",
         description="pages' origins that may ask for passkeys, comma separated: https://clinic.example",
     )
+    sso_issuer: str = Field(
+        default="", description="the operator's identity provider (OpenID Connect), if any"
+    )
+    sso_client_id: str = Field(default="", description="what we are registered as there")
+    sso_client_secret: SecretStr | None = None
     staff_idle_seconds: int = Field(default=15 * 60, ge=60)
     staff_session_seconds: int = Field(default=12 * 3600, ge=60)
     patient_idle_seconds: int = Field(default=30 * 60, ge=60)
@@ -73,6 +78,10 @@ class IdentitySettings(ServiceSettings):
             raise ValueError(f"password_memory_kib is at least {PRODUCTION_MEMORY_KIB} in production")
         if self.environment == "production" and self.bootstrap_admin_password is not None:
             raise ValueError("production has no bootstrap_admin_password: run `clinic bootstrap admin`")
+        if bool(self.sso_issuer) != bool(self.sso_client_id):
+            raise ValueError("give sso_issuer and sso_client_id, or neither")
+        if self.environment == "production" and self.sso_issuer.startswith("http:"):
+            raise ValueError("sso_issuer is https in production")
         if (self.bootstrap_admin_login is None) != (self.bootstrap_admin_password is None):
             raise ValueError("give bootstrap_admin_login and bootstrap_admin_password, or neither")
         return self

@@ -272,3 +272,21 @@ browser_session = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("renewed_at", Instant, nullable=False),
 )
+external_login = Table(
+    "external_login",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("linked_at", Instant, nullable=False),
+)
+external_login_attempt = Table(
+    "external_login_attempt",
+    metadata,
+    Column("state_digest", LargeBinary, primary_key=True),
+    Column("browser_digest", LargeBinary, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("verifier", Text, nullable=False),
+    Column("link_digest", LargeBinary),
+    Column("expires_at", Instant, nullable=False),
+)

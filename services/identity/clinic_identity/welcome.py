@@ -2,7 +2,7 @@
 
 from html import escape
 from typing import Annotated
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
 from fastapi import Query
@@ -60,8 +60,8 @@ async def accept_access_link(desk: CurrentDesk, context: CurrentContext, body: A
 
 
 @router.get(PATH, permission=PUBLIC, transactional=False, include_in_schema=False)
-async def show_welcome(token: Annotated[str, Query(max_length=128)] = "") -> HTMLResponse:
-    return _page(_form(token))
+async def show_welcome(desk: CurrentDesk, token: Annotated[str, Query(max_length=128)] = "") -> HTMLResponse:
+    return _page(_form(token) + (_sign_on(token) if desk.provider else ""))
 
 
 @router.post(
@@ -101,6 +101,11 @@ def _form(token: str, complaint: str = "") -> str:
         '<input id="again" name="again" type="password" autocomplete="new-password" required>'
         "<button>Set password</button></form>"
     )
+
+
+def _sign_on(token: str) -> str:
+    address = f"/v1/browser/sso/start?{urlencode({'invitation': token})}"
+    return f'<p>Or <a href="{escape(address)}">log in with your organisation\'s account</a>, from now on.</p>'
 
 
 def _page(content: str, status: int = 200) -> HTMLResponse:

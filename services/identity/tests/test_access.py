@@ -24,6 +24,8 @@ PUBLIC_PATHS = {
     "/oauth2/token",
     "/v1/browser/login",
     "/v1/browser/mfa",
+    "/v1/browser/sso/start",
+    "/v1/browser/sso/callback",
     "/internal/browser-sessions/token",
     "/oauth2/authorize",
     "/oauth2/introspect",
