@@ -19,6 +19,7 @@ from pydantic import ValidationError
 log = structlog.get_logger()
 
 WATCH_SECONDS = 0.5
+LISTEN_SECONDS = 60
 STANDSTILL_SECONDS = 5.0
 """Who heard nothing for so long, its own heartbeat included, may have lost the oldest: it begins anew."""
 Binding = tuple[str, str]
@@ -63,14 +64,15 @@ class ExclusiveFeed:
         try:
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
             with broker_errors():
-                declared = await underlay.queue_declare(
-                    "", exclusive=True, auto_delete=True, arguments=self._arguments
-                )
-                queue = cast("str", declared.queue)
-                for exchange, routing_key in self._bindings:
-                    await underlay.queue_bind(queue, exchange, routing_key=routing_key)
-                self._opened()
-                consuming = await underlay.basic_consume(queue, self._take, no_ack=True)
+                async with asyncio.timeout(LISTEN_SECONDS):
+                    declared = await underlay.queue_declare(
+                        "", exclusive=True, auto_delete=True, arguments=self._arguments
+                    )
+                    queue = cast("str", declared.queue)
+                    for exchange, routing_key in self._bindings:
+                        await underlay.queue_bind(queue, exchange, routing_key=routing_key)
+                    self._opened()
+                    consuming = await underlay.basic_consume(queue, self._take, no_ack=True)
             self._health.report(self._name, None)
             looked_at = time.monotonic()
             while not stop.is_set():

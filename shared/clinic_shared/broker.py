@@ -40,6 +40,7 @@ HEARTBEAT_SECONDS = 10
 CONNECT_SECONDS = 5
 CONFIRM_SECONDS = 10
 CLOSE_SECONDS = 5
+ACKNOWLEDGE_SECONDS = 10
 BACK_OFF_SECONDS = (0.2, 3.0)
 WINDOW = 200
 PERSISTENT = 2
@@ -81,6 +82,18 @@ def broker_errors() -> Iterator[None]:
 def _cancelled_by_us() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def acknowledge(channel: aiormq.Channel, *tags: int) -> None:
+    """Tell the broker that we are done with these messages. Raises BrokerUnavailableError.
+
+    Frames wait for the writer in a queue of ten, which nobody empties any more once the connection is lost:
+    whoever waits for room there waits for ever.
+    """
+    with broker_errors():
+        async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+            for tag in tags:
+                await channel.basic_ack(tag, wait=False)
 
 
 class Connection:

@@ -22,7 +22,7 @@ from aiormq.abc import DeliveredMessage
 from sqlalchemy import text
 
 from clinic_shared import held
-from clinic_shared.broker import Broker, BrokerUnavailableError, broker_errors
+from clinic_shared.broker import Broker, BrokerUnavailableError, acknowledge, broker_errors
 from clinic_shared.consumer import Disposition, apply, apply_together
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Database, Transaction
@@ -265,8 +265,7 @@ async def _acknowledge(delivery: DeliveredMessage) -> None:
     try:
         channel = cast("aiormq.Channel", delivery.channel)
         deliver = cast("spec.Basic.Deliver", delivery.delivery)
-        with broker_errors():
-            await channel.basic_ack(cast("int", deliver.delivery_tag), wait=False)
+        await acknowledge(channel, cast("int", deliver.delivery_tag))
     except BrokerUnavailableError:
         log.info("acknowledgement_lost")
 

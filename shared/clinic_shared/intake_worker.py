@@ -18,7 +18,13 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from sqlalchemy import Row, func, select, update
 
 from clinic_shared import held, tracing
-from clinic_shared.broker import Broker, BrokerUnavailableError, EntityMissingError, broker_errors
+from clinic_shared.broker import (
+    ACKNOWLEDGE_SECONDS,
+    Broker,
+    BrokerUnavailableError,
+    EntityMissingError,
+    broker_errors,
+)
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
@@ -102,8 +108,9 @@ class IntakeWorker:
             await store(tx, entries, "queue")
         crash_point("intake.drain.after")
         with broker_errors():
-            # The last one's tag stands for all: they were fetched on this channel and all stored.
-            await messages[-1].ack(multiple=True)
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                # The last one's tag stands for all: they were fetched on this channel and all stored.
+                await messages[-1].ack(multiple=True)
         return len(messages)
 
     async def _read(self, tx: Transaction, message: AbstractIncomingMessage) -> Entry | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import aiormq
 from aiormq.abc import DeliveredMessage
-from clinic_shared.broker import Broker, BrokerUnavailableError, broker_errors
+from clinic_shared.broker import Broker, BrokerUnavailableError, acknowledge, broker_errors
 from clinic_shared.deliveries import until_it_answers
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NAME = "audit records"
 BATCH = 500
 WATCH_SECONDS = 0.5
+CONSUME_SECONDS = 60
+"""A queue that is just being deleted may take the broker half a minute to refuse."""
 
 
 async def take_records(runtime: Runtime, stop: asyncio.Event) -> None:
@@ -45,7 +47,7 @@ async def _session(runtime: Runtime, stop: asyncio.Event) -> None:
             arrived.put_nowait(delivery)
 
         with broker_errors():
-            await underlay.basic_consume(AUDIT_QUEUE, receive)
+            await underlay.basic_consume(AUDIT_QUEUE, receive, timeout=CONSUME_SECONDS)
         health.report(NAME, None)
         while not stop.is_set():
             if underlay.is_closed:
@@ -72,9 +74,7 @@ async def _record(runtime: Runtime, channel: aiormq.Channel, batch: list[Deliver
     async with runtime.database.transaction() as tx:
         await record_batch(tx, [_incoming(delivery) for delivery in batch])
         await sign_if_many(tx, runtime.get(Signer))
-    with broker_errors():
-        for delivery in batch:
-            await channel.basic_ack(cast("int", delivery.delivery_tag), wait=False)
+    await acknowledge(channel, *(cast("int", delivery.delivery_tag) for delivery in batch))
 
 
 def _incoming(delivery: DeliveredMessage) -> IncomingRecord:
