@@ -30,6 +30,7 @@ from clinic_identity import (
     well_known,
 )
 from clinic_identity.bootstrap import add_first_administrator
+from clinic_identity.client_keys import ClientKeys
 from clinic_identity.clients import timers
 from clinic_identity.desk import Desk
 from clinic_identity.guessable import BreachedPasswords
@@ -39,6 +40,7 @@ from clinic_identity.oidc_provider import OidcProvider
 from clinic_identity.passkeys import PasskeySite
 from clinic_identity.passwords import PasswordHasher
 from clinic_identity.places import Places
+from clinic_identity.public_sites import PublicSites
 from clinic_identity.roles import refresh_roles
 from clinic_identity.secret_box import SecretBox
 from clinic_identity.settings import IdentitySettings
@@ -60,6 +62,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
         places=Places.load(settings.sign_in_places_file, settings.country_database_file),
         passwords=passwords,
         breached=BreachedPasswords(breached) if breached else (),
+        client_keys=ClientKeys(PublicSites(loopback=settings.client_keys_from_loopback)),
         provider=OidcProvider.from_settings(settings),
         database=runtime.database,
     )

@@ -5,6 +5,7 @@ lives five minutes at most and counts once.
 """
 
 import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -67,16 +68,39 @@ def check_keys(jwks: dict[str, Any]) -> dict[str, Any]:
     return {"keys": keys}
 
 
+def usable_keys(document: bytes) -> dict[str, Any]:
+    """Return what can be used of a JWK Set that a client publishes; it may hold keys for other things too.
+
+    Raises StrictJSONError when it isn't JSON.
+    """
+    jwks = strict_json.loads(document)
+    members = jwks.get("keys") if isinstance(jwks, dict) else None
+    usable: dict[str, dict[str, Any]] = {}
+    for member in members if isinstance(members, list) else []:
+        with suppress(ClientKeysInvalidError):
+            key = _public(member)
+            usable.setdefault(key["kid"], key)
+    return {"keys": list(usable.values())[:MAX_KEYS]}
+
+
+def key_id_in(assertion: str) -> str:
+    """Return which key an assertion says it was signed with: to look for it. Raises AssertionRefusedError."""
+    header, _ = _parts(assertion)
+    return str(_header_of(header).get("kid"))
+
+
 def client_id_in(assertion: str) -> str:
     """Return who an assertion says it is of: to find the keys, never to trust it. Raises AssertionRefusedError."""
     _, payload = _parts(assertion)
     return _read(payload).sub
 
 
-async def use_assertion(tx: Transaction, client: Client, assertion: str, *, audiences: set[str]) -> None:
+async def use_assertion(
+    tx: Transaction, client: Client, assertion: str, *, jwks: dict[str, Any], audiences: set[str]
+) -> None:
     """Use an assertion of the client's up. Raises AssertionRefusedError."""
     header, payload = _parts(assertion)
-    _verify(assertion, header, client.jwks or {"keys": []})
+    _verify(assertion, header, jwks, url=client.jwks_url)
     claims = _read(payload)
     if claims.iss != client.client_id or claims.sub != client.client_id:
         raise AssertionRefusedError("iss and sub are the client_id.")
@@ -105,12 +129,22 @@ async def purge(tx: Transaction) -> None:
     await tx.execute(delete(used_assertion).where(used_assertion.c.expires_at < tx.now))
 
 
-def _verify(assertion: str, header: bytes, jwks: dict[str, Any]) -> None:
+def _header_of(header: bytes) -> dict[str, Any]:
     try:
         told = strict_json.loads(header)
     except strict_json.StrictJSONError:
         raise AssertionRefusedError("The assertion is malformed.") from None
-    if not isinstance(told, dict) or not set(told) <= _HEADER_MEMBERS or told.get("typ", "JWT") != "JWT":
+    if not isinstance(told, dict):
+        raise AssertionRefusedError("The assertion is malformed.")
+    return told
+
+
+def _verify(assertion: str, header: bytes, jwks: dict[str, Any], *, url: str | None) -> None:
+    told = _header_of(header)
+    # `jku` may repeat the registered URL (SMART Backend Services); it never leads anywhere.
+    if "jku" in told and (url is None or told.pop("jku") != url):
+        raise AssertionRefusedError("jku is not the registered one.")
+    if not set(told) <= _HEADER_MEMBERS or told.get("typ", "JWT") != "JWT":
         raise AssertionRefusedError("The header has alg, kid and typ JWT, and nothing else.")
     key = next((key for key in jwks["keys"] if key["kid"] == told.get("kid")), None)
     # The algorithm is that of the registered key, whatever the header says.

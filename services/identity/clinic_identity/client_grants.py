@@ -2,14 +2,16 @@
 
 import hmac
 from dataclasses import dataclass, replace
+from typing import Any
 
 from clinic_shared.audit import Action, Outcome
 from clinic_shared.auth import LIFETIME_SECONDS, claims_of
+from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.principal import Principal
 
 from clinic_identity import store
-from clinic_identity.client_assertions import AssertionRefusedError, client_id_in, use_assertion
+from clinic_identity.client_assertions import AssertionRefusedError, client_id_in, key_id_in, use_assertion
 from clinic_identity.clients import LAB_ROLE, audit_client, digest_of
 from clinic_identity.desk import Desk
 from clinic_identity.oauth_domain import Client, ClientKind
@@ -37,13 +39,34 @@ async def authenticate(tx: Transaction, desk: Desk, presented: Presented) -> Cli
     return client
 
 
+async def read_keys_of(desk: Desk, context: Context, presented: Presented) -> None:
+    """See to it that the keys of whoever signed are at hand, if they publish them."""
+    if presented.assertion is None:
+        return
+    try:
+        client_id, key_id = client_id_in(presented.assertion), key_id_in(presented.assertion)
+    except AssertionRefusedError:
+        return  # it will be refused with what is at hand, and recorded
+    async with desk.database.transaction(context) as tx:
+        client = await store.find_client(tx, client_id)
+    if client is not None and client.active and client.jwks_url is not None:
+        await desk.client_keys.refresh(client.jwks_url, key_id)
+
+
+def keys_of(desk: Desk, client: Client) -> dict[str, Any]:
+    if client.jwks_url is not None:
+        return desk.client_keys.known(client.jwks_url)
+    return client.jwks or {"keys": []}
+
+
 async def _by_assertion(tx: Transaction, desk: Desk, assertion: str, client_id: str) -> Client | Refused:
     client = None
     try:
         client = await store.find_client(tx, client_id_in(assertion))
         if client is None or not client.active or client_id not in {"", client.client_id}:
             raise AssertionRefusedError("The client is not known.")  # noqa: TRY301  # as every other refusal
-        await use_assertion(tx, client, assertion, audiences={desk.settings.token_endpoint})
+        audiences = {desk.settings.token_endpoint}
+        await use_assertion(tx, client, assertion, jwks=keys_of(desk, client), audiences=audiences)
     except AssertionRefusedError as refused:
         return _refuse(tx, client, str(refused))
     return client

@@ -195,13 +195,19 @@ async def set_sign_in(
 
 
 async def set_client_keys(
-    tx: Transaction, client_key: UUID, jwks: dict[str, Any], *, expected_version: int | None
+    tx: Transaction,
+    client_key: UUID,
+    keys: list[dict[str, Any]] | None,
+    *,
+    url: str | None,
+    expected_version: int | None,
 ) -> Client:
     """Let a client sign its requests for tokens with these keys from now on; those before are void."""
     old = await _lock(tx, client_key, expected_version)
     if old.is_public:
         raise PublicClientError
-    keyed = replace(old, version=old.version + 1, jwks=check_keys(jwks), changed_at=tx.now)
+    jwks = None if keys is None else check_keys({"keys": keys})
+    keyed = replace(old, version=old.version + 1, jwks=jwks, jwks_url=url, changed_at=tx.now)
     await store.save_client(tx, keyed)
     _record(tx, "lab-changed", keyed, Action.UPDATE, reason="keys-changed")
     return keyed

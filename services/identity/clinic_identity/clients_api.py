@@ -4,14 +4,17 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Self
 from uuid import UUID
 
+from clinic_shared.errors import InvalidRequestError
 from clinic_shared.routing import Caller, ClinicRouter, Idempotency, IfMatch, Page, PageQuery, Tx, page_of
 from clinic_shared.step_up import RECENT_AUTHENTICATION
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinic_identity import clients, fields, store
 from clinic_identity.client_assertions import MAX_KEYS
+from clinic_identity.desk import Desk
 from clinic_identity.fields import Code, CurrentDesk, Label
 from clinic_identity.oauth_domain import Client, ClientKind
+from clinic_identity.public_sites import NotPublicError, check_url
 
 router = ClinicRouter(tags=["identity"])
 
@@ -90,6 +93,7 @@ class ClientResponse(BaseModel):
     redirect_uris: list[str]
     user_scopes: list[str]
     public: bool
+    jwks_url: str | None
     active: bool
     registered_at: datetime
     previous_secret_expires_at: datetime | None
@@ -109,6 +113,7 @@ class ClientResponse(BaseModel):
             redirect_uris=list(client.redirect_uris),
             user_scopes=list(client.user_scopes),
             public=client.is_public,
+            jwks_url=client.jwks_url,
             active=client.active,
             registered_at=client.registered_at,
             previous_secret_expires_at=client.previous_secret_expires_at,
@@ -164,6 +169,14 @@ async def rotate_secret(
     return NewSecretResponse.of(registration.client, client_secret=registration.client_secret)
 
 
+class JwksUrlRefusedError(InvalidRequestError):
+    """Keys are read from the public internet only, by https at port 443 and a full name."""
+
+    slug = "jwks-url-refused"
+    title = "Keys can't be read from this address"
+    fix = "Publish them at `https://...` under a name of the public internet, without user info or fragment."
+
+
 class KeysRequest(fields.Request):
     model_config = ConfigDict(
         extra="forbid",
@@ -184,7 +197,17 @@ class KeysRequest(fields.Request):
         },
     )
 
-    keys: Annotated[list[dict[str, Any]], Field(max_length=MAX_KEYS)]
+    keys: Annotated[list[dict[str, Any]] | None, Field(max_length=MAX_KEYS)] = None
+    jwks_url: Annotated[
+        str | None,
+        Field(max_length=2000, description="Where the client publishes them: https, a public site"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.keys is None) == (self.jwks_url is None):
+            raise ValueError("give keys or jwks_url")
+        return self
 
 
 @router.put(
@@ -193,11 +216,22 @@ class KeysRequest(fields.Request):
     dependencies=RECENT_AUTHENTICATION,
     operation_id="setClientKeys",
 )
-async def set_client_keys(tx: Tx, key: UUID, body: KeysRequest, expected: IfMatch) -> ClientResponse:
-    """Register the public keys (a JWK Set) with which a client signs its requests for tokens."""
+async def set_client_keys(
+    tx: Tx, desk: CurrentDesk, key: UUID, body: KeysRequest, expected: IfMatch
+) -> ClientResponse:
+    """Register the public keys (a JWK Set) with which a client signs its requests for tokens, or their URL."""
+    if body.jwks_url is not None:
+        _check_jwks_url(desk, body.jwks_url)
     return ClientResponse.of(
-        await clients.set_client_keys(tx, key, body.model_dump(), expected_version=expected)
+        await clients.set_client_keys(tx, key, body.keys, url=body.jwks_url, expected_version=expected)
     )
+
+
+def _check_jwks_url(desk: Desk, url: str) -> None:
+    try:
+        check_url(url, loopback=desk.settings.client_keys_from_loopback)
+    except NotPublicError as error:
+        raise JwksUrlRefusedError(str(error)) from None
 
 
 class SignInRequest(fields.Request):

@@ -3,14 +3,14 @@
 from typing import Annotated, Literal
 
 from clinic_shared.database import Transaction
-from clinic_shared.routing import PUBLIC, ClinicRouter, RawBody, Tx
+from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from clinic_identity import app_sessions
 from clinic_identity.authorization import is_our_resource
-from clinic_identity.client_grants import Granted, authenticate, grant_own_token
+from clinic_identity.client_grants import Granted, authenticate, grant_own_token, read_keys_of
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Visit
 from clinic_identity.fields import CurrentDesk, CurrentVisit
@@ -45,6 +45,7 @@ class ClientTokenResponse(BaseModel):
 @router.post(
     "/oauth2/token",
     permission=PUBLIC,
+    transactional=False,
     media_types=(FORM,),
     max_body_bytes=MAX_FORM_BYTES,
     operation_id="issueToken",
@@ -55,7 +56,7 @@ class ClientTokenResponse(BaseModel):
     },
 )
 async def issue_token(
-    tx: Tx, desk: CurrentDesk, visit: CurrentVisit, request: Request, body: RawBody
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, request: Request, body: RawBody
 ) -> Response:
     """Exchange a code, a refresh token or client credentials for an access token (RFC 6749).
 
@@ -72,10 +73,10 @@ async def issue_token(
         return refusal(Refused("invalid_request", str(error)))
     if form["grant_type"] not in GRANT_TYPES:
         return refusal(Refused("unsupported_grant_type", f"Supported are {', '.join(GRANT_TYPES)}."))
-    client = await authenticate(tx, desk, presented)
-    if isinstance(client, Refused):
-        return refusal(client)
-    outcome = await _grant(tx, desk, client, form, visit)
+    await read_keys_of(desk, context, presented)
+    async with desk.database.transaction(context) as tx:
+        client = await authenticate(tx, desk, presented)
+        outcome = client if isinstance(client, Refused) else await _grant(tx, desk, client, form, visit)
     return refusal(outcome) if isinstance(outcome, Refused) else _granted(outcome)
 
 

@@ -85,7 +85,8 @@ class Client:
     changed_at: datetime | None
     tokens_valid_from: datetime
     jwks: dict[str, Any] | None = None
-    """Public keys of its own; who has any may sign instead of sending the secret."""
+    """Public keys of its own; who has any may sign instead of sending the secret. Or where it publishes them."""
+    jwks_url: str | None = None
     redirect_uris: tuple[str, ...] = ()
     user_scopes: tuple[str, ...] = ()
 

@@ -62,6 +62,9 @@ class IdentitySettings(ServiceSettings):
         default="",
         description="pages' origins that may ask for passkeys, comma separated: https://clinic.example",
     )
+    client_keys_from_loopback: bool = Field(
+        default=False, description="whether clients' keys may be published on this machine; not in production"
+    )
     sso_issuer: str = Field(
         default="", description="the operator's identity provider (OpenID Connect), if any"
     )
@@ -78,6 +81,8 @@ class IdentitySettings(ServiceSettings):
             raise ValueError(f"password_memory_kib is at least {PRODUCTION_MEMORY_KIB} in production")
         if self.environment == "production" and self.bootstrap_admin_password is not None:
             raise ValueError("production has no bootstrap_admin_password: run `clinic bootstrap admin`")
+        if self.environment == "production" and self.client_keys_from_loopback:
+            raise ValueError("client_keys_from_loopback is for development")
         if bool(self.sso_issuer) != bool(self.sso_client_id):
             raise ValueError("give sso_issuer and sso_client_id, or neither")
         if self.environment == "production" and self.sso_issuer.startswith("http:"):

@@ -245,6 +245,7 @@ client = Table(
     Column("jwks", JSONB(none_as_null=True)),
     Column("redirect_uris", ARRAY(Text), nullable=False, server_default="{}"),
     Column("user_scopes", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("jwks_url", Text),
 )
 used_assertion = Table(
     "used_assertion",

@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from clinic_shared.database import Transaction
-from clinic_shared.routing import PUBLIC, ClinicRouter, RawBody, Tx
+from clinic_shared.context import Context
+from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from clinic_identity import token_care
-from clinic_identity.client_grants import authenticate
+from clinic_identity.client_grants import authenticate, read_keys_of
 from clinic_identity.desk import Desk
 from clinic_identity.fields import CurrentDesk
-from clinic_identity.oauth_domain import Client
 from clinic_identity.oauth_forms import (
     FORM,
     MAX_FORM_BYTES,
     NOT_STORED,
     InvalidFormError,
     OAuthErrorResponse,
+    Presented,
     Refused,
     read_client,
     read_form,
@@ -56,40 +56,55 @@ class IntrospectionResponse(BaseModel):
 @router.post(
     "/oauth2/introspect",
     permission=PUBLIC,
+    transactional=False,
     media_types=(FORM,),
     max_body_bytes=MAX_FORM_BYTES,
     operation_id="introspectToken",
     responses={200: {"model": IntrospectionResponse}, **_REFUSALS},
 )
-async def introspect_token(tx: Tx, desk: CurrentDesk, request: Request, body: RawBody) -> Response:
+async def introspect_token(
+    desk: CurrentDesk, context: CurrentContext, request: Request, body: RawBody
+) -> Response:
     """Tell a confidential client whether a token of its own still counts (RFC 7662). Form field: `token`."""
-    asked = await _read(tx, desk, request, body)
+    asked = await _read(desk, context, request, body)
     if isinstance(asked, Refused):
         return refusal(asked)
-    client, token = asked
-    if client.is_public:
-        return refusal(Refused("invalid_client", "A public app can't prove that it is the one asking."))
-    return JSONResponse(await token_care.introspect(tx, desk, client, token), headers=NOT_STORED)
+    presented, token = asked
+    async with desk.database.transaction(context) as tx:
+        client = await authenticate(tx, desk, presented)
+        if isinstance(client, Refused):
+            return refusal(client)
+        if client.is_public:
+            return refusal(Refused("invalid_client", "A public app can't prove that it is the one asking."))
+        return JSONResponse(await token_care.introspect(tx, desk, client, token), headers=NOT_STORED)
 
 
 @router.post(
     "/oauth2/revoke",
     permission=PUBLIC,
+    transactional=False,
     media_types=(FORM,),
     max_body_bytes=MAX_FORM_BYTES,
     operation_id="revokeToken",
     responses={200: {"description": "The token doesn't count any more, or never did"}, **_REFUSALS},
 )
-async def revoke_token(tx: Tx, desk: CurrentDesk, request: Request, body: RawBody) -> Response:
+async def revoke_token(
+    desk: CurrentDesk, context: CurrentContext, request: Request, body: RawBody
+) -> Response:
     """End the session behind a token: all its tokens are void within seconds (RFC 7009). Form field: `token`."""
-    asked = await _read(tx, desk, request, body)
+    asked = await _read(desk, context, request, body)
     if isinstance(asked, Refused):
         return refusal(asked)
-    refused = await token_care.revoke(tx, desk, *asked)
+    presented, token = asked
+    async with desk.database.transaction(context) as tx:
+        client = await authenticate(tx, desk, presented)
+        refused = client if isinstance(client, Refused) else await token_care.revoke(tx, desk, client, token)
     return refusal(refused) if refused else Response(headers=NOT_STORED)
 
 
-async def _read(tx: Transaction, desk: Desk, request: Request, body: bytes) -> tuple[Client, str] | Refused:
+async def _read(
+    desk: Desk, context: Context, request: Request, body: bytes
+) -> tuple[Presented, str] | Refused:
     try:
         form = read_form(body)
         presented = read_client(request, form)
@@ -97,5 +112,5 @@ async def _read(tx: Transaction, desk: Desk, request: Request, body: bytes) -> t
             raise InvalidFormError("token is missing.")  # noqa: TRY301  # as whatever else breaks the form
     except InvalidFormError as error:
         return Refused("invalid_request", str(error))
-    client = await authenticate(tx, desk, presented)
-    return client if isinstance(client, Refused) else (client, form["token"])
+    await read_keys_of(desk, context, presented)
+    return presented, form["token"]
