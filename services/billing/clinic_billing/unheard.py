@@ -95,7 +95,7 @@ async def _take_due(tx: Transaction) -> list[Unheard]:
     )
     if rows:
         first = [
-            {"payment_id": row.payment_id, "readings": 1, "next_reading_at": tx.now + 2 * FIRST_AFTER}
+            {"payment_id": row.payment_id, "readings": 1, "next_reading_at": tx.shared_now + 2 * FIRST_AFTER}
             for row in rows
         ]
         doubled = FIRST_AFTER * func.power(2, unheard_payment.c.readings + 1)
@@ -104,7 +104,7 @@ async def _take_due(tx: Transaction) -> list[Unheard]:
             .values(first)
             .on_conflict_do_update(
                 index_elements=["payment_id"],
-                set_={"readings": unheard_payment.c.readings + 1, "next_reading_at": tx.now + doubled},
+                set_={"readings": unheard_payment.c.readings + 1, "next_reading_at": tx.shared_now + doubled},
             )
         )
     return [
@@ -115,8 +115,8 @@ async def _take_due(tx: Transaction) -> list[Unheard]:
 def _is_due(tx: Transaction) -> ColumnElement[bool]:
     never_read = unheard_payment.c.payment_id.is_(None)
     return or_(
-        and_(never_read, payment.c.requested_at <= tx.now - FIRST_AFTER),
-        and_(unheard_payment.c.next_reading_at <= tx.now, unheard_payment.c.readings < MOST_READINGS),
+        and_(never_read, payment.c.requested_at <= tx.shared_now - FIRST_AFTER),
+        and_(unheard_payment.c.next_reading_at <= tx.shared_now, unheard_payment.c.readings < MOST_READINGS),
     )
 
 

@@ -8,6 +8,7 @@ from clinic_shared import care
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
@@ -15,7 +16,6 @@ from clinic_lab_integration import candidate_store, filing, merging, obligations
 from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.events import Place
-from clinic_lab_integration.merge_store import Merge
 
 handlers = Handlers("lab-integration")
 
@@ -68,23 +68,6 @@ class Patient(BaseModel):
     def person(self) -> Person:
         name = self.name or PersonName()
         return Person(**name.model_dump(), birth_on=self.birth_on, sex=self.sex)
-
-
-class PatientsMerge(BaseModel):
-    merge_id: UUID
-    version: int
-    status: str
-    source_patient_id: UUID
-    target_patient_id: UUID
-
-    def known(self) -> Merge:
-        return Merge(
-            merge_id=self.merge_id,
-            version=self.version,
-            source_id=self.source_patient_id,
-            target_id=self.target_patient_id,
-            in_force=self.status == "merged",
-        )
 
 
 class Appointment(BaseModel):
@@ -175,9 +158,9 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
     await worklist.match_again(tx, identifiers)
 
 
-@handlers.on("patients.patients-merged.v1", "patients.patients-unmerged.v1")
-async def take_merge(tx: Transaction, _: Envelope, merge: PatientsMerge) -> None:
-    await merging.take(tx, merge.known())
+@handlers.on(*TOLD_BY)
+async def take_merge(tx: Transaction, _: Envelope, told: ToldMerge) -> None:
+    await merging.take(tx, told)
 
 
 @handlers.on(

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.database import Transaction
 
-from clinic_lab_integration import merge_store, reports, store
+from clinic_lab_integration import reports, store
 from clinic_lab_integration.candidates import LONGEST_NAME, Person
 from clinic_lab_integration.domain import Identifier, ParkReason, SentReport, match
 from clinic_lab_integration.hl7 import PatientResult
@@ -101,7 +102,7 @@ async def match_groups(tx: Transaction, groups: Sequence[tuple[UUID, Group]]) ->
     found = await store.orders_with(tx, numbers)
     named = await store.owners_of(tx, {key for _, group in groups for key in group.identifiers})
     people = {order.patient_id for order in found}.union(*named.values())
-    survivors = await merge_store.survivors_of(tx, people)
+    survivors = await merges.survivors_of(tx, people)
     orders = {
         order.placer_order_number: replace(
             order, patient_id=survivors.get(order.patient_id, order.patient_id)

@@ -5,19 +5,19 @@ Nothing filed is moved. From the commit on, identifiers and orders of the replac
 that fails holds up those about both (`turns.py`).
 """
 
+from clinic_shared import merges
 from clinic_shared.database import Transaction
+from clinic_shared.merges import ToldMerge
 
-from clinic_lab_integration import merge_store, store, unit_store, worklist
-from clinic_lab_integration.merge_store import Merge
+from clinic_lab_integration import store, tables, unit_store, worklist
 
 
-async def take(tx: Transaction, merge: Merge) -> None:
+async def take(tx: Transaction, told: ToldMerge) -> None:
     """Let two patients be one, or two again; groups that nobody could match because there were two find them now."""
-    both = [merge.source_id, merge.target_id]
-    keys = await merge_store.identifiers_of(tx, both)
+    keys = await store.identifiers_of(tx, told.both)
     # In the order of all locks: matching, units, patients.
     await store.lock_matching(tx, alone=False)
     await unit_store.lock_units_wanting(tx, keys)
-    await store.lock_patients(tx, both)
-    if await merge_store.keep(tx, merge):
+    await store.lock_patients(tx, told.both)
+    if await merges.keep_told(tx, tables.patient_merge, told):
         await worklist.match_again(tx, keys)

@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
 from sqlalchemy import Row, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from clinic_lab_integration import merge_store
 from clinic_lab_integration.domain import (
     ObservationState,
     ReportContent,
@@ -47,7 +47,7 @@ async def find_results(tx: Transaction, keys: Collection[ResultKey]) -> dict[Res
     if not keys:
         return {}
     columns = lab_result.c
-    absorbed = await merge_store.absorbed_by(tx, {patient_id for _, patient_id, _ in keys})
+    absorbed = await merges.absorbed_by(tx, {patient_id for _, patient_id, _ in keys})
     begun = [
         (partner_id, source_id, report_key)
         for partner_id, patient_id, report_key in keys

@@ -221,6 +221,16 @@ async def replace_identifiers(tx: Transaction, patient_id: UUID, identifiers: Se
         )
 
 
+async def identifiers_of(tx: Transaction, patient_ids: Collection[UUID]) -> list[Identifier]:
+    columns = patient_identifier.c
+    rows = await tx.fetch_all(
+        select(columns.authority, columns.value)
+        .where(columns.patient_id.in_(patient_ids))
+        .order_by(columns.authority, columns.value)
+    )
+    return [Identifier(row.authority, row.value) for row in rows]
+
+
 async def owners_of(tx: Transaction, identifiers: Collection[Identifier]) -> dict[Identifier, set[UUID]]:
     """The patients who have each of these identifiers and whose record is in use."""
     owners: dict[Identifier, set[UUID]] = {}

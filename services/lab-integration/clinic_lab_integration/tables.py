@@ -4,6 +4,7 @@ The messages themselves are rows of the runtime's `intake`: raw bytes, sender, a
 """
 
 from clinic_shared.care import care_relationship_table
+from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -56,15 +57,7 @@ patient = Table(
     Column("family_key", Text),
     Column("given_key", Text),
 )
-patient_merge = Table(
-    "patient_merge",
-    metadata,
-    Column("merge_id", Uuid, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("source_id", Uuid, nullable=False),
-    Column("target_id", Uuid, nullable=False),
-    Column("in_force", Boolean, nullable=False),
-)
+patient_merge = patient_merge_table(metadata)
 patient_identifier = Table(
     "patient_identifier",
     metadata,

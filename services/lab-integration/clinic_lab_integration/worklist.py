@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ForbiddenError, NotFoundError, ReferenceNotYetKnownError
@@ -17,7 +18,6 @@ from clinic_lab_integration import (
     candidate_store,
     filing,
     matching,
-    merge_store,
     store,
     stored,
     unit_store,
@@ -63,7 +63,7 @@ async def attach(tx: Transaction, unit_id: tuple[UUID, int], patient_id: UUID, *
     unit = await _parked(tx, unit_id)
     if unit.patient_id not in (None, patient_id):
         raise OtherPatientError
-    patient_id = await merge_store.survivor_of(tx, patient_id)
+    patient_id = await merges.survivor_of(tx, patient_id)
     if not await store.is_patient_known(tx, patient_id):
         raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
     group = await read_group(tx, unit)

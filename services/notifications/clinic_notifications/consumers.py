@@ -4,9 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
@@ -142,6 +144,12 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
         tables.patient,
         patient.model_dump() | {"phones": patient.phones or [], "emails": patient.emails or []},
     )
+
+
+@handlers.on(*TOLD_BY)
+async def keep_merge(tx: Transaction, _: Envelope, told: ToldMerge) -> None:
+    """Whoever was replaced is reached, and asks not to be, as the person that they are."""
+    await merges.keep_told(tx, tables.patient_merge, told)
 
 
 @handlers.on("patients.consent-changed.v1")

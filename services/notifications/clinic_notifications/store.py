@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.database import Transaction
 from sqlalchemy import ColumnElement, Exists, Integer, Row, Table, cast, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -167,13 +168,16 @@ async def find_recipient(tx: Transaction, to: Message) -> Recipient | None:
 
 
 async def _find_patient(tx: Transaction, patient_id: UUID) -> Recipient | None:
-    row = await tx.fetch_one(select(patient).where(patient.c.patient_id == patient_id))
+    """Return the person whose record it is: reached as the record in use says, refusing what any of theirs refuses."""
+    survivor = await merges.survivor_of(tx, patient_id)
+    row = await tx.fetch_one(select(patient).where(patient.c.patient_id == survivor))
     if row is None:
         return None
+    records = [survivor, *await merges.absorbed_by(tx, [survivor])]
     consents = await tx.fetch_all(
-        select(consent).where(consent.c.patient_id == patient_id, consent.c.kind == "messaging")
+        select(consent).where(consent.c.patient_id.in_(records), consent.c.kind == "messaging")
     )
-    preferences = await find_preferences(tx, patient_id)
+    preferences = await find_preferences(tx, survivor)
     return Recipient(
         status=row.status,
         phones=row.phones,

@@ -1,5 +1,6 @@
 """Notifications' tables. Centres, departments, patients, consents and appointments are projections."""
 
+from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -69,6 +70,7 @@ appointment = Table(
     Column("time_zone", Text, nullable=False),
     Column("service_name", Text),
 )
+patient_merge = patient_merge_table(metadata)
 preference = Table(
     "preference",
     metadata,

@@ -1,15 +1,19 @@
-"""Patients who are one person, as patients tells: who replaces whom now."""
+"""Patients who are one person, kept as patients tells: who replaces whom now.
+
+A service that keeps this declares `patient_merge_table` in its own metadata, with a migration of the same shape.
+"""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import BigInteger, Boolean, Column, MetaData, Row, Table, TextClause, Uuid, text
 
 from clinic_shared.database import Transaction
 from clinic_shared.projections import keep_newer
-from sqlalchemy import select, text
 
-from clinic_lab_integration.domain import Identifier
-from clinic_lab_integration.tables import patient_identifier, patient_merge
+TOLD_BY = ("patients.patients-merged.v1", "patients.patients-unmerged.v1")
 
 # Merges arrive in any order, so for a moment they may seem to lead in a circle: no chain is followed further.
 _LONGEST_CHAIN = 8
@@ -37,28 +41,48 @@ _ABSORBED = text("""
 """)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Merge:
-    """`source` is replaced by `target` while it is in force."""
+def patient_merge_table(metadata: MetaData) -> Table:
+    return Table(
+        "patient_merge",
+        metadata,
+        Column("merge_id", Uuid, primary_key=True),
+        Column("version", BigInteger, nullable=False),
+        Column("source_id", Uuid, nullable=False),
+        Column("target_id", Uuid, nullable=False),
+        Column("in_force", Boolean, nullable=False),
+    )
+
+
+class ToldMerge(BaseModel):
+    """`source` is replaced by `target` while the status is `merged`."""
 
     merge_id: UUID
     version: int
-    source_id: UUID
-    target_id: UUID
-    in_force: bool
+    status: str
+    source_patient_id: UUID
+    target_patient_id: UUID
+
+    @property
+    def both(self) -> list[UUID]:
+        return [self.source_patient_id, self.target_patient_id]
 
 
-async def keep(tx: Transaction, merge: Merge) -> bool:
+async def keep_told(tx: Transaction, table: Table, told: ToldMerge) -> bool:
     """Keep a merge as it is now; False when that is known, or something newer."""
-    return await keep_newer(tx, patient_merge, dict(vars(merge)))
+    row = {
+        "merge_id": told.merge_id,
+        "version": told.version,
+        "source_id": told.source_patient_id,
+        "target_id": told.target_patient_id,
+        "in_force": told.status == "merged",
+    }
+    return await keep_newer(tx, table, row)
 
 
 async def survivors_of(tx: Transaction, patient_ids: Collection[UUID]) -> dict[UUID, UUID]:
     """Return, of those of these patients who were replaced, the record that is in use."""
-    if not patient_ids:
-        return {}
-    asked = {"patient_ids": list(patient_ids), "longest": _LONGEST_CHAIN}
-    return {row.patient_id: row.survivor for row in await tx.fetch_all(_SURVIVORS, asked)}
+    rows = await _chains(tx, _SURVIVORS, patient_ids)
+    return {row.patient_id: row.survivor for row in rows}
 
 
 async def survivor_of(tx: Transaction, patient_id: UUID) -> UUID:
@@ -67,17 +91,12 @@ async def survivor_of(tx: Transaction, patient_id: UUID) -> UUID:
 
 async def absorbed_by(tx: Transaction, patient_ids: Collection[UUID]) -> dict[UUID, UUID]:
     """Return the records that these patients have replaced, each with the one that replaced it."""
+    rows = await _chains(tx, _ABSORBED, patient_ids)
+    return {row.absorbed: row.patient_id for row in rows}
+
+
+async def _chains(tx: Transaction, statement: TextClause, patient_ids: Collection[UUID]) -> list[Row[Any]]:
     if not patient_ids:
-        return {}
+        return []
     asked = {"patient_ids": list(patient_ids), "longest": _LONGEST_CHAIN}
-    return {row.absorbed: row.patient_id for row in await tx.fetch_all(_ABSORBED, asked)}
-
-
-async def identifiers_of(tx: Transaction, patient_ids: Collection[UUID]) -> list[Identifier]:
-    columns = patient_identifier.c
-    rows = await tx.fetch_all(
-        select(columns.authority, columns.value)
-        .where(columns.patient_id.in_(patient_ids))
-        .order_by(columns.authority, columns.value)
-    )
-    return [Identifier(row.authority, row.value) for row in rows]
+    return list(await tx.fetch_all(statement, asked))
