@@ -11,8 +11,10 @@ from clinic_shared.context import Context
 from clinic_shared.internal_tokens import ServiceVerifier
 from clinic_shared.service import Runtime, Service
 from clinic_shared.settings import ServiceSettings
+from clinic_shared.timers import Timers
 
 from clinic_identity import (
+    access_reviews,
     api,
     auth_api,
     authorize_api,
@@ -20,6 +22,8 @@ from clinic_identity import (
     clients_api,
     consumers,
     factor_api,
+    governance,
+    governance_api,
     oauth_api,
     patient_logins_api,
     revocations,
@@ -31,7 +35,7 @@ from clinic_identity import (
 )
 from clinic_identity.bootstrap import add_first_administrator
 from clinic_identity.client_keys import ClientKeys
-from clinic_identity.clients import timers
+from clinic_identity.clients import timers as client_timers
 from clinic_identity.desk import Desk
 from clinic_identity.guessable import BreachedPasswords
 from clinic_identity.housekeeping import purge_regularly
@@ -99,11 +103,17 @@ def _load_keys(settings: IdentitySettings) -> tuple[KeyRing, SecretBox]:
     return KeyRing.load(settings), SecretBox.load(settings)
 
 
+timers = Timers()
+for group in (client_timers, governance.timers, access_reviews.timers):
+    for kind, handler in group.handlers.items():
+        timers.on(kind)(handler)
+
 service = Service(
     name="identity",
     package_dir=Path(__file__).parent,
     routers=(
         api.router,
+        governance_api.router,
         staff_api.router,
         auth_api.router,
         patient_logins_api.router,

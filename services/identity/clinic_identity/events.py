@@ -1,10 +1,12 @@
 """Events out: each carries the aggregate's resulting state (contracts/events/identity)."""
 
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from clinic_shared.auth import LEEWAY_SECONDS, LIFETIME_SECONDS
 from clinic_shared.events import Event, wire_instant
+from sqlalchemy import Row
 
 from clinic_identity.domain import Centre, Department, Session, StaffMember
 from clinic_identity.oauth_domain import Client
@@ -158,4 +160,20 @@ def lab_event(name: str, lab: Client, *, now: datetime) -> Event:
         aggregate_version=lab.version,
         data=data,
         private={"secret_digests": lab.secret_digests(now)},
+    )
+
+
+def account_dormant(use: Row[Any], *, state: str, closes_at: datetime) -> Event:
+    """A member of staff's login that nobody uses: `state` is warned or closed."""
+    return Event(
+        type="identity.account-dormant.v1",
+        subject=use.account_id,
+        aggregate_version=use.version,
+        data={
+            "staff_id": str(use.account_id),
+            "version": use.version,
+            "state": state,
+            "last_used_at": wire_instant(use.last_used_at),
+            "closes_at": wire_instant(closes_at),
+        },
     )

@@ -1,4 +1,4 @@
-"""Forgetting sessions that expired and failed attempts that no longer count."""
+"""Forgetting sessions that expired and failed attempts that no longer count; closing logins that nobody uses."""
 
 import asyncio
 from datetime import timedelta
@@ -9,7 +9,9 @@ from clinic_shared.metrics import LOOP_FAILURES
 from clinic_shared.service import Runtime
 
 from clinic_identity import client_assertions, devices, factor_store, session_store
+from clinic_identity.desk import Desk
 from clinic_identity.domain import FAILURES_FORGOTTEN_AFTER, STRANGERS_FORGOTTEN_AFTER
+from clinic_identity.dormancy import sweep_unused
 
 log = structlog.get_logger()
 
@@ -23,6 +25,7 @@ async def purge_regularly(runtime: Runtime, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             await purge(runtime)
+            await sweep_unused(runtime.database, runtime.get(Desk).settings)
         except Exception as error:  # the next hour tries again
             LOOP_FAILURES.labels(loop="identity-purge").inc()
             log.warning("purge_failed", exc_info=error)

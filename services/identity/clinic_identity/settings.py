@@ -74,6 +74,10 @@ class IdentitySettings(ServiceSettings):
     staff_session_seconds: int = Field(default=12 * 3600, ge=60)
     patient_idle_seconds: int = Field(default=30 * 60, ge=60)
     patient_session_seconds: int = Field(default=24 * 3600, ge=60)
+    dormant_days: int = Field(
+        default=45, ge=2, description="so long unused, a member of staff's login closes"
+    )
+    dormant_warning_days: int = Field(default=7, ge=1, description="so long before, it is told")
 
     @model_validator(mode="after")
     def _refuse_weak_production(self) -> Self:
@@ -87,6 +91,8 @@ class IdentitySettings(ServiceSettings):
             raise ValueError("give sso_issuer and sso_client_id, or neither")
         if self.environment == "production" and self.sso_issuer.startswith("http:"):
             raise ValueError("sso_issuer is https in production")
+        if self.dormant_warning_days >= self.dormant_days:
+            raise ValueError("dormant_warning_days is less than dormant_days")
         if (self.bootstrap_admin_login is None) != (self.bootstrap_admin_password is None):
             raise ValueError("give bootstrap_admin_login and bootstrap_admin_password, or neither")
         return self

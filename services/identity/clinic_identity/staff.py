@@ -6,7 +6,7 @@ from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
-from clinic_shared.errors import ForbiddenError, NotFoundError
+from clinic_shared.errors import DomainError, ForbiddenError, NotFoundError
 from clinic_shared.principal import Principal
 
 from clinic_identity import store
@@ -14,6 +14,7 @@ from clinic_identity.access_links import HandedLink, hand_out_link
 from clinic_identity.accounts import Invitation, add_account, close_account, renew_password
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
+    ADMINISTRATOR,
     Account,
     AccountKind,
     DeactivatedError,
@@ -22,8 +23,18 @@ from clinic_identity.domain import (
     next_whole_second,
     unknown_among,
 )
+from clinic_identity.dormancy import forget, is_closed
 from clinic_identity.events import staff_event, tokens_revoked
+from clinic_identity.guarded_roles import is_last_administrator, require_freely_given
 from clinic_identity.roles import require_roles
+
+
+class LoginNotDormantError(DomainError):
+    """Only what closed by itself is opened again; who was deactivated stays so."""
+
+    slug = "login-not-dormant"
+    title = "This login wasn't closed for not being used"
+    fix = "Renew the password instead."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +67,7 @@ async def add_staff_member(
 ) -> tuple[StaffMember, Invitation]:
     """Let somebody work here. The initial password is theirs to replace; nobody chooses it."""
     await _check_position(tx, position, caller)
+    await require_freely_given(tx, position.roles, caller)
     invitation = await add_account(tx, desk, AccountKind.STAFF, login)
     member = await store_member(tx, invitation.account, name, position)
     return member, invitation
@@ -96,6 +108,7 @@ async def move_staff_member(
     """Change roles and places. Tokens with the old ones are void at once; a refresh brings the new ones."""
     account, old = await _lock(tx, staff_id, expected_version, caller)
     await _check_position(tx, position, caller)
+    await require_freely_given(tx, set(position.roles) - set(old.roles), caller)
     moved = replace(
         old,
         version=old.version + 1,
@@ -107,10 +120,7 @@ async def move_staff_member(
         specialty=position.specialty,
         moved_at=tx.now,
     )
-    await store.save_staff(tx, moved)
-    tx.emit(staff_event("staff-member-moved", moved))
-    await _void_tokens(tx, account, moved)
-    _audit(tx, Action.UPDATE, moved)
+    await _save_moved(tx, account, moved)
     return moved
 
 
@@ -121,11 +131,67 @@ async def deactivate_staff_member(
     account, old = await _lock(tx, staff_id, expected_version, caller)
     if old.staff_id == caller.subject:
         raise ForbiddenError("Nobody can deactivate themselves.")
+    return await _deactivate(tx, account, old, reason="deactivated")
+
+
+async def let_go(tx: Transaction, staff_id: UUID, *, reason: str) -> None:
+    """Deactivate whoever is to leave by now, if nobody has done so before."""
+    found = await _find_active(tx, staff_id)
+    if found is not None:
+        await _deactivate(tx, *found, reason=reason)
+
+
+async def take_role(tx: Transaction, staff_id: UUID, role: str, *, reason: str) -> bool:
+    """Take a role away, now; says whether it is gone. The network's last administrator stays one."""
+    found = await _find_active(tx, staff_id)
+    if found is None or role not in found[1].roles:
+        return True
+    account, old = found
+    if role == ADMINISTRATOR and await is_last_administrator(tx, staff_id):
+        return False
+    left = tuple(kept for kept in old.roles if kept != role)
+    moved = replace(old, version=old.version + 1, roles=left, moved_at=tx.now)
+    await _save_moved(tx, account, moved, reason=reason)
+    return True
+
+
+async def give_role(tx: Transaction, staff_id: UUID, role: str) -> None:
+    """Give a role that two people have agreed on. Raises NotFoundError, DeactivatedError."""
+    found = await _find_active(tx, staff_id)
+    if found is None:
+        raise DeactivatedError
+    account, old = found
+    if role not in old.roles:
+        moved = replace(old, version=old.version + 1, roles=(*old.roles, role), moved_at=tx.now)
+        await _save_moved(tx, account, moved, reason="role-agreed")
+
+
+async def lock_member(tx: Transaction, staff_id: UUID, *, caller: Principal) -> StaffMember:
+    """Lock somebody about whom the caller has a say. Raises NotFoundError, ForbiddenError, DeactivatedError."""
+    return (await _lock(tx, staff_id, None, caller))[1]
+
+
+async def _find_active(tx: Transaction, staff_id: UUID) -> tuple[Account, StaffMember] | None:
+    account = await store.lock_account(tx, staff_id)
+    member = await store.lock_staff(tx, staff_id)
+    return (account, member) if account is not None and member is not None and member.active else None
+
+
+async def _save_moved(
+    tx: Transaction, account: Account, moved: StaffMember, *, reason: str | None = None
+) -> None:
+    await store.save_staff(tx, moved)
+    tx.emit(staff_event("staff-member-moved", moved))
+    await _void_tokens(tx, account, moved)
+    _audit(tx, Action.UPDATE, moved, reason=reason)
+
+
+async def _deactivate(tx: Transaction, account: Account, old: StaffMember, *, reason: str) -> StaffMember:
     gone = replace(old, version=old.version + 1, active=False, deactivated_at=tx.now)
     await store.save_staff(tx, gone)
     await close_account(tx, account)
     tx.emit(staff_event("staff-member-deactivated", gone))
-    _audit(tx, Action.UPDATE, gone, reason="deactivated")
+    _audit(tx, Action.UPDATE, gone, reason=reason)
     return gone
 
 
@@ -136,6 +202,17 @@ async def renew_staff_password(
     account, member = await _lock(tx, staff_id, None, caller)
     invitation = await renew_password(tx, desk, account)
     _audit(tx, Action.UPDATE, member, reason="password-renewed")
+    return invitation
+
+
+async def reopen_login(tx: Transaction, desk: Desk, staff_id: UUID, *, caller: Principal) -> Invitation:
+    """Open a login that closed because nobody used it. Raises LoginNotDormantError."""
+    account, member = await _lock(tx, staff_id, None, caller)
+    if not await is_closed(tx, staff_id):
+        raise LoginNotDormantError
+    await forget(tx, staff_id)
+    invitation = await renew_password(tx, desk, replace(account, active=True))
+    _audit(tx, Action.UPDATE, member, reason="reopened")
     return invitation
 
 

@@ -1,6 +1,6 @@
 """The code's tables are the migrated database's tables."""
 
-from clinic_identity import tables
+from clinic_identity import governance_tables, tables  # noqa: F401  # registers its own
 from clinic_shared.testing import ServiceHarness, assert_tables_match
 
 
