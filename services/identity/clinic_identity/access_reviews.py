@@ -18,7 +18,6 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from clinic_identity import staff, store, tables
-from clinic_identity.domain import UnknownReferenceError
 from clinic_identity.governance_tables import access_review, access_review_item
 from clinic_identity.guarded_roles import is_last_administrator
 
@@ -66,7 +65,7 @@ async def open_review(tx: Transaction, department_id: UUID, due_at: datetime, *,
     """Take down who of the department has which role now; each is to be certified until `due_at`."""
     centres = await store.centres_of_departments(tx, [department_id])
     if department_id not in centres:
-        raise UnknownReferenceError(reference="department_id", unknown=[department_id])
+        raise NotFoundError
     caller.require_place(centre_id=centres[department_id])
     review_id = uuid7()
     values = {"review_id": review_id, "department_id": department_id, "opened_by": caller.subject}

@@ -17,7 +17,7 @@ from sqlalchemy import Row, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_identity import staff
-from clinic_identity.domain import AccountKind, UnknownReferenceError
+from clinic_identity.domain import AccountKind
 from clinic_identity.governance_tables import leaving, role_expiry, role_request
 from clinic_identity.roles import require_roles
 
@@ -42,10 +42,10 @@ async def set_end_date(
 async def set_role_expiry(
     tx: Transaction, staff_id: UUID, role: str, expires_at: datetime | None, reason: str, *, caller: Principal
 ) -> None:
-    """Say until when somebody has one of their roles; None: for good. Raises UnknownReferenceError."""
+    """Say until when somebody has one of their roles; None: for good. Raises NotFoundError."""
     member = await staff.lock_member(tx, staff_id, caller=caller)
     if role not in member.roles:
-        raise UnknownReferenceError(reference="role", unknown=[role])
+        raise NotFoundError
     mine = (role_expiry.c.staff_id == staff_id) & (role_expiry.c.role == role)
     await tx.execute(delete(role_expiry).where(mine))
     if expires_at is not None:

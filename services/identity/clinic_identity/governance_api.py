@@ -20,7 +20,7 @@ router = ClinicRouter(prefix="/v1", tags=["identity"])
 
 MANAGE, CERTIFY = "staff.manage", "access.certify"
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=500)]
-RoleCode = Annotated[str, Path(max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+RoleCode = Annotated[str, Path(max_length=64)]
 
 
 class DeadlineIsOverError(InvalidRequestError):
@@ -71,17 +71,10 @@ class EndsResponse(BaseModel):
 class RoleRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [
-                {
-                    "staff_id": "01900000-0000-7000-8000-5a0000000001",
-                    "role": "system-administrator",
-                    "reason": "Fictitious second administrator",
-                }
-            ]
+            "examples": [{"role": "system-administrator", "reason": "Fictitious second administrator"}]
         }
     )
 
-    staff_id: UUID
     role: Code
     reason: Reason
 
@@ -112,15 +105,8 @@ class RoleRequestResponse(BaseModel):
 
 
 class ReviewRequest(Request):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"department_id": "01900000-0000-7000-8000-de0000000001", "due_at": "2099-12-31T18:00:00Z"}
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"due_at": "2099-12-31T18:00:00Z"}]})
 
-    department_id: UUID
     due_at: AwareDatetime
 
 
@@ -209,16 +195,16 @@ async def set_role_expiry(
 
 
 @router.post(
-    "/users/role-requests",
+    "/staff/{staff_id}/role-requests",
     permission=MANAGE,
     status_code=201,
     dependencies=RECENT_AUTHENTICATION,
     operation_id="requestRole",
 )
-async def request_role(tx: Tx, caller: Caller, body: RoleRequest) -> RoleRequestResponse:
+async def request_role(tx: Tx, caller: Caller, staff_id: UUID, body: RoleRequest) -> RoleRequestResponse:
     """Ask for a role that two people have to agree on, such as an administrator's. Open for a day."""
     return RoleRequestResponse.of(
-        await governance.ask_for_role(tx, body.staff_id, body.role, body.reason, caller=caller)
+        await governance.ask_for_role(tx, staff_id, body.role, body.reason, caller=caller)
     )
 
 
@@ -245,14 +231,17 @@ async def decide_role_request(
     )
 
 
-@router.post("/access-reviews", permission=CERTIFY, status_code=201, operation_id="openAccessReview")
-async def open_review(tx: Tx, caller: Caller, body: ReviewRequest) -> ReviewResponse:
+@router.post(
+    "/departments/{department_id}/access-reviews",
+    permission=CERTIFY,
+    status_code=201,
+    operation_id="openAccessReview",
+)
+async def open_review(tx: Tx, caller: Caller, department_id: UUID, body: ReviewRequest) -> ReviewResponse:
     """Have every role of a department's staff certified; at `due_at` those that aren't are taken away."""
     if body.due_at <= tx.now:
         raise DeadlineIsOverError
-    return ReviewResponse.of(
-        await access_reviews.open_review(tx, body.department_id, body.due_at, caller=caller)
-    )
+    return ReviewResponse.of(await access_reviews.open_review(tx, department_id, body.due_at, caller=caller))
 
 
 @router.get("/access-reviews", permission=CERTIFY, operation_id="listAccessReviews")

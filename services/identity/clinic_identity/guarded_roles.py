@@ -22,7 +22,7 @@ class SecondPersonNeededError(DomainError):
     slug: ClassVar[str] = "second-person-needed"
     title: ClassVar[str] = "Somebody else has to agree to this role"
     fix: ClassVar[str] = (
-        "Ask for it at /v1/users/role-requests; a privacy officer decides. Give the other roles first."
+        "Ask for it at /v1/staff/{id}/role-requests; a privacy officer decides. Give the other roles first."
     )
 
 
