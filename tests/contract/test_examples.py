@@ -44,6 +44,8 @@ ABOUT_NOTHING_HERE = {
     "discard_dead_letters",
     "logIn",
     "logInBrowser",
+    "finishBrowserLogin",
+    "stepUpBrowser",
     "redrive_dead_letters",
     "refreshSession",
     "reprocess_inbound_messages",
