@@ -85,7 +85,7 @@ endif
 
 chaos: bootstrap-checks ## faults under load and what came of it: make chaos SEED=1 DURATION=120; FAULTS=1000 ends it then
 	@$(VENV)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \
-		$(if $(FAULTS),--faults $(FAULTS))
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only "$(ONLY)")
 
 test-extended: bootstrap-checks ## minutes on whole systems: requests made from the API's description, two releases at once, faults
 	@$(PYTEST) -m extended tests/e2e tests/upgrade tests/chaos shared/tests/messaging

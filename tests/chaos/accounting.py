@@ -1,13 +1,11 @@
 """The checker: what clients were told against what took effect, in the manner of Jepsen. Pure.
 
-A `History` holds what callers asked for and what they heard; a `Snapshot` (read by `books.py`) holds
+A `History` (`history.py`) holds what callers asked for and what they heard; a `Snapshot` (read by `books.py`)
 what stands in the databases. `judge` compares the two; a sound verdict has no findings.
 """
 
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby, pairwise
@@ -15,60 +13,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-
-class Answer(StrEnum):
-    """What a caller knows about an attempt."""
-
-    ACKED = "acked"
-    FAILED = "failed"
-    """Refused in a way that promises no effect."""
-    UNKNOWN = "unknown"
-    """No answer: it may have taken effect or may still do."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    kind: str
-    key: str
-    answer: Answer
-    at: float
-
-
-class History:
-    """What all callers did, from as many threads as there are. Attempts with one key are one operation."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._attempts: list[Attempt] = []
-        self.foreign: set[UUID] = set()
-        """Ids of events that a test put on the broker itself, so that no producer knows of them."""
-
-    def record(self, kind: str, key: str, answer: Answer) -> None:
-        with self._lock:
-            self._attempts.append(Attempt(kind, key, answer, time.time()))
-
-    def __len__(self) -> int:
-        return len(self._copy())
-
-    def kinds(self) -> set[str]:
-        return {attempt.kind for attempt in self._copy()}
-
-    def operations(self, kind: str) -> dict[str, Answer]:
-        """Return what is known of each operation: acknowledged once is acknowledged for good."""
-        rank = {Answer.FAILED: 0, Answer.UNKNOWN: 1, Answer.ACKED: 2}
-        known: dict[str, Answer] = {}
-        for attempt in self._copy():
-            if attempt.kind == kind:
-                best = known.get(attempt.key, Answer.FAILED)
-                known[attempt.key] = max(best, attempt.answer, key=rank.__getitem__)
-        return known
-
-    def acked(self, kind: str) -> set[str]:
-        return {key for key, answer in self.operations(kind).items() if answer is Answer.ACKED}
-
-    def _copy(self) -> list[Attempt]:
-        with self._lock:
-            return list(self._attempts)
+from .history import Answer, History
 
 
 class Violation(StrEnum):
@@ -99,6 +44,8 @@ class Finding:
 class Verdict:
     findings: tuple[Finding, ...]
     lines: tuple["Line", ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What contradicts nothing, and is to be known all the same."""
 
     @property
     def sound(self) -> bool:
@@ -122,6 +69,11 @@ class Published:
     type: str
     subject: UUID
     version: int
+    recorded_at: float = 0.0
+    """By the database's clock, as all instants here."""
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.subject} v{self.version}"
 
 
 @dataclass(frozen=True)
@@ -140,6 +92,17 @@ class Receipt:
     movement: str
     status: str | None
     registered: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """A message to somebody: whether a messenger is known to have taken it, and how often it came there."""
+
+    message_id: str
+    is_sent: bool
+    unknown_outcomes: int
+    """How many calls never got an answer, so that it was sent once more."""
+    received: int
 
 
 @dataclass(frozen=True)
@@ -175,6 +138,9 @@ class Snapshot:
     unasked_receipts: tuple[str, ...] = ()
     """Registered, though no movement of money owes them."""
     obligations: list[Obligation] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    unasked_messages: tuple[str, ...] = ()
+    """Received by messengers, though nobody here sent them."""
 
 
 def judge(snapshot: Snapshot, history: History) -> Verdict:
@@ -183,15 +149,16 @@ def judge(snapshot: Snapshot, history: History) -> Verdict:
         *_operations(snapshot, history),
         *_deliveries(snapshot, history),
         *_logs(snapshot),
-        *_order(snapshot),
+        *_order(snapshot, history),
         *_sequences(snapshot),
         *_left_over(snapshot),
         *_audit(snapshot),
         *_ledger(snapshot.ledger),
         *_receipts(snapshot),
         *_obligations(snapshot),
+        *_messages(snapshot),
     ]
-    return Verdict(tuple(findings), tuple(_lines(snapshot, history)))
+    return Verdict(tuple(findings), tuple(_lines(snapshot, history)), tuple(_remarks(snapshot)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,20 +245,33 @@ def _logs(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _found(Violation.GAP, f"log of {producer}", broken)
 
 
-def _order(snapshot: Snapshot) -> Iterator[Finding]:
-    """Versions of an aggregate take effect in their order, but for what had to wait for a person."""
+def _order(snapshot: Snapshot, history: History) -> Iterator[Finding]:
+    """Versions of an aggregate take effect in their order, but for what had to wait for a person or was resent."""
     for consumer, applied in snapshot.applied.items():
         delayed = snapshot.kept.get(consumer, {})
         for producer, log in snapshot.published.items():
-            seen = [event for event in log if event.event_id in applied and event.event_id not in delayed]
+            resent = [
+                one.at for one in history.resent if (one.consumer, one.producer) == (consumer, producer)
+            ]
+            seen = [
+                event
+                for event in log
+                if event.event_id in applied
+                and event.event_id not in delayed
+                and not _came_again(event, applied[event.event_id], resent)
+            ]
             seen.sort(key=lambda event: (event.subject, applied[event.event_id]))
             wrong = (
-                f"{subject} v{later.version}"
-                for subject, events in groupby(seen, key=attrgetter("subject"))
+                f"{earlier} {applied[later.event_id] - applied[earlier.event_id]:.3f} s before {later}"
+                for _, events in groupby(seen, key=attrgetter("subject"))
                 for earlier, later in pairwise(events)
                 if later.version < earlier.version
             )
             yield from _found(Violation.DISORDER, f"{producer} at {consumer}", wrong)
+
+
+def _came_again(event: Published, applied_at: float, resent: Sequence[float]) -> bool:
+    return any(event.recorded_at < at < applied_at for at in resent)
 
 
 def _sequences(snapshot: Snapshot) -> Iterator[Finding]:
@@ -355,3 +335,24 @@ def _obligations(snapshot: Snapshot) -> Iterator[Finding]:
     """Somebody is asked, and one timer will ask the next."""
     neglected = (one.what for one in snapshot.obligations if not one.owner or one.timers != 1)
     yield from _found(Violation.UNOWNED, "obligations", neglected)
+
+
+def _messages(snapshot: Snapshot) -> Iterator[Finding]:
+    """Nobody hears more often of something than there were calls without an answer, and the first time."""
+    where = "messengers"
+    yield from _found(
+        Violation.LOST, where, (one.message_id for one in snapshot.told if one.is_sent and not one.received)
+    )
+    twice = (one.message_id for one in snapshot.told if one.received > 1 + one.unknown_outcomes)
+    yield from _found(Violation.DUPLICATE, where, twice)
+    yield from _found(Violation.PHANTOM, where, snapshot.unasked_messages)
+
+
+def _remarks(snapshot: Snapshot) -> Iterator[str]:
+    repeated = sum(one.received > 1 for one in snapshot.told)
+    unanswered = sum(one.unknown_outcomes > 0 for one in snapshot.told)
+    if snapshot.told:
+        yield (
+            f"messengers: {len(snapshot.told)} messages, {unanswered} with calls that nobody answered, "
+            f"{repeated} of which came twice: no messenger has idempotency keys"
+        )

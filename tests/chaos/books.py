@@ -18,8 +18,9 @@ from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.intake_store import place_of
 from clinic_shared.topology import UNROUTED
 
-from . import owing
-from .accounting import AuditTrail, Finding, History, Published, Snapshot, Verdict, Violation, judge
+from . import messengers, owing
+from .accounting import AuditTrail, Finding, Published, Snapshot, Verdict, Violation, judge
+from .history import History
 from .owing import Rows
 from .waiting import Watch
 
@@ -45,6 +46,9 @@ _NEXT_TRY: LiteralString = """
         (SELECT max(next_attempt_at) FROM outbox)
     ) - clock_timestamp())
 """
+_TO_SEND: LiteralString = (
+    "SELECT count(*) FROM message WHERE status = 'queued' AND send_at <= clock_timestamp()"
+)
 UTF8_MARK = b"\xef\xbb\xbf"
 _ENVELOPES = {b"FHS", b"BHS", b"BTS", b"FTS"}
 _NAMES = ("outbox", "audit outbox", "intake")
@@ -68,6 +72,7 @@ class Books:
         }
         self._management = addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
         self._registrar = owing.Registrar(addresses["CLINIC_FAKES_URL"])
+        self._messengers = messengers.Messengers(addresses["CLINIC_FAKES_URL"])
         # A system that ran before these tests knows effects and messages of which their history doesn't.
         self._earlier: dict[str, dict[str, Counter[str]]] = {}
         earlier = self.read()
@@ -171,6 +176,7 @@ class Books:
             self._read_producer(service, snapshot)
         snapshot.audit = self._audit_trails()
         self._read_what_is_owed(snapshot)
+        self._read_messages(snapshot)
         snapshot.waiting = self._waiting()
         return snapshot
 
@@ -180,6 +186,8 @@ class Books:
             for service in self._urls
             for name, count in zip(_NAMES, self.query(service, _WAITING)[0], strict=True)
         }
+        if "notifications" in self._urls:
+            waiting["messages to send"] = self.query("notifications", _TO_SEND)[0][0]
         return waiting | self._queues()
 
     def _subscriptions(self) -> dict[str, tuple[str, ...]]:
@@ -195,7 +203,10 @@ class Books:
 
     def _read_producer(self, service: str, snapshot: Snapshot) -> None:
         broadcast = {event.type for event in contracts.load().events.values() if event.broadcast}
-        log = self.query(service, "SELECT event_id, type, subject, aggregate_version FROM event")
+        log = self.query(
+            service,
+            "SELECT event_id, type, subject, aggregate_version, extract(epoch FROM recorded_at)::float8 FROM event",
+        )
         snapshot.published[service] = [Published(*row) for row in log if row[1] not in broadcast]
 
     def _read_what_is_owed(self, snapshot: Snapshot) -> None:
@@ -208,9 +219,17 @@ class Books:
         snapshot.unasked_receipts = tuple(registered.keys() - owed)
         snapshot.obligations = list(owing.obligations(self.query))
 
-    def keep_registrations(self) -> None:
-        """Remember what the registrar has registered: its fake is about to be started anew."""
+    def _read_messages(self, snapshot: Snapshot) -> None:
+        if "notifications" not in self._urls:
+            return
+        received = self._messengers.received()
+        snapshot.told = messengers.told(self.query, received)
+        snapshot.unasked_messages = tuple(received.keys() - {one.message_id for one in snapshot.told})
+
+    def keep_what_vendors_know(self) -> None:
+        """Remember what the vendors' stand-ins were told: they are about to be started anew."""
         self._registrar.remember()
+        self._messengers.remember()
 
     def _audit_trails(self) -> dict[str, AuditTrail]:
         stored = self.query(

@@ -9,8 +9,8 @@ import pytest
 from clinic_local.api_client import Caller
 from clinic_local.testing import System
 
-from .accounting import History
 from .books import Books
+from .history import History
 from .people import Desk, Lab, Till
 from .server_harm import Broker
 from .stage import Stage, staged

@@ -3,27 +3,29 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from clinic_local.api_client import ApiError, Caller
+from clinic_local.api_client import Caller
 from clinic_local.commands_reporting import REBUILDS, UNDER_WAY
 
 from . import planting
 from .accounting import Finding, Verdict, Violation
-from .nemeses import NEMESES, RARE, Injection, Scene, readers_of_poison
+from .nemeses import readers_of_poison
+from .scene import NEMESES, RARE, Injection, Scene, Trap
 from .serial import differing_charts
 from .stage import Stage
 from .traffic import ALL_KINDS, Flow
+from .traps import TRAP_SECONDS
 from .waiting import NOT_NOW
 
 QUIET_SECONDS = 300
 LONG_SECONDS = 300
 LOOK_EVERY_SECONDS = 3.0
+LOOK_AGAIN_SECONDS = 0.1
 MOST_UNDER_WAY = 300
 MOST_TRIES = 3
-_NOT_NOW = (*NOT_NOW, ApiError)
 _PAUSE_SECONDS = (0.02, 0.15)
 _AS_MANY_AS_THERE_IS_TIME_FOR = 1_000_000
 Tell = Callable[[str], None]
@@ -39,34 +41,96 @@ class Run:
         return self.verdict.sound
 
 
-def run(stage: Stage, *, seed: int, seconds: float, faults: int | None = None, tell: Tell = print) -> Run:
+def run(
+    stage: Stage,
+    *,
+    seed: int,
+    seconds: float,
+    faults: int | None = None,
+    only: Collection[str] = (),
+    tell: Tell = print,
+) -> Run:
     """Let traffic flow and things go wrong for so long, then wait for quiet and look at the books.
 
-    With `faults`, no longer than until so many have been met.
+    With `faults`, no longer than until so many have been met. With `only`, faults of these names.
     """
     rng = random.Random(seed)
     stage.books.settle(tell=tell)
     traffic = stage.traffic
-    injections: list[Injection] = []
     with traffic.flowing(ALL_KINDS, at_most=_AS_MANY_AS_THERE_IS_TIME_FOR, hardy=True) as flow:
         flow.wait_for_more()
         scene = Scene(stage, rng, flow, traffic.patients)
         gate = Gate(stage, flow)
-        deck = Deck(rng, is_long=seconds >= LONG_SECONDS)
+        tally = Tally(scene, tell)
+        deck = Deck(rng, is_long=seconds >= LONG_SECONDS, only=only)
         ends_at = time.monotonic() + seconds
-        while time.monotonic() < ends_at and (faults is None or sum(i.hit for i in injections) < faults):
-            injection = _inject(scene, deck.draw())
-            tell(str(injection))
-            if injection.injected:
-                injections.append(injection)
-            else:
-                deck.put_back(injection.nemesis)
+        while time.monotonic() < ends_at and (faults is None or tally.met < faults):
+            name = deck.draw()
+            if not tally.inject(name):
+                deck.put_back(name)
+            tally.look_into_traps()
             gate.look()
             time.sleep(rng.uniform(*_PAUSE_SECONDS))
         tell("no more faults: what was begun is finished")
+        tally.clear_traps()
     tell("quiet: waiting until everything has come to rest")
     verdict = _verdict(scene, tell)
-    return Run(tuple(injections), replace(verdict, findings=(*verdict.findings, *turned_away(flow))))
+    return Run(tuple(tally.injections), replace(verdict, findings=(*verdict.findings, *turned_away(flow))))
+
+
+class Tally:
+    """What was injected, and whether it was met: of a trap that is known only later."""
+
+    def __init__(self, scene: Scene, tell: Tell) -> None:
+        self.injections: list[Injection] = []
+        self._scene = scene
+        self._tell = tell
+        self._laid: list[tuple[str, Trap, float]] = []
+
+    @property
+    def met(self) -> int:
+        return sum(injection.hit for injection in self.injections)
+
+    def inject(self, name: str) -> bool:
+        """Do it. What can't be done because of what was done before is not counted, and False."""
+        begun = time.monotonic()
+        try:
+            done = NEMESES[name][0](self._scene)
+        except NOT_NOW as error:
+            self._tell(str(Injection(name, _in_short(error), hit=False, injected=False)))
+            return False
+        if isinstance(done, Trap):
+            self._scene.traps[done.place] = done
+            self._laid.append((name, done, begun))
+        else:
+            target, hit = done
+            self._note(Injection(name, target, hit=hit, seconds=time.monotonic() - begun))
+        return True
+
+    def _note(self, injection: Injection) -> None:
+        self.injections.append(injection)
+        self._tell(str(injection))
+
+    def look_into_traps(self, *, patience_seconds: float = TRAP_SECONDS) -> None:
+        for name, trap, begun in list(self._laid):
+            waited = time.monotonic() - begun
+            is_over = waited > patience_seconds
+            if is_over:
+                trap.take_away()
+            if trap.is_met() or is_over:
+                self._laid.remove((name, trap, begun))
+                del self._scene.traps[trap.place]
+                self._note(Injection(name, trap.target, hit=trap.is_met(), seconds=waited))
+
+    def clear_traps(self) -> None:
+        """Wait for those that were laid last, as for the others, and take away what is left."""
+        while self._laid:
+            self.look_into_traps()
+            time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 class Gate:
@@ -81,7 +145,7 @@ class Gate:
         if time.monotonic() - self._looked_at < LOOK_EVERY_SECONDS:
             return
         self._looked_at = time.monotonic()
-        with suppress(*_NOT_NOW):
+        with suppress(*NOT_NOW):
             if self._books.backlog() > MOST_UNDER_WAY:
                 self._flow.is_open.clear()
             else:
@@ -91,9 +155,11 @@ class Gate:
 class Deck:
     """Which nemesis is next: first each of them once, in any order, then by weight."""
 
-    def __init__(self, rng: random.Random, *, is_long: bool) -> None:
+    def __init__(self, rng: random.Random, *, is_long: bool, only: Collection[str] = ()) -> None:
         self._rng = rng
-        self._weights = {name: weight for name, (_, weight) in NEMESES.items()}
+        # A rare one that is asked for by name has its turn again, too.
+        weights = {name: max(weight, 1 if only else 0) for name, (_, weight) in NEMESES.items()}
+        self._weights = {name: weight for name, weight in weights.items() if not only or name in only}
         self._once = [name for name, weight in self._weights.items() if weight > RARE or is_long]
         rng.shuffle(self._once)
         self._put_back: Counter[str] = Counter()
@@ -108,17 +174,6 @@ class Deck:
         self._put_back[name] += 1
         if self._put_back[name] <= MOST_TRIES:
             self._once.insert(0, name)
-
-
-def _inject(scene: Scene, name: str) -> Injection:
-    """Do it. What can't be done because of what was done before is not counted."""
-    begun = time.monotonic()
-    try:
-        target, hit = NEMESES[name][0](scene)
-    except _NOT_NOW as error:
-        target, hit = f"{type(error).__name__}: {error}".partition("\n")[0], None
-    seconds = time.monotonic() - begun
-    return Injection(name, target, hit=bool(hit), injected=hit is not None, seconds=seconds)
 
 
 def turned_away(flow: Flow) -> Iterator[Finding]:

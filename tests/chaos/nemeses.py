@@ -5,124 +5,36 @@ of a system that is getting over them. It tells whom it struck, and whether the 
 """
 
 import os
-import random
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from uuid import UUID
 
 import httpx
 from clinic_local.state import RunState, is_running
 from clinic_shared import contracts
+from clinic_shared.envelope import Envelope
 
 from . import planting
+from .clocks import JUMPS_SECONDS, NOTICED_SECONDS, wrong_clock
 from .harm import stopped
-from .people import Patient
-from .proxy import ACKNOWLEDGED, BOTH, COMMITTED, CONFIRMED, FaultProxy, Landmark, Way
+from .history import Resent
+from .proxy import BOTH, Way
+from .scene import LAB, POSTGRES, RABBITMQ, RARE, SCHEDULING, Scene, nemesis, wait_until
 from .server_harm import (
-    WORKED_ON,
     ask_whether_it_answers,
     database_closed,
     disk_full,
     table_locked,
     terminate_sessions,
+    worked_on,
 )
-from .stage import Stage
-from .traffic import PAYMENTS, Flow
+from .traffic import PAYMENTS
 from .waiting import undo
 
-POSTGRES, RABBITMQ = "postgres", "rabbitmq"
-LAB, SCHEDULING = "lab-integration", "scheduling"
-TRAP_SECONDS = 2.5
-RARE = 0
-"""Takes a good part of a minute: only in runs that are long."""
 HEADS = 16_000
 TOO_MANY_BYTES = 11_000_000
 START_SECONDS = 600
-CRASH_POINTS = {
-    LAB: (
-        *("intake.accept.before", "intake.durable.after", "intake.process.before", "intake.process.commit"),
-        *("relay.publish.before", "relay.publish.after", "relay.confirm.after", "relay.mark.after"),
-        *("consumer.effect.before", "consumer.commit.after", "commit.before", "commit.after"),
-    ),
-    "patients": (
-        *("consumer.deliver", "consumer.effect.before", "consumer.commit.after", "consumer.ack.after"),
-        *("commit.before", "commit.after", "relay.publish.after", "relay.confirm.after"),
-    ),
-    SCHEDULING: ("commit.before", "commit.after", "relay.publish.after", "relay.mark.after"),
-    "billing": (
-        *("intake.durable.after", "intake.process.before", "intake.process.commit", "provider.call.after"),
-        *("receipt.lease.after", "receipt.describe.after", "receipt.register.after", "receipt.report.after"),
-        *("receipt.save.after", "consumer.commit.after", "relay.confirm.after"),
-    ),
-    "notifications": ("consumer.commit.after", "message.call.after", "commit.before"),
-    "reporting": ("consumer.deliver", "consumer.commit.after", "consumer.ack.after"),
-    "audit": ("consumer.commit.after", "commit.before"),
-}
-
-
-@dataclass(frozen=True)
-class Injection:
-    """What was done, to whom, and whether it was met: a trap may wait in vain."""
-
-    nemesis: str
-    target: str
-    hit: bool
-    injected: bool = True
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        outcome = "hit" if self.hit else "missed" if self.injected else "not possible now"
-        return f"{self.seconds:5.1f} s  {self.nemesis}: {self.target}, {outcome}"
-
-
-@dataclass
-class Scene:
-    """What nemeses work with."""
-
-    stage: Stage
-    rng: random.Random
-    flow: Flow
-    patients: list[Patient]
-    longest_seconds: float = 2.0
-    poisons: set[UUID] = field(default_factory=set)
-    """What was planted, and every consumer has to park."""
-
-    def service(self) -> str:
-        return self.rng.choice(self.stage.books.services)
-
-    def process(self) -> str:
-        """Return a process that runs now: of a service, or the gateway."""
-        running = RunState.read(self.stage.system.root)
-        return self.rng.choice(
-            [
-                p.name
-                for p in (running.processes if running else ())
-                if p.kind in {"service", "gateway"} and p.pid is not None and p.state == "running"
-            ]
-        )
-
-    def last(self) -> None:
-        """Let a fault last for a while."""
-        time.sleep(self.rng.uniform(0.2, self.longest_seconds))
-
-    def wire(self, server: str) -> FaultProxy:
-        return self.stage.wires[server]
-
-
-Nemesis = Callable[[Scene], tuple[str, bool]]
-NEMESES: dict[str, tuple[Nemesis, int]] = {}
-"""By name: what it does, and how often it is drawn."""
-
-
-def nemesis(name: str, weight: int = 4) -> Callable[[Nemesis], Nemesis]:
-    def register(function: Nemesis) -> Nemesis:
-        NEMESES[name] = function, weight
-        return function
-
-    return register
+FULL_SECONDS = 10.0
 
 
 # -- processes
@@ -150,15 +62,15 @@ def restart_process(scene: Scene) -> tuple[str, bool]:
     return name, True
 
 
-@nemesis("die at a crash point", weight=12)
-def crash(scene: Scene) -> tuple[str, bool]:
-    service = scene.rng.choice([service for service in CRASH_POINTS if service in scene.stage.books.services])
-    label = scene.rng.choice(CRASH_POINTS[service])
-    hit = scene.stage.system.arm(service, label)
-    armed = hit.with_name(service)
-    _wait(hit.exists)
-    armed.unlink(missing_ok=True)
-    return f"{service} {label}", hit.exists()
+@nemesis("let a clock jump", weight=8)
+def jump(scene: Scene) -> tuple[str, bool]:
+    if not scene.stage.clocks_jump:
+        raise LookupError("there is no libfaketime")
+    service, seconds = scene.service(), scene.rng.choice(JUMPS_SECONDS)
+    with wrong_clock(scene.stage.system, service, seconds) as is_wrong:
+        hit = wait_until(is_wrong, seconds=NOTICED_SECONDS)
+        scene.last()
+    return f"{service} by {seconds:+d} s", hit
 
 
 @nemesis("kill -9 the supervisor and start again", weight=RARE)
@@ -169,14 +81,19 @@ def kill_supervisor(scene: Scene) -> tuple[str, bool]:
     if before is None:
         raise LookupError("no supervisor runs")
     with scene.flow.pausing(PAYMENTS):
-        _wait(scene.stage.till.nothing_to_notify, seconds=60)
-        if not scene.stage.till.nothing_to_notify():
+        if not wait_until(partial(_nothing_is_open, scene), seconds=60):
             raise LookupError("vendors still have something to tell")
-        scene.stage.books.keep_registrations()
+        scene.stage.books.keep_what_vendors_know()
         os.kill(before.supervisor_pid, signal.SIGKILL)
-        _wait(lambda: not is_running(system.root), seconds=30)
+        wait_until(lambda: not is_running(system.root), seconds=30)
         undo(partial(_start_again, scene), within_seconds=START_SECONDS)
     return "supervisor", True
+
+
+def _nothing_is_open(scene: Scene) -> bool:
+    """Tell whether all payments are settled, so that nobody has to ask a vendor what it will have forgotten."""
+    pending = scene.stage.books.query("billing", "SELECT count(*) FROM payment WHERE status = 'pending'")
+    return scene.stage.till.nothing_to_notify() and not pending[0][0]
 
 
 def _start_again(scene: Scene) -> None:
@@ -221,13 +138,13 @@ def _with_server(scene: Scene, server: str, number: signal.Signals) -> tuple[str
 
 @nemesis("end the sessions of a service", weight=20)
 def terminate(scene: Scene) -> tuple[str, bool]:
-    service = scene.service()
+    service = scene.connected(POSTGRES)
     return service, terminate_sessions(scene.stage.system, service) > 0
 
 
 @nemesis("close a service's database")
 def close_database(scene: Scene) -> tuple[str, bool]:
-    service = scene.service()
+    service = scene.connected(POSTGRES)
     with database_closed(scene.stage.system, service) as ended:
         scene.last()
     return service, ended > 0
@@ -235,34 +152,31 @@ def close_database(scene: Scene) -> tuple[str, bool]:
 
 @nemesis("hold a table")
 def hold_table(scene: Scene) -> tuple[str, bool]:
-    service, table = scene.service(), scene.rng.choice(WORKED_ON)
+    service = scene.service()
+    table = scene.rng.choice(worked_on(service))
     with table_locked(scene.stage.system, service, table) as is_waited_for:
-        scene.last()
-        hit = is_waited_for()
+        hit = scene.last(is_waited_for)
     return f"{service} {table}", hit
 
 
 @nemesis("fill the disk of the database server", weight=1)
 def fill_disk(scene: Scene) -> tuple[str, bool]:
     with disk_full(scene.stage.system) as is_noticed:
-        scene.last()
-        hit = is_noticed()
+        hit = wait_until(is_noticed, seconds=FULL_SECONDS)
     return POSTGRES, hit
 
 
 @nemesis("raise the broker's memory alarm", weight=1)
 def memory_alarm(scene: Scene) -> tuple[str, bool]:
     with scene.stage.broker.memory_alarm():
-        scene.last()
-        raised = "memory" in " ".join(scene.stage.broker.alarms())
+        raised = scene.last(lambda: "memory" in " ".join(scene.stage.broker.alarms()))
     return RABBITMQ, raised
 
 
 @nemesis("raise the broker's disk alarm", weight=1)
 def disk_alarm(scene: Scene) -> tuple[str, bool]:
     with scene.stage.broker.disk_alarm():
-        scene.last()
-        raised = "disk" in " ".join(scene.stage.broker.alarms())
+        raised = scene.last(lambda: "disk" in " ".join(scene.stage.broker.alarms()))
     return RABBITMQ, raised
 
 
@@ -278,9 +192,9 @@ def delete_queue(scene: Scene) -> tuple[str, bool]:
         scene.last()
     begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(scene.stage.begun_at))
     types = [event.type for event in contracts.load().published_by(producer) if consumer in event.consumers]
-    scene.stage.caller("admin").post(
-        f"/v1/ops/replays/{consumer}", {"from_at": begun, "event_types": types, "keep_origin": True}
-    )
+    request = {"from_at": begun, "event_types": types, "keep_origin": True}
+    undo(lambda: scene.stage.caller("admin").post(f"/v1/ops/replays/{consumer}", request))
+    scene.stage.history.resent.append(Resent(consumer, producer, at=time.time()))
     return f"{consumer}.{producer}", True
 
 
@@ -289,7 +203,8 @@ def delete_queue(scene: Scene) -> tuple[str, bool]:
 
 @nemesis("reset a service's connections", weight=40)
 def reset_some(scene: Scene) -> tuple[str, bool]:
-    server, service = scene.rng.choice((POSTGRES, RABBITMQ)), scene.service()
+    server = scene.rng.choice((POSTGRES, RABBITMQ))
+    service = scene.connected(server)
     return f"{service} to {server}", scene.wire(server).cut(service) > 0
 
 
@@ -318,11 +233,11 @@ def half_open(scene: Scene) -> tuple[str, bool]:
 
 
 def _held(scene: Scene, ways: frozenset[Way]) -> tuple[str, bool]:
-    server, service = scene.rng.choice((POSTGRES, RABBITMQ)), scene.service()
+    server = scene.rng.choice((POSTGRES, RABBITMQ))
+    service = scene.connected(server)
     wire = scene.wire(server)
     with wire.holding(ways, service) as is_met:
-        scene.last()
-        hit = is_met()
+        hit = scene.last(is_met)
     if scene.rng.random() < 0.5:
         wire.cut(service)
     return f"{service} to {server}", hit
@@ -332,31 +247,8 @@ def _held(scene: Scene, ways: frozenset[Way]) -> tuple[str, bool]:
 def slow(scene: Scene) -> tuple[str, bool]:
     server = scene.rng.choice((POSTGRES, RABBITMQ))
     with scene.wire(server).slow(scene.rng.uniform(0.02, 0.2)) as is_met:
-        scene.last()
-        hit = is_met()
+        hit = scene.last(is_met)
     return server, hit
-
-
-@nemesis("cut between commit and answer", weight=15)
-def cut_commit(scene: Scene) -> tuple[str, bool]:
-    return _trapped(scene, POSTGRES, COMMITTED)
-
-
-@nemesis("cut between publish and confirm", weight=15)
-def cut_confirm(scene: Scene) -> tuple[str, bool]:
-    return _trapped(scene, RABBITMQ, CONFIRMED)
-
-
-@nemesis("cut between commit and acknowledgement", weight=15)
-def cut_acknowledgement(scene: Scene) -> tuple[str, bool]:
-    return _trapped(scene, RABBITMQ, ACKNOWLEDGED)
-
-
-def _trapped(scene: Scene, server: str, where: Landmark) -> tuple[str, bool]:
-    owner = scene.rng.choice((None, LAB, SCHEDULING, "patients", "billing"))
-    with scene.wire(server).trap(where, owner) as trap:
-        hit = trap.sprung.wait(TRAP_SECONDS)
-    return owner or "anybody", hit
 
 
 # -- messages
@@ -366,7 +258,9 @@ def _trapped(scene: Scene, server: str, where: Landmark) -> tuple[str, bool]:
 def redeliver(scene: Scene) -> tuple[str, bool]:
     patient = scene.rng.choice(scene.patients)
     producer = scene.rng.choice((SCHEDULING, LAB))
-    sent = planting.published_about(scene.stage.books, producer, patient)[-10:]
+    sent: list[tuple[Envelope, bytes]] = []
+    # What was done before may just have cost the connection over which this is asked.
+    undo(lambda: sent.extend(planting.published_about(scene.stage.books, producer, patient)[-10:]))
     scene.rng.shuffle(sent)
     for envelope, body in sent:
         scene.stage.broker.publish(envelope.type, envelope.headers(), body)
@@ -395,10 +289,3 @@ def post_oversize(scene: Scene) -> tuple[str, bool]:
 
 def readers_of_poison(scene: Scene) -> set[str]:
     return set(contracts.load().event(planting.BOOKED).consumers) & set(scene.stage.books.services)
-
-
-def _wait(condition: Callable[[], bool], *, seconds: float = TRAP_SECONDS) -> None:
-    """Wait until it holds, or in vain."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)

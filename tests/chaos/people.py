@@ -21,8 +21,8 @@ from clinic_local.api_client import ApiError, Caller
 from clinic_local.demo_network import Network
 from clinic_local.paths import CHECKOUT
 
-from .accounting import Answer, History
 from .books import BOOKING, CORRECTION, INBOUND, LAB_RESULT, MARK, OBSERVATION, PAYMENT, SERIES, fingerprints
+from .history import Answer, History
 
 PATIENCE_SECONDS = 240.0
 PANEL = CHECKOUT / "contracts" / "hl7" / "panel.hl7"
@@ -31,7 +31,26 @@ HL7 = "application/hl7-v2"
 _RETRY_SECONDS = 0.2
 _SLOTS_A_DAY = 24
 _LONGEST_SERIES = 50
-_COME_AGAIN = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}
+_COME_AGAIN = {
+    httpx.codes.TOO_MANY_REQUESTS,
+    httpx.codes.REQUEST_TIMEOUT,
+    # Whoever's clock is wrong takes a token for expired, or for one of tomorrow.
+    httpx.codes.UNAUTHORIZED,
+}
+
+
+class Person(Caller):
+    """Signs in again when the platform doesn't take their token, which may come from a clock that was wrong."""
+
+    def send(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> httpx.Response:
+        try:
+            return super().send(method, path, headers=headers, **options)
+        except ApiError as error:
+            if error.status == httpx.codes.UNAUTHORIZED:
+                self.forget_token()
+            raise
 
 
 class NotAnsweredError(Exception):

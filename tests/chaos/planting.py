@@ -11,8 +11,8 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.events import Origin
 from clinic_shared.ids import uuid7
 
-from .accounting import History
 from .books import Books
+from .history import History
 from .people import Patient
 from .server_harm import Broker
 

@@ -131,15 +131,26 @@ class FaultProxy:
         finally:
             self._delay_seconds = 0.0
 
-    @contextmanager
-    def trap(self, where: Landmark, owner: str | None = None) -> Iterator[Trap]:
+    def owners(self) -> set[str]:
+        """Return who is connected, as far as they have said."""
+        return {link.owner for link in list(self._links)} - {""}
+
+    def lay_trap(self, where: Landmark, owner: str | None = None) -> Trap:
         trap = Trap(*where, owner)
         self._traps.append(trap)
+        return trap
+
+    def take_away(self, trap: Trap) -> None:
+        with contextlib.suppress(ValueError):  # it has sprung
+            self._traps.remove(trap)
+
+    @contextmanager
+    def trap(self, where: Landmark, owner: str | None = None) -> Iterator[Trap]:
+        trap = self.lay_trap(where, owner)
         try:
             yield trap
         finally:
-            with contextlib.suppress(ValueError):  # it has sprung
-                self._traps.remove(trap)
+            self.take_away(trap)
 
     def _since_now(self) -> Callable[[], bool]:
         before = self._held_up

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .accounting import Verdict, Violation
-from .nemeses import Injection
+from .scene import Injection
 
 _COLUMNS = ("injected", "acknowledged", "refused", "unknown", "lost", "doubled", "phantom")
 

@@ -21,9 +21,14 @@ from psycopg import sql
 
 from .waiting import undo
 
-WORKED_ON = ("outbox", "event", "inbox", "held", "intake", "idempotency_key")
-"""Tables of the runtime, which every service has and most transactions write to."""
+_WORKED_ON = ("outbox", "event", "inbox", "held")
+_WORKED_ON_BY_SOME = {
+    "intake": {"lab-integration", "billing", "notifications"},
+    "idempotency_key": {"patients", "scheduling", "billing"},
+}
 _FULL_BYTES = 65_536
+_SIGNS_OF_A_FULL_DISK = (b"File too large", b"was terminated by signal")
+"""The second is the postmaster's: whoever couldn't write may not be able to write that down, either."""
 _COMMAND_SECONDS = 60
 
 
@@ -63,6 +68,11 @@ def terminate_sessions(system: System, service: str) -> int:
     return int(ended[0]) if ended else 0
 
 
+def worked_on(service: str) -> list[str]:
+    """Return tables of the runtime that most of a service's transactions write to."""
+    return [*_WORKED_ON, *(table for table, services in _WORKED_ON_BY_SOME.items() if service in services)]
+
+
 @contextmanager
 def table_locked(system: System, service: str, table: str) -> Iterator[Callable[[], bool]]:
     """Somebody holds a table and does nothing, as a careless operator's open transaction does.
@@ -84,16 +94,21 @@ def disk_full(system: System) -> Iterator[Callable[[], bool]]:
     """Let no process of the database server write beyond the first bytes of any file.
 
     The server treats an exceeded limit as it does a full disk, and no file system has to be mounted for it:
-    what isn't to be had without root. Yields what tells whether somebody could not write.
+    what isn't to be had without root. Yields what tells whether somebody could not write, to be asked again
+    and again: whoever has connected meanwhile is limited, too.
     """
     server = system.process("postgres")
     postmaster, log = server.pid, Path(server.log)
     if postmaster is None:
         raise LookupError("the database server doesn't run")
     before = log.stat().st_size
-    _limit(postmaster, _FULL_BYTES)
+
+    def is_noticed() -> bool:
+        _limit(postmaster, _FULL_BYTES)
+        return any(sign in log.read_bytes()[before:] for sign in _SIGNS_OF_A_FULL_DISK)
+
     try:
-        yield lambda: b"could not " in log.read_bytes()[before:]
+        yield is_noticed
     finally:
         _limit(postmaster, "unlimited")
 

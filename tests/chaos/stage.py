@@ -15,9 +15,10 @@ from clinic_local.environment import ADMIN_LOGIN, ADMIN_PASSWORD, Secrets
 from clinic_local.paths import run_dir
 from clinic_local.testing import System, running_system
 
-from .accounting import History
 from .books import Books
-from .people import Desk, Keys, Lab, Till
+from .clocks import environment as clocks_environment
+from .history import History
+from .people import Desk, Keys, Lab, Person, Till
 from .proxy import FaultProxy
 from .server_harm import Broker
 from .traffic import Traffic
@@ -26,6 +27,8 @@ ENVIRONMENT = {
     "CLINIC_ENVIRONMENT": "test",
     "CLINIC_LONGEST_RESTART_PAUSE_SECONDS": "1",
     "CLINIC_RATE_SIGN_IN_PER_SECOND": "0",
+    # A message whose call nobody answered is sent again after so long, and no verdict comes before.
+    "CLINIC_UNKNOWN_OUTCOME_GRACE_SECONDS": "30",
     # As deployed: whoever answers requests and whoever works behind them die separately.
     "CLINIC_ROLES": "split",
 }
@@ -36,9 +39,12 @@ _PATIENTS = 5
 class Stage:
     """Made late and kept: each part is made when it is first asked for."""
 
-    def __init__(self, system: System, wires: dict[str, FaultProxy], rng: random.Random) -> None:
+    def __init__(
+        self, system: System, wires: dict[str, FaultProxy], rng: random.Random, *, clocks_jump: bool = False
+    ) -> None:
         self.system = system
         self.wires = wires
+        self.clocks_jump = clocks_jump
         self.rng = rng
         self.history = History()
         self.begun_at = time.time()
@@ -54,7 +60,7 @@ class Stage:
             is_admin = person == "admin"
             login = ADMIN_LOGIN if is_admin else self.network.login_of(person)
             password = Secrets(root).get(ADMIN_PASSWORD) if is_admin else self.network.password
-            self._callers[person] = self._to_close.enter_context(Caller(self.system.url, login, password))
+            self._callers[person] = self._to_close.enter_context(Person(self.system.url, login, password))
         return self._callers[person]
 
     @cached_property
@@ -88,7 +94,7 @@ class Stage:
         payer = self.desk.register()
         login = f"payer.{payer.patient_id}@example.org"
         given = self.desk.caller.post("/v1/users/patients", {"patient_id": payer.patient_id, "login": login})
-        patient = self._to_close.enter_context(Caller(self.system.url, login, given["initial_password"]))
+        patient = self._to_close.enter_context(Person(self.system.url, login, given["initial_password"]))
         return Till(
             desk=self.desk,
             doctor=self.caller("dermatologist"),
@@ -115,6 +121,7 @@ def staged(folder: Path, rng: random.Random, *, by_detours: bool = True) -> Iter
     `CLINIC_CHAOS_ROOT` names the folder of one that runs already (with `CLINIC_ENVIRONMENT=test`), to save
     its start while writing tests; its connections can't be tampered with.
     """
+    clocks: dict[str, str] = {}
     with ExitStack() as stack:
         running = os.environ.get("CLINIC_CHAOS_ROOT")
         root = Path(running) if running else folder
@@ -125,11 +132,14 @@ def staged(folder: Path, rng: random.Random, *, by_detours: bool = True) -> Iter
         if running:
             system = System(root, {**os.environ, "CLINIC_ROOT": running, **ENVIRONMENT})
         else:
-            detours = {f"CLINIC_DETOUR_{name}": wires[server].address for name, server in _DETOURS.items()}
-            if not by_detours:
-                detours = {}
-            system = stack.enter_context(running_system(root, **ENVIRONMENT, **detours))
-        stage = Stage(system, wires, rng)
+            tampering: dict[str, str] = {}
+            if by_detours:
+                tampering = {
+                    f"CLINIC_DETOUR_{name}": wires[server].address for name, server in _DETOURS.items()
+                }
+                tampering |= (clocks := clocks_environment())
+            system = stack.enter_context(running_system(root, **ENVIRONMENT, **tampering))
+        stage = Stage(system, wires, rng, clocks_jump=bool(clocks))
         stack.callback(stage.close)
         yield stage
 

@@ -2,22 +2,23 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from .accounting import (
-    Answer,
     AuditTrail,
-    History,
     Obligation,
     Published,
     Receipt,
     Snapshot,
+    Told,
     Violation,
     judge,
 )
 from .books import fingerprints
+from .history import Answer, History, Resent
 
 SUBJECT, OTHER = UUID(int=1), UUID(int=2)
 EVENTS = [UUID(int=100 + n) for n in range(3)]
@@ -70,6 +71,11 @@ def snapshot() -> Snapshot:
         },
         receipts=[Receipt("movement", "done", registered=1)],
         obligations=[Obligation("critical-result 1", owner="on-call", timers=1)],
+        told=[
+            Told("sent", is_sent=True, unknown_outcomes=0, received=1),
+            Told("sent again, since nobody answered", is_sent=True, unknown_outcomes=1, received=2),
+            Told("nobody can be reached", is_sent=False, unknown_outcomes=0, received=0),
+        ],
     )
 
 
@@ -192,6 +198,18 @@ def ask_twice(snapshot: Snapshot) -> None:
     snapshot.obligations.append(Obligation("review 2", owner="reader", timers=2))
 
 
+def send_nothing(snapshot: Snapshot) -> None:
+    snapshot.told.append(Told("other", is_sent=True, unknown_outcomes=0, received=0))
+
+
+def tell_twice_though_answered(snapshot: Snapshot) -> None:
+    snapshot.told.append(Told("other", is_sent=True, unknown_outcomes=0, received=2))
+
+
+def tell_what_nobody_said(snapshot: Snapshot) -> None:
+    snapshot.unasked_messages = ("other",)
+
+
 @pytest.mark.parametrize(
     ("plant", "violation", "where"),
     [
@@ -222,6 +240,9 @@ def ask_twice(snapshot: Snapshot) -> None:
         (ask_nobody, Violation.UNOWNED, "obligations"),
         (forget_the_timer, Violation.UNOWNED, "obligations"),
         (ask_twice, Violation.UNOWNED, "obligations"),
+        (send_nothing, Violation.LOST, "messengers"),
+        (tell_twice_though_answered, Violation.DUPLICATE, "messengers"),
+        (tell_what_nobody_said, Violation.PHANTOM, "messengers"),
     ],
 )
 def test_what_is_planted_is_found_and_nothing_else(
@@ -259,6 +280,26 @@ def test_a_discarded_message_is_settled_and_a_parked_one_is_not(snapshot: Snapsh
     assert judge(snapshot, history).sound
     snapshot.kept["patients"][EVENTS[1]] = "parked"
     assert not judge(snapshot, history).sound
+
+
+def test_what_was_resent_may_follow_what_is_newer_and_nothing_else_may(
+    snapshot: Snapshot, history: History
+) -> None:
+    apply_out_of_order(snapshot)
+    history.resent.append(Resent("reporting", "scheduling", at=5.0))
+    assert not judge(snapshot, history).sound
+    history.resent.append(Resent("patients", "scheduling", at=5.0))
+    assert judge(snapshot, history).sound
+    first, *others = snapshot.published["scheduling"]
+    snapshot.published["scheduling"] = [replace(first, recorded_at=6.0), *others]
+    assert not judge(snapshot, history).sound
+
+
+def test_what_messengers_were_sent_twice_is_told_even_if_nobody_could_help_it(
+    snapshot: Snapshot, history: History
+) -> None:
+    [remark] = judge(snapshot, history).remarks
+    assert "3 messages, 1 with calls that nobody answered, 1 of which came twice" in remark
 
 
 def test_a_verdict_reads_as_a_report(snapshot: Snapshot, history: History) -> None:

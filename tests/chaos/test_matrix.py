@@ -8,8 +8,8 @@ from clinic_local.testing import System
 from clinic_shared.testing import eventually
 
 from . import matrix, report
-from .nemeses import NEMESES
 from .people import Desk
+from .scene import NEMESES
 from .server_harm import Broker, table_locked
 from .stage import Stage
 

@@ -11,8 +11,9 @@ from clinic_local.testing import System
 from clinic_shared import contracts
 from clinic_shared.ids import uuid7
 
-from .accounting import Finding, History, Violation
+from .accounting import Finding, Violation
 from .books import Books
+from .history import History
 from .people import Desk, Lab, Patient
 from .planting import BOOKED, CANCELLED, discard_all, forged, published_about
 from .server_harm import Broker

@@ -5,8 +5,8 @@ from collections import Counter
 
 from .accounting import Violation
 from .matrix import MOST_TRIES, Deck, turned_away
-from .nemeses import NEMESES, RARE
 from .people import Patient, Sent
+from .scene import NEMESES, RARE
 from .serial import MOST_MESSAGES, some_of
 from .traffic import BOOKINGS, PAYMENTS, Flow
 from .waiting import Watch
@@ -72,3 +72,10 @@ def test_a_part_of_the_messages_tells_whole_results_from_first_to_last() -> None
     fillers = {sent.filler for sent in chosen}
     assert chosen == [sent for sent in told if sent.filler in fillers]
     assert some_of(told[:10], random.Random(1)) == told[:10]
+
+
+def test_a_run_of_some_faults_draws_no_other() -> None:
+    rare = next(name for name, (_, weight) in NEMESES.items() if weight == RARE)
+    chosen = {rare, "kill -9 a process"}
+    deck = Deck(random.Random(1), is_long=True, only=chosen)
+    assert {deck.draw() for _ in range(50)} == chosen

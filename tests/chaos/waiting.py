@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import httpx
 import psycopg
+from clinic_local.api_client import ApiError
 
 UNDONE_SECONDS = 120
-NOT_NOW = (psycopg.Error, httpx.HTTPError, OSError, LookupError, subprocess.SubprocessError)
+NOT_NOW = (psycopg.Error, httpx.HTTPError, ApiError, OSError, LookupError, subprocess.SubprocessError)
 """What trying to do something to a system that is getting over something else may raise."""
 _MOST = 3
 _SHOWN, _SHOWN_LENGTH = 6, 100

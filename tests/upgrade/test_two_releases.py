@@ -21,8 +21,8 @@ from clinic_local.environment import ADMIN_LOGIN, ADMIN_PASSWORD, Secrets
 from clinic_local.paths import CHECKOUT
 from clinic_local.testing import System, running_system
 
-from tests.chaos.accounting import History
 from tests.chaos.books import Books
+from tests.chaos.history import History
 from tests.chaos.people import Desk, Keys, Lab, Till, read_network
 from tests.chaos.traffic import Traffic
 

@@ -1,0 +1,69 @@
+"""Faults that wait for somebody to pass by: crash points, and the moments between two steps on a wire."""
+
+from functools import partial
+
+from .proxy import ACKNOWLEDGED, COMMITTED, CONFIRMED, Landmark
+from .scene import LAB, POSTGRES, RABBITMQ, SCHEDULING, Scene, Trap, nemesis
+
+TRAP_SECONDS = 120.0
+"""So long a trap waits."""
+_COMMIT = ("commit.before", "commit.after")
+_RELAY = ("relay.publish.before", "relay.publish.after", "relay.confirm.after", "relay.mark.after")
+_DELIVERY = ("consumer.deliver", "consumer.commit.after", "consumer.ack.after")
+_CONSUMER = (*_DELIVERY, "consumer.effect.before")
+_INTAKE = ("intake.accept.before", "intake.durable.after", "intake.process.before", "intake.process.commit")
+CRASH_POINTS = {
+    LAB: (*_INTAKE, *_CONSUMER, *_COMMIT, *_RELAY),
+    "patients": (*_CONSUMER, *_COMMIT, *_RELAY),
+    SCHEDULING: (*_COMMIT, *_RELAY),
+    "billing": (
+        *(*_INTAKE, *_CONSUMER, *_COMMIT, *_RELAY, "provider.call.after", "provider.reread.after"),
+        *("receipt.lease.after", "receipt.describe.after", "receipt.register.after", "receipt.report.after"),
+        "receipt.save.after",
+    ),
+    "notifications": (*_CONSUMER, *_COMMIT, *_RELAY, "message.call.after"),
+    "referrals": _CONSUMER,
+    "reporting": (*_CONSUMER, *_COMMIT),
+    "audit": (*_DELIVERY, *_COMMIT),
+}
+"""The labelled steps that this traffic passes."""
+
+
+@nemesis("die at a crash point", weight=16)
+def crash(scene: Scene) -> Trap:
+    """One point per service at a time: that is what a service can be told."""
+    services = [s for s in CRASH_POINTS if s in scene.stage.books.services and s not in scene.traps]
+    if not services:
+        raise LookupError("every service has a crash point to die at")
+    service = scene.rng.choice(services)
+    label = scene.rng.choice(CRASH_POINTS[service])
+    hit = scene.stage.system.arm(service, label)
+    armed = hit.with_name(service)
+    return Trap(service, f"{service} {label}", hit.exists, partial(armed.unlink, missing_ok=True))
+
+
+@nemesis("cut between commit and answer", weight=15)
+def cut_commit(scene: Scene) -> Trap:
+    return _lay(scene, POSTGRES, COMMITTED)
+
+
+@nemesis("cut between publish and confirm", weight=15)
+def cut_confirm(scene: Scene) -> Trap:
+    return _lay(scene, RABBITMQ, CONFIRMED)
+
+
+@nemesis("cut between commit and acknowledgement", weight=15)
+def cut_acknowledgement(scene: Scene) -> Trap:
+    return _lay(scene, RABBITMQ, ACKNOWLEDGED)
+
+
+def _lay(scene: Scene, server: str, where: Landmark) -> Trap:
+    owners: list[str | None] = [None, LAB, "patients", "billing", "notifications"]
+    owners += ["reporting", "audit"] if where is ACKNOWLEDGED else [SCHEDULING]
+    free = [owner for owner in owners if (where, owner) not in scene.traps]
+    if not free:
+        raise LookupError("there is a trap for everybody")
+    owner = scene.rng.choice(free)
+    wire = scene.wire(server)
+    trap = wire.lay_trap(where, owner)
+    return Trap((where, owner), owner or "anybody", trap.sprung.is_set, partial(wire.take_away, trap))
