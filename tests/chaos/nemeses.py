@@ -260,7 +260,7 @@ def redeliver(scene: Scene) -> tuple[str, bool]:
     producer = scene.rng.choice((SCHEDULING, LAB))
     sent: list[tuple[Envelope, bytes]] = []
     # What was done before may just have cost the connection over which this is asked.
-    undo(lambda: sent.extend(planting.published_about(scene.stage.books, producer, patient)[-10:]))
+    undo(lambda: sent.extend(planting.delivered_about(scene.stage.books, producer, patient)[-10:]))
     scene.rng.shuffle(sent)
     for envelope, body in sent:
         scene.stage.broker.publish(envelope.type, envelope.headers(), body)

@@ -32,6 +32,24 @@ def published_about(books: Books, producer: str, patient: Patient) -> list[tuple
     return [_on_the_wire(producer, *row) for row in rows]
 
 
+def delivered_about(books: Books, producer: str, patient: Patient) -> list[tuple[Envelope, bytes]]:
+    """Return what has taken effect everywhere: what comes for the first time has to come in order."""
+    published = published_about(books, producer, patient)
+    ids = [envelope.id for envelope, _ in published]
+    applied = {
+        service: {
+            row[0] for row in books.query(service, "SELECT event_id FROM inbox WHERE event_id = ANY(%s)", ids)
+        }
+        for service in books.services
+    }
+    consumers = contracts.load().events
+    return [
+        (envelope, body)
+        for envelope, body in published
+        if all(envelope.id in applied.get(one, {envelope.id}) for one in consumers[envelope.type].consumers)
+    ]
+
+
 def _on_the_wire(producer: str, *row: Any) -> tuple[Envelope, bytes]:
     names = (
         *("id", "type", "subject", "aggregate_version", "partition_key", "time", "recorded_at"),
