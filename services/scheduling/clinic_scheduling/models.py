@@ -4,7 +4,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from clinic_scheduling import booking, catalogue
 from clinic_scheduling.domain import (
@@ -18,6 +18,20 @@ from clinic_scheduling.domain import (
 
 Code = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _without_zone(value: time) -> time:
+    if value.tzinfo is not None:
+        raise ValueError("the centre's own wall-clock time, without an offset")
+    return value
+
+
+# JSON Schema's format `time` is RFC 3339's, which demands an offset.
+LocalTime = Annotated[
+    time,
+    AfterValidator(_without_zone),
+    WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?$"}),
+]
 
 
 class Request(BaseModel):
@@ -116,8 +130,8 @@ class RoomRequest(Request):
 
 class WeeklyHoursBody(Request):
     weekday: Annotated[int, Field(ge=0, le=6, description="0 is Monday")]
-    starts_local: Annotated[time, Field(description="Wall-clock time of the centre")]
-    ends_local: time
+    starts_local: Annotated[LocalTime, Field(description="Wall-clock time of the centre")]
+    ends_local: LocalTime
     valid_from: date = date(2000, 1, 1)
     valid_until: Annotated[date | None, Field(description="Exclusive")] = None
 
