@@ -10,10 +10,13 @@ import aiormq
 import structlog
 from aiormq.abc import ArgumentsType, DeliveredMessage
 from clinic_shared.broker import BrokerUnavailableError, Connection, broker_errors
-from clinic_shared.envelope import MalformedMessageError
+from clinic_shared.envelope import PREFIX, MalformedMessageError
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import LOOP_FAILURES
+from clinic_shared.senders import SenderRefusedError, Senders
+from clinic_shared.tally import producer_of
+from clinic_shared.topology import event_exchange
 from pydantic import ValidationError
 
 log = structlog.get_logger()
@@ -44,6 +47,7 @@ class ExclusiveFeed:
         self._connection = Connection(amqp_url, name=f"clinic-gateway {name}")
         self._health = health
         self._bindings = tuple(bindings)
+        self._exchanges = {exchange for exchange, _ in self._bindings}
         self._receive = receive
         self._opened = opened
         # A replica that stands still must not fill the broker's memory: the oldest is dropped.
@@ -84,9 +88,19 @@ class ExclusiveFeed:
         finally:
             self._connection.discard(channel)
 
+    def _require_sender(self, delivery: DeliveredMessage) -> None:
+        """Raises SenderRefusedError for what none of those listened to has published."""
+        senders = Senders.seen_by(self._connection.user, "gateway")
+        properties = delivery.header.properties
+        producer = producer_of(str((properties.headers or {}).get(f"{PREFIX}type")))
+        if senders.suffix is not None and event_exchange(producer) not in self._exchanges:
+            raise SenderRefusedError(producer)
+        senders.require(producer, properties.user_id)
+
     async def _take(self, delivery: DeliveredMessage) -> None:
         try:
+            self._require_sender(delivery)
             self._receive(delivery)
-        except (MalformedMessageError, ValidationError) as error:
+        except (MalformedMessageError, SenderRefusedError, ValidationError) as error:
             LOOP_FAILURES.labels(loop=self._name).inc()
             log.warning("feed_unreadable", component=self._name, error_class=type(error).__name__)

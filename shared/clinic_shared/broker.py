@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import aiormq
@@ -41,6 +42,7 @@ CONNECT_SECONDS = 5
 CONFIRM_SECONDS = 10
 CLOSE_SECONDS = 5
 ACKNOWLEDGE_SECONDS = 10
+_DEFAULT_USER = "guest"
 BACK_OFF_SECONDS = (0.2, 3.0)
 WINDOW = 200
 PERSISTENT = 2
@@ -108,6 +110,8 @@ class Connection:
         self._name = name
         self._lock = asyncio.Lock()
         self._current: AbstractConnection | None = None
+        self.user: str | None = None
+        """As whom the last connection was opened."""
         self._failures = 0
         self._next_try_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
@@ -162,6 +166,7 @@ class Connection:
             if self._failures == 1:
                 log.warning("broker_unreachable", connection=self._name)
             raise BrokerUnavailableError(delay) from error
+        self.user = unquote(urlsplit(url).username or _DEFAULT_USER)
         if self._failures:
             log.info("broker_reachable", connection=self._name)
         self._failures = 0
@@ -219,8 +224,10 @@ class OutgoingMessage:
     content_type: str = "application/json"
     mandatory: bool = True
 
-    def properties(self) -> spec.Basic.Properties:
+    def properties(self, sender: str | None) -> spec.Basic.Properties:
+        """Return them with the sender's user, which the broker compares with the connection's."""
         return spec.Basic.Properties(
+            user_id=sender,
             content_type=self.content_type,
             delivery_mode=PERSISTENT,
             headers=dict(self.headers),
@@ -257,7 +264,8 @@ class Publisher:
         async with self._opening:
             if self._channel is None or self._channel.channel.is_closed:
                 confirms = not mutated("confirms-off")
-                self._channel = _PublishingChannel(await self._connection.channel(confirms=confirms))
+                channel = await self._connection.channel(confirms=confirms)
+                self._channel = _PublishingChannel(channel, sender=self._connection.user)
             return self._channel
 
     def _throw_away(self, channel: "_PublishingChannel") -> None:
@@ -282,8 +290,9 @@ class _PublishingChannel:
     flight would swap the two outcomes and so lose a message.
     """
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: AbstractChannel, *, sender: str | None) -> None:
         self.channel = channel
+        self._sender = sender
         self.timed_out = False
         self._in_flight: set[str] = set()
 
@@ -303,7 +312,7 @@ class _PublishingChannel:
                 message.body,
                 exchange=message.exchange,
                 routing_key=message.routing_key,
-                properties=message.properties(),
+                properties=message.properties(self._sender),
                 mandatory=message.mandatory,
                 timeout=CONFIRM_SECONDS,
                 # The window bounds what is buffered; waiting for each drain would serialise.

@@ -6,7 +6,7 @@ Only the step that declares the topology may make or change anything.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from clinic_shared.topology import UNROUTED, Topology, event_exchange
+from clinic_shared.topology import AUDIT_EXCHANGE, UNROUTED, Topology, event_exchange
 
 NOTHING = "^$"
 EVERYTHING = ".*"
@@ -19,7 +19,7 @@ _SERVER_NAMED = "amq\\.gen.*"
 class Access:
     """The permissions of one user in the virtual host.
 
-    `management` lets a user read what it may use anyway, such as its exchange's bindings.
+    `topics` are the routing keys that it may publish with, by exchange; on others, with any. `management` lets a user read what it may use anyway, such as its exchange's bindings.
     """
 
     user: str
@@ -27,6 +27,7 @@ class Access:
     write: str = NOTHING
     read: str = NOTHING
     tags: tuple[str, ...] = ()
+    topics: tuple[tuple[str, str], ...] = ()
 
 
 def accesses(services: Iterable[str]) -> Iterator[Access]:
@@ -41,6 +42,7 @@ def accesses(services: Iterable[str]) -> Iterator[Access]:
             write=_any_of(_DEFAULT_EXCHANGE, *map(_literal, [event_exchange(service), *of_all])),
             read=f"^{service}\\.",
             tags=("management",),
+            topics=((event_exchange(service), f"^{service}\\."), (AUDIT_EXCHANGE, f"^{service}$")),
         )
     yield Access(
         user="gateway",

@@ -24,6 +24,7 @@ from sqlalchemy import text
 from clinic_shared import held
 from clinic_shared.broker import Broker, BrokerUnavailableError, acknowledge, broker_errors
 from clinic_shared.consumer import Disposition, apply, apply_together
+from clinic_shared.contracts import PLATFORM
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Database, Transaction
 from clinic_shared.envelope import Envelope
@@ -34,6 +35,7 @@ from clinic_shared.held import KeyIsWaitingError, RawMessage
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import DELIVERY_SECONDS, HANDLER_SECONDS, INBOX_DUPLICATES
 from clinic_shared.progress import InHand, Progress
+from clinic_shared.senders import Senders
 from clinic_shared.tally import producer_of
 
 if TYPE_CHECKING:
@@ -273,7 +275,22 @@ async def _acknowledge(delivery: DeliveredMessage) -> None:
 def raw_message(delivery: DeliveredMessage, queue: str) -> RawMessage:
     properties = delivery.header.properties
     headers: dict[str, Any] = properties.headers or {}
-    return RawMessage(queue=queue, headers=headers, body=delivery.body, message_id=properties.message_id)
+    return RawMessage(
+        queue=queue,
+        headers=headers,
+        body=delivery.body,
+        message_id=properties.message_id,
+        sender=properties.user_id,
+    )
+
+
+def senders_of(runtime: "Runtime") -> Senders:
+    """Return whom this process's own user tells apart."""
+    return Senders.seen_by(
+        Broker.of(runtime).consuming.user,
+        runtime.service.name,
+        takes_unnamed=runtime.settings.takes_unnamed_senders,
+    )
 
 
 class Consumer:
@@ -306,8 +323,17 @@ class Consumer:
                 await self._keep(message, error, verdict, over, milliseconds_since(started_at))
             return
 
-    async def _apply(self, message: RawMessage) -> None:
+    def _read(self, message: RawMessage) -> Envelope:
+        """Raises MalformedMessageError, SenderRefusedError."""
         envelope = Envelope.from_headers(message.headers)
+        producer = producer_of(envelope.type)
+        # What services ask of each other is nobody's in particular: it is its source's.
+        asked_by = envelope.source if producer == PLATFORM else producer
+        senders_of(self._runtime).require(asked_by, message.sender)
+        return envelope
+
+    async def _apply(self, message: RawMessage) -> None:
+        envelope = self._read(message)
         known = envelope.type in self._runtime.service.handlers.subscriptions
         with HANDLER_SECONDS.labels(type=envelope.type if known else "unknown").time():
             disposition = await apply(self._runtime, envelope, message.body, in_turn=True)
@@ -319,7 +345,7 @@ class Consumer:
         begun = time.monotonic()
         try:
             messages = [raw_message(delivery, self._queue) for delivery in deliveries]
-            read = [(Envelope.from_headers(message.headers), message.body) for message in messages]
+            read = [(self._read(message), message.body) for message in messages]
             applied = await apply_together(self._runtime, read)
         except Exception as error:  # judged when each fails by itself
             log.info("handled_one_by_one", queue=self._queue, messages=len(deliveries), exc_info=error)

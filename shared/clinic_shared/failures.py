@@ -17,6 +17,7 @@ from clinic_shared.encryption.ciphers import SealBrokenError
 from clinic_shared.envelope import EVENT_TYPE, MalformedMessageError
 from clinic_shared.errors import DomainError
 from clinic_shared.sealing import UnknownSealError
+from clinic_shared.senders import SenderRefusedError
 
 _TRANSIENT = {"40001", "40P01", "55P03", "57014"}
 """Serialization failure, deadlock, lock not available, statement timeout."""
@@ -24,7 +25,7 @@ _TRANSIENT = {"40001", "40P01", "55P03", "57014"}
 _DISCONNECTED = {"57P01", "57P02", "57P03", "53300"}
 """Shutdown, crash, starting up, too many connections; and all of class 08."""
 
-_HOPELESS = (MalformedMessageError, ValidationError, UnknownSealError, SealBrokenError)
+_HOPELESS = (MalformedMessageError, ValidationError, UnknownSealError, SealBrokenError, SenderRefusedError)
 
 
 class Verdict(Enum):

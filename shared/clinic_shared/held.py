@@ -103,6 +103,7 @@ class RawMessage:
     headers: Mapping[str, Any]
     body: bytes
     message_id: str | None = None
+    sender: str | None = None
 
     @property
     def type(self) -> str:

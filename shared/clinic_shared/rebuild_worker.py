@@ -21,7 +21,7 @@ from clinic_shared import contracts, rebuild
 from clinic_shared.comparing import Comparison, compare
 from clinic_shared.consumer import Handlers, UnknownEventTypeError
 from clinic_shared.crash import crash_point
-from clinic_shared.deliveries import Subscriber, durably, raw_message
+from clinic_shared.deliveries import Subscriber, durably, raw_message, senders_of
 from clinic_shared.envelope import Envelope, MalformedMessageError
 from clinic_shared.failures import Verdict, judge
 from clinic_shared.health import Health
@@ -29,6 +29,8 @@ from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import REBUILD_EVENTS
 from clinic_shared.projections import Kept, keep
 from clinic_shared.relay_leases import session, try_lock
+from clinic_shared.senders import SenderRefusedError
+from clinic_shared.tally import producer_of
 from clinic_shared.topology import installed, replay_queue
 
 if TYPE_CHECKING:
@@ -66,6 +68,13 @@ class Batch:
         except (KeyError, ValueError) as error:
             raise MalformedMessageError("batch") from error
 
+    def envelope_of(self, event: Mapping[str, Any]) -> Envelope:
+        """Raises MalformedMessageError, also for an event of another owner."""
+        envelope = Envelope.from_attributes(event)
+        if producer_of(envelope.type) != self.producer:
+            raise MalformedMessageError("type")
+        return envelope
+
     def event_ids(self) -> list[UUID]:
         return [UUID(event["id"]) for event in self.events]
 
@@ -74,7 +83,7 @@ def rows_of(batch: Batch, handlers: Handlers) -> Iterator[list[Kept] | None]:
     """Yield what each event leaves in the read model, None for one that can't be read."""
     for event in batch.events:
         try:
-            envelope = Envelope.from_attributes(event)
+            envelope = batch.envelope_of(event)
             subscription = handlers.subscription(envelope.type)
             payload = subscription.payload_model.model_validate(event["data"]["data"])
         except (MalformedMessageError, UnknownEventTypeError, ValidationError) as error:
@@ -101,7 +110,8 @@ class ShadowFiller:
         message = raw_message(delivery, replay_queue(self._runtime.service.name))
         try:
             batch = Batch.read(message.headers, message.body)
-        except MalformedMessageError:
+            senders_of(self._runtime).require(batch.producer, message.sender)
+        except (MalformedMessageError, SenderRefusedError):
             # Not one of ours: the log keeps what it may have been, and the rebuild's count will tell.
             log.exception("replay_batch_unreadable", queue=message.queue)
             return

@@ -62,6 +62,10 @@ class ServiceSettings(BaseSettings):
     amqp_management_url: SecretStr | None = Field(
         default=None, description="http://user:password@host:port of the management API; optional"
     )
+    takes_unnamed_senders: bool = Field(
+        default=False,
+        description="take events that name no sender: while the release before, which doesn't, still publishes",
+    )
     relay_lease_seconds: float = Field(
         default=10, ge=1, description="after how long of silence a relay's shards go to the other relays"
     )

@@ -56,6 +56,12 @@ def test_every_process_has_a_broker_user_with_its_permissions():
             "write": access.write,
             "read": access.read,
         }
+        topics = [
+            (topic["spec"]["permissions"]["exchange"], topic["spec"]["permissions"]["write"])
+            for topic in of_kind(PRODUCTION, "TopicPermission")
+            if topic["spec"]["userReference"] == permission["userReference"]
+        ]
+        assert sorted(topics) == sorted(access.topics)
         user = one(PRODUCTION, "User", permission["userReference"]["name"])["spec"]
         assert user["tags"] == list(access.tags)
         imported = one(PRODUCTION, "ExternalSecret", user["importCredentialsSecret"]["name"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from clinic_shared import contracts
-from clinic_shared.broker_access import Access, accesses
+from clinic_shared.broker_access import EVERYTHING, Access, accesses
 from clinic_shared.topology import Policy, Topology, parking_queue
 
 from clinic_local.environment import database_name
@@ -78,7 +78,19 @@ def _broker_user(access: Access) -> list[Manifest]:
         permissions={"configure": access.configure, "write": access.write, "read": access.read},
         rabbitmqClusterReference=CLUSTER,
     )
-    return [user, permission]
+    topics = [
+        _manifest(
+            "rabbitmq.com/v1beta1",
+            "TopicPermission",
+            f"{name}-{exchange.replace('.', '-')}",
+            vhost=VHOST,
+            userReference={"name": name},
+            permissions={"exchange": exchange, "write": write, "read": EVERYTHING},
+            rabbitmqClusterReference=CLUSTER,
+        )
+        for exchange, write in access.topics
+    ]
+    return [user, permission, *topics]
 
 
 def _database(service: str) -> Manifest:

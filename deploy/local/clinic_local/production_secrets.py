@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from clinic_shared.broker_access import Access, accesses
+from clinic_shared.broker_access import EVERYTHING, Access, accesses
 from clinic_shared.encryption import key_store
 
 from clinic_local.environment import database_name
@@ -134,6 +134,17 @@ def _definitions(users: Sequence[tuple[Access, str]], vhost: str) -> str:
                     "read": access.read,
                 }
                 for access, _ in users
+            ],
+            "topic_permissions": [
+                {
+                    "user": access.user,
+                    "vhost": vhost,
+                    "exchange": exchange,
+                    "write": write,
+                    "read": EVERYTHING,
+                }
+                for access, _ in users
+                for exchange, write in access.topics
             ],
         },
         indent=1,

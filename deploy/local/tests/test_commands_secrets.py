@@ -95,6 +95,8 @@ def test_each_process_has_a_broker_user_that_may_what_it_needs(folder: Path) -> 
             access.write,
             access.read,
         )
+        topics = [one for one in definitions["topic_permissions"] if one["user"] == access.user]
+        assert [(one["exchange"], one["write"]) for one in topics] == list(access.topics)
     url = urlsplit((folder / "scheduling" / "clinic_amqp_url").read_text())
     assert (url.username, url.password) == ("scheduling", users["scheduling"]["password"])
     assert len({user["password"] for user in users.values()}) == len(users)
@@ -116,7 +118,7 @@ def test_a_broker_takes_the_definitions(folder: Path, servers: Servers) -> None:
     definitions = json.loads((folder / "rabbitmq" / "definitions.json").read_text())
     for entry in (*definitions["users"], *definitions["vhosts"]):
         entry["name"] = run if entry["name"] == "/" else f"{entry['name']}-{run}"
-    for entry in definitions["permissions"]:
+    for entry in (*definitions["permissions"], *definitions["topic_permissions"]):
         entry |= {"vhost": run, "user": f"{entry['user']}-{run}"}
     with httpx.Client(base_url=servers.management_url, trust_env=False, timeout=20) as management:
         management.post("/api/definitions", json=definitions).raise_for_status()

@@ -5,11 +5,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import aiormq
+import structlog
 from aiormq.abc import DeliveredMessage
 from clinic_shared.broker import Broker, BrokerUnavailableError, acknowledge, broker_errors
-from clinic_shared.deliveries import until_it_answers
+from clinic_shared.deliveries import senders_of, until_it_answers
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running
+from clinic_shared.senders import SenderRefusedError, Senders
 from clinic_shared.service import Runtime
 from clinic_shared.topology import AUDIT_QUEUE
 
@@ -18,6 +20,8 @@ from clinic_audit.signing import Signer, sign_if_many
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
+
+log = structlog.get_logger()
 
 NAME = "audit records"
 BATCH = 500
@@ -72,14 +76,22 @@ async def _next_batch(arrived: asyncio.Queue[DeliveredMessage]) -> list[Delivere
 
 async def _record(runtime: Runtime, channel: aiormq.Channel, batch: list[DeliveredMessage]) -> None:
     async with runtime.database.transaction() as tx:
-        await record_batch(tx, [_incoming(delivery) for delivery in batch])
+        senders = senders_of(runtime)
+        await record_batch(tx, [incoming_of(delivery, senders) for delivery in batch])
         await sign_if_many(tx, runtime.get(Signer))
     await acknowledge(channel, *(cast("int", delivery.delivery_tag) for delivery in batch))
 
 
-def _incoming(delivery: DeliveredMessage) -> IncomingRecord:
-    headers: dict[str, Any] = delivery.header.properties.headers or {}
+def incoming_of(delivery: DeliveredMessage, senders: Senders) -> IncomingRecord:
+    """Read a record; one that another than its producer sent is nobody's, and so an incident."""
+    properties = delivery.header.properties
+    headers: dict[str, Any] = properties.headers or {}
     producer, pseq, digest = headers.get("producer"), headers.get("pseq"), headers.get("leaf_hash")
+    try:
+        senders.require(str(producer), properties.user_id)
+    except SenderRefusedError:
+        log.warning("audit_record_of_another_sender")
+        producer = None
     return IncomingRecord(
         producer=producer if isinstance(producer, str) else None,
         pseq=pseq if isinstance(pseq, int) else None,

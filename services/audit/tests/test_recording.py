@@ -4,11 +4,16 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
 from clinic_audit import search, store
+from clinic_audit.intake import incoming_of
 from clinic_audit.recording import IncomingRecord, record_batch
 from clinic_audit.tables import incident
 from clinic_shared.audit import leaf_hash
+from clinic_shared.senders import Senders
 from clinic_shared.testing import ServiceHarness
+from pamqp.header import ContentHeader
 from sqlalchemy import select
 
 from .conftest import RecordFactory
@@ -95,3 +100,20 @@ async def test_a_nul_in_a_search_column_never_stops_the_log(
 ) -> None:
     await put(audit, record(0, resource_id="\x00"), record(1))
     assert await incidents(audit) == [("malformed", 1)]
+
+
+async def test_a_record_that_another_service_sent_is_an_incident(
+    audit: ServiceHarness, record: RecordFactory
+) -> None:
+    made, senders = record(0), Senders("")
+    headers = {"producer": made.producer, "pseq": made.pseq, "leaf_hash": leaf_hash(made.record).hex()}
+
+    def sent_by(user: str | None) -> IncomingRecord:
+        properties = spec.Basic.Properties(headers=headers, user_id=user)
+        header = ContentHeader(properties=properties, body_size=len(made.record))
+        delivered = {"delivery": spec.Basic.Deliver(), "channel": None}
+        return incoming_of(DeliveredMessage(header=header, body=made.record, **delivered), senders)
+
+    assert await put(audit, sent_by("billing"), sent_by(None)) == 0
+    assert [kind for kind, _ in await incidents(audit)] == ["malformed"]
+    assert await put(audit, sent_by(made.producer)) == 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -12,16 +12,19 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import aio_pika
+import httpx
 import psycopg
 import pytest
 from clinic_shared import contracts
 from clinic_shared.auth import TokenSigner, TokenVerifier
+from clinic_shared.broker_access import EVERYTHING, accesses
 from clinic_shared.consumer import Handlers
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
 from clinic_shared.events import Event
 from clinic_shared.ids import uuid7
+from clinic_shared.management import vhost_of
 from clinic_shared.service import Runtime, Service, running
 from clinic_shared.settings import ServiceSettings
 from clinic_shared.testing import ISSUER, FixedClock, Servers, eventually
@@ -379,3 +382,38 @@ async def wire(broker_urls: Servers) -> AsyncIterator[Wire]:
 def mutation(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Switch one safeguard off for this test."""
     return lambda name: monkeypatch.setenv("CLINIC_MUTATION", name)
+
+
+SERVICES = ("identity", "patients", "reporting", "audit")
+UserOf = Callable[[str], Servers]
+
+
+@pytest.fixture
+def user_of(vhost: Servers) -> Iterator[UserOf]:
+    """Make the deployment's users, each under a name of this test's own; give a user's URLs."""
+    vhost_name, run = vhost_of(vhost.amqp_url), uuid7().hex
+    users = {access.user: access for access in accesses(SERVICES)}
+    with httpx.Client(base_url=vhost.management_url, trust_env=False, timeout=20) as management:
+        for name, access in users.items():
+            account = {"password": run, "tags": ",".join(access.tags)}
+            management.put(f"/api/users/{name}-{run}", json=account).raise_for_status()
+            allowed = {"configure": access.configure, "write": access.write, "read": access.read}
+            management.put(f"/api/permissions/{vhost_name}/{name}-{run}", json=allowed).raise_for_status()
+            for exchange, write in access.topics:
+                topic = {"exchange": exchange, "write": write, "read": EVERYTHING}
+                management.put(
+                    f"/api/topic-permissions/{vhost_name}/{name}-{run}", json=topic
+                ).raise_for_status()
+
+        def urls(name: str) -> Servers:
+            credentials = f"{name}-{run}:{run}"
+            amqp, http = urlsplit(vhost.amqp_url), urlsplit(vhost.management_url)
+            return Servers(
+                vhost.postgres_admin_url,
+                amqp._replace(netloc=f"{credentials}@{amqp.netloc.rpartition('@')[2]}").geturl(),
+                http._replace(netloc=f"{credentials}@{http.netloc.rpartition('@')[2]}").geturl(),
+            )
+
+        yield urls
+        for name in users:
+            management.delete(f"/api/users/{name}-{run}").raise_for_status()

@@ -1,49 +1,16 @@
 """The users of a deployment can do at a real broker what they need, and nothing else."""
 
-from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
-
-import httpx
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 from clinic_shared.broker import Connection, Outcome, OutgoingMessage, Publisher
-from clinic_shared.broker_access import accesses
 from clinic_shared.ids import uuid7
-from clinic_shared.management import Management, vhost_of
-from clinic_shared.testing import Servers
+from clinic_shared.management import Management
 from clinic_shared.topology import QueueProbe, Topology, declare_all, intake_queue, verify_all
 
+from .conftest import SERVICES
+
 pytestmark = pytest.mark.servers
-SERVICES = ("identity", "patients", "reporting", "audit")
 REGISTERED = ("patients.events", "patients.patient-registered.v1")
-
-UserOf = Callable[[str], Servers]
-
-
-@pytest.fixture
-def user_of(vhost: Servers) -> Iterator[UserOf]:
-    """Make the deployment's users, each under a name of this test's own; give a user's URLs."""
-    vhost_name, run = vhost_of(vhost.amqp_url), uuid7().hex
-    users = {access.user: access for access in accesses(SERVICES)}
-    with httpx.Client(base_url=vhost.management_url, trust_env=False, timeout=20) as management:
-        for name, access in users.items():
-            account = {"password": run, "tags": ",".join(access.tags)}
-            management.put(f"/api/users/{name}-{run}", json=account).raise_for_status()
-            allowed = {"configure": access.configure, "write": access.write, "read": access.read}
-            management.put(f"/api/permissions/{vhost_name}/{name}-{run}", json=allowed).raise_for_status()
-
-        def urls(name: str) -> Servers:
-            credentials = f"{name}-{run}:{run}"
-            amqp, http = urlsplit(vhost.amqp_url), urlsplit(vhost.management_url)
-            return Servers(
-                vhost.postgres_admin_url,
-                amqp._replace(netloc=f"{credentials}@{amqp.netloc.rpartition('@')[2]}").geturl(),
-                http._replace(netloc=f"{credentials}@{http.netloc.rpartition('@')[2]}").geturl(),
-            )
-
-        yield urls
-        for name in users:
-            management.delete(f"/api/users/{name}-{run}").raise_for_status()
 
 
 async def publish(amqp_url: str, exchange: str, routing_key: str) -> Outcome:
@@ -86,6 +53,15 @@ async def test_a_service_publishes_its_events_and_audit_records_and_fills_its_bu
 async def test_a_service_cannot_speak_as_another(vhost, user_of):
     await declare_all(vhost.amqp_url, vhost.management_url, SERVICES)
     assert await publish(user_of("reporting").amqp_url, *REGISTERED) is Outcome.PERMANENT
+
+
+async def test_a_service_publishes_its_own_types_and_records_only(vhost, user_of):
+    """By another's routing key, in its own exchange or in the one that all share."""
+    await declare_all(vhost.amqp_url, vhost.management_url, SERVICES)
+    own = user_of("reporting").amqp_url
+    for exchange, key in (("reporting.events", REGISTERED[1]), ("audit.records", "patients")):
+        assert await publish(own, exchange, key) is Outcome.PERMANENT
+    assert await publish(own, "audit.records", "reporting") is Outcome.CONFIRMED
 
 
 async def test_a_service_hears_its_own_queues_only(vhost, user_of):
