@@ -238,7 +238,7 @@ async def close_connections(vhost: Servers, name: str) -> None:
 async def test_a_changed_password_at_the_broker_is_taken_from_its_file(
     start: Start, producers: Producers, vhost: Servers, tmp_path: Path
 ) -> None:
-    name, file = f"gateway-{uuid4().hex}", tmp_path / "clinic_amqp_url"
+    name, file = f"somebody-{uuid4().hex}", tmp_path / "clinic_amqp_url"
     host = vhost.amqp_url.rpartition("@")[2]
     async with httpx.AsyncClient(base_url=vhost.management_url, trust_env=False, timeout=20) as management:
 

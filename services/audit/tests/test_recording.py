@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiormq import spec
@@ -106,13 +107,13 @@ async def test_a_record_that_another_service_sent_is_an_incident(
     audit: ServiceHarness, record: RecordFactory
 ) -> None:
     made, senders = record(0), Senders("")
-    headers = {"producer": made.producer, "pseq": made.pseq, "leaf_hash": leaf_hash(made.record).hex()}
+    headers: Any = {"producer": made.producer, "pseq": made.pseq, "leaf_hash": leaf_hash(made.record).hex()}
 
     def sent_by(user: str | None) -> IncomingRecord:
         properties = spec.Basic.Properties(headers=headers, user_id=user)
         header = ContentHeader(properties=properties, body_size=len(made.record))
-        delivered = {"delivery": spec.Basic.Deliver(), "channel": None}
-        return incoming_of(DeliveredMessage(header=header, body=made.record, **delivered), senders)
+        nowhere: Any = {"delivery": spec.Basic.Deliver(), "channel": None}
+        return incoming_of(DeliveredMessage(header=header, body=made.record, **nowhere), senders)
 
     assert await put(audit, sent_by("billing"), sent_by(None)) == 0
     assert [kind for kind, _ in await incidents(audit)] == ["malformed"]

@@ -114,7 +114,7 @@ async def test_what_the_relay_of_the_producer_sends_takes_effect(
     reporting: Runtime, user_of: UserOf, made: Made, tmp_path, journal: Journal, looping: Looping
 ) -> None:
     urls = user_of("patients")
-    own = {"amqp_url": SecretStr(urls.amqp_url), "amqp_management_url": SecretStr(urls.management_url)}
+    own: Any = {"amqp_url": SecretStr(urls.amqp_url), "amqp_management_url": SecretStr(urls.management_url)}
     async with made.start(_service("patients", tmp_path), **own) as patients:
         await journal.emit(patients)
 
