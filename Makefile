@@ -123,7 +123,7 @@ security: ## the hostile tests, and bandit, pip-audit, secrets, an SBOM; the las
 bench: bootstrap-checks ## measure against limits of the same run, into .run/bench.json; BENCH_ONLY=relay
 	@cd tests/load && ../../$(VENV)/python -m bench
 
-load: bootstrap-checks ## reception, phones, laboratories and payers at once, against an idle platform; LOAD_USERS=8
+load: bootstrap-checks ## reception, phones, laboratories and payers at once, against an idle platform; LOAD_USERS=2
 	@cd tests/load && ../../$(VENV)/python -m bench.journeys
 
 fmt: bootstrap ## format the code

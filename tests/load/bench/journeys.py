@@ -1,8 +1,8 @@
 """`make load`: everybody's day at once, each step's 95th percentile against the same step on an idle platform.
 
-`LOAD_USERS` multiplies who comes (reception, phones, laboratories, payers), `LOAD_SECONDS` says how long each
-of the two runs lasts. Exits with 1 when a request failed, a step became slower than its ratio allows, or
-too many were told to come again.
+`LOAD_USERS` multiplies who comes (reception, phones, laboratories, payers; by default as many as cores),
+`LOAD_SECONDS` says how long each of the two runs lasts. Exits with 1 when a request failed, a step became slower
+than its ratio allows, or too many were told to come again.
 """
 
 import csv
@@ -29,7 +29,7 @@ from .whole import network_of, register, registrar
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 PANEL = CHECKOUT / "contracts" / "hl7" / "panel.hl7"
-USERS = int(os.environ.get("LOAD_USERS", "8"))
+USERS = int(os.environ.get("LOAD_USERS") or os.cpu_count() or 1)
 SECONDS = int(os.environ.get("LOAD_SECONDS", "60"))
 PATIENTS = 20
 ALONE = {"Reception": 1, "Phone": 1, "Laboratory": 1, "Payer": 1}
