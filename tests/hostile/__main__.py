@@ -5,6 +5,7 @@ A tool whose data can't be reached has not run: that is said and counted by itse
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -15,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
 RESULTS = ROOT / ".run" / "security"
+BASELINE = ".secrets.baseline"
 SOURCES = ("shared/clinic_shared", "gateway/clinic_gateway", "deploy/local/clinic_local")
 # A whole system each, or a table of their own.
 SERIAL = ("tests/e2e/",)
@@ -105,9 +107,11 @@ def uv() -> Path:
 
 
 def secrets() -> Tally:
-    """What looks like a secret and isn't stands in `.secrets.baseline`, each by its digest."""
-    files = [name for name in run("git", "ls-files", "-z").stdout.split("\0") if name]
-    done = run(TOOLS / "detect-secrets-hook", "--no-verify", "--baseline", ".secrets.baseline", *files)
+    """What looks like a secret and isn't stands in the baseline, each by its digest."""
+    files = [name for name in run("git", "ls-files", "-z").stdout.split("\0") if name and name != BASELINE]
+    # A copy, since the tool writes the lines down that have moved.
+    known = shutil.copy(ROOT / BASELINE, RESULTS)
+    done = run(TOOLS / "detect-secrets-hook", "--no-verify", "--baseline", known, *files)
     print(done.stdout, end="")
     bad = set(re.findall(r"^Location:\s+(.+):\d+$", done.stdout, re.MULTILINE))
     failed = len(bad) or int(done.returncode not in {0, 3})

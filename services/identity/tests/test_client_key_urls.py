@@ -60,7 +60,7 @@ async def site() -> AsyncIterator[Site]:
         "http://lab.example.org/keys",
         "https://lab.example.org:8443/keys",
         "https://lab.example.org:22/keys",
-        "https://user:secret@lab.example.org/keys",
+        "https://user:secret@lab.example.org/keys",  # pragma: allowlist secret
         "https://lab.example.org/keys#x",
         "https://lab.example.org\\@evil.example.org/",
         "https://127.0.0.1/keys",
