@@ -95,3 +95,7 @@ class TemporarilyUnavailableError(DomainError):
     title = "The service can't take this right now"
     status = 503
     retry_after_seconds = 5
+
+
+class RuleError(ValueError):
+    """A rule of a request's model that its schema can't express. Callers read the text: it never quotes the value."""

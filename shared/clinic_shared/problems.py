@@ -20,7 +20,7 @@ from sqlalchemy import exc as sqlalchemy_errors
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from clinic_shared.errors import DomainError
+from clinic_shared.errors import DomainError, RuleError
 from clinic_shared.metrics import UNEXPECTED_ERRORS
 from clinic_shared.problem_pages import PROBLEMS, ProblemPage, problem_pages
 from clinic_shared.telemetry import class_name, describe_error
@@ -239,8 +239,16 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 def _violation(error: Mapping[str, Any], names: frozenset[str]) -> dict[str, str]:
     part, *path = error["loc"]
     code = error["type"]
-    message = error["msg"] if code in _SAFE_MESSAGES else _OWN_MESSAGES.get(code, "This value isn't valid")
-    return {"in": str(part), "pointer": _pointer(path, names), "code": code, "message": message}
+    return {"in": str(part), "pointer": _pointer(path, names), "code": code, "message": _message(code, error)}
+
+
+def _message(code: str, error: Mapping[str, Any]) -> str:
+    if code in _SAFE_MESSAGES:
+        return str(error["msg"])
+    rule = error.get("ctx", {}).get("error")
+    if isinstance(rule, RuleError):
+        return str(rule)
+    return _OWN_MESSAGES.get(code, "This value isn't valid")
 
 
 def _pointer(path: list[str | int], names: frozenset[str]) -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from clinic_shared.errors import NotFoundError
+from clinic_shared.errors import NotFoundError, RuleError
 from clinic_shared.routing import (
     Caller,
     ClinicRouter,
@@ -93,7 +93,7 @@ class CentreRequest(CentreDescription):
     @model_validator(mode="after")
     def _one_legal_entity(self) -> Self:
         if (self.legal_entity_id is None) == (self.legal_entity is None):
-            raise ValueError("give legal_entity_id or legal_entity")
+            raise RuleError("give legal_entity_id or legal_entity")
         return self
 
     def choice(self) -> organisation.LegalEntityChoice:

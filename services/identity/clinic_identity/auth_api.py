@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from clinic_shared.errors import DomainError, NotFoundError
+from clinic_shared.errors import DomainError, NotFoundError, RuleError
 from clinic_shared.routing import (
     AUTHENTICATED,
     PUBLIC,
@@ -132,7 +132,7 @@ class UnlockRequest(fields.Request):
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if (self.pin is None) == (self.password is None):
-            raise ValueError("give the PIN or the password")
+            raise RuleError("give the PIN or the password")
         return self
 
 

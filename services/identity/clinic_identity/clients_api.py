@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from clinic_shared.errors import InvalidRequestError
+from clinic_shared.errors import InvalidRequestError, RuleError
 from clinic_shared.routing import Caller, ClinicRouter, Idempotency, IfMatch, Page, PageQuery, Tx, page_of
 from clinic_shared.step_up import RECENT_AUTHENTICATION
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -48,11 +48,11 @@ class ClientRequest(fields.Request):
     def _lab_has_its_role(self) -> Self:
         reach = bool(self.scopes or self.network or self.centre_ids)
         if (self.kind is ClientKind.LAB) == (reach or bool(self.redirect_uris)):
-            raise ValueError("an app needs scopes or redirect URIs; a lab takes neither them nor places")
+            raise RuleError("an app needs scopes or redirect URIs; a lab takes neither them nor places")
         if bool(self.redirect_uris) != bool(self.user_scopes):
-            raise ValueError("redirect_uris and user_scopes come together")
+            raise RuleError("redirect_uris and user_scopes come together")
         if self.public and (reach or not self.redirect_uris):
-            raise ValueError(
+            raise RuleError(
                 "a public app acts for people only: redirect_uris, but no scopes or places of its own"
             )
         return self
@@ -206,7 +206,7 @@ class KeysRequest(fields.Request):
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if (self.keys is None) == (self.jwks_url is None):
-            raise ValueError("give keys or jwks_url")
+            raise RuleError("give keys or jwks_url")
         return self
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated
 from zoneinfo import available_timezones
 
+from clinic_shared.errors import RuleError
 from clinic_shared.routing import CurrentRuntime
 from fastapi import Depends
 from fastapi import Request as HttpRequest
@@ -18,7 +19,7 @@ class Request(BaseModel):
 
 def _known_time_zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError("not a time zone of the IANA database")
+        raise RuleError("not a time zone of the IANA database")
     return name
 
 

@@ -200,6 +200,20 @@ async def test_a_client_that_makes_no_sense_is_refused(network: Network) -> None
         assert (answer.status_code, answer.json()["type"]) == (422, f"/problems/{problem}"), body
 
 
+async def test_a_rule_between_the_fields_of_a_client_is_told_in_words(network: Network) -> None:
+    request = {"kind": "app", "name": "Portal", "public": True, "redirect_uris": ["https://app.example/back"]}
+    refused = await network.post("/v1/clients", request)
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [
+        {
+            "in": "body",
+            "pointer": "",
+            "code": "value_error",
+            "message": "redirect_uris and user_scopes come together",
+        }
+    ]
+
+
 async def test_of_many_clients_with_one_id_one_is_registered(network: Network) -> None:
     answers = await asyncio.gather(*(network.post("/v1/clients", LAB) for _ in range(4)))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]

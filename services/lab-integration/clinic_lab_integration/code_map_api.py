@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from clinic_shared.errors import NotFoundError
+from clinic_shared.errors import NotFoundError, RuleError
 from clinic_shared.routing import Caller, ClinicRouter, IfMatch, Page, PageQuery, Tx, page_of
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -79,7 +79,7 @@ class CodeMapRequest(Request):
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if len({change.source for change in self.changes}) != len(self.changes):
-            raise ValueError("a code is named twice")
+            raise RuleError("a code is named twice")
         return self
 
 
@@ -120,9 +120,9 @@ class PanicRangeRequest(Request):
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if self.low is None and self.high is None:
-            raise ValueError("name at least one of the limits")
+            raise RuleError("name at least one of the limits")
         if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError("low must be below high")
+            raise RuleError("low must be below high")
         return self
 
 

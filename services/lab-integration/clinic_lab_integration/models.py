@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 from zoneinfo import available_timezones
 
+from clinic_shared.errors import RuleError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
@@ -31,13 +32,13 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 def _zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError("not a time zone of the IANA database")
+        raise RuleError("not a time zone of the IANA database")
     return name
 
 
 def _charset(name: str) -> str:
     if not is_known(name):
-        raise ValueError("not a character set of HL7 table 0211")
+        raise RuleError("not a character set of HL7 table 0211")
     return name
 
 
@@ -49,7 +50,7 @@ def _callback(url: str) -> str:
     parts = urlsplit(url)
     plain = parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1"}
     if not (plain or parts.scheme == "https") or not parts.hostname or parts.username or parts.fragment:
-        raise ValueError("not an https address")
+        raise RuleError("not an https address")
     return url
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from clinic_shared.errors import NotFoundError
+from clinic_shared.errors import NotFoundError, RuleError
 from clinic_shared.routing import Caller, ClinicRouter, CurrentContext, CurrentRuntime, IfMatch, Tx
 from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -23,10 +23,10 @@ HttpOrMllp = frozenset({"http", "https", "mllp", "mllps"})
 def _url(text: str) -> str:
     url = urlsplit(text)
     if url.scheme not in HttpOrMllp or not url.hostname or url.username or url.password:
-        raise ValueError("not an address such as mllp://lab.example:2575 or https://lab.example/hl7")
+        raise RuleError("not an address such as mllp://lab.example:2575 or https://lab.example/hl7")
     # Reading the port raises ValueError for one that is none.
     if url.port is None and url.scheme.startswith("mllp"):
-        raise ValueError("MLLP has no usual port: name it")
+        raise RuleError("MLLP has no usual port: name it")
     return text
 
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
+from clinic_shared.errors import RuleError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinic_notifications.domain import Channel, Preferences, Purpose
@@ -124,9 +125,9 @@ class TemplateRequest(Request):
     @model_validator(mode="after")
     def _fits_the_channel(self) -> Self:
         if (self.subject is not None) != (self.channel is Channel.EMAIL):
-            raise ValueError("an e-mail, and nothing else, has a subject")
+            raise RuleError("an e-mail, and nothing else, has a subject")
         if (self.vendor_name is not None) != (self.channel is Channel.WHATSAPP):
-            raise ValueError("a WhatsApp template, and nothing else, has a vendor_name")
+            raise RuleError("a WhatsApp template, and nothing else, has a vendor_name")
         return self
 
     def command(self) -> ChangeTemplate:

@@ -5,6 +5,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from clinic_shared.errors import RuleError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from clinic_patients.domain import (
@@ -26,7 +27,7 @@ _MAX_LOCAL_PART = 64  # RFC 5321, 4.5.3.1.1
 
 def _email(text: str) -> str:
     if not _EMAIL.fullmatch(text) or text.index("@") > _MAX_LOCAL_PART:
-        raise ValueError("not an e-mail address")
+        raise RuleError("not an e-mail address")
     return text
 
 

@@ -4,6 +4,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
+from clinic_shared.errors import RuleError
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from clinic_scheduling import booking, catalogue
@@ -22,7 +23,7 @@ Label = Annotated[str, Field(min_length=1, max_length=200)]
 
 def _without_zone(value: time) -> time:
     if value.tzinfo is not None:
-        raise ValueError("the centre's own wall-clock time, without an offset")
+        raise RuleError("the centre's own wall-clock time, without an offset")
     return value
 
 
