@@ -65,7 +65,7 @@ def test_without_its_database_lab_messages_are_acknowledged_and_take_effect_once
     with database_closed(system, LAB):
         key, message = lab.write(patient)
         acknowledgement = lab.insist(key, message)
-        assert lab.insist(key, message) == acknowledgement
+        assert _apart_from_its_time(lab.insist(key, message)) == _apart_from_its_time(acknowledgement)
         for _ in range(4):
             lab.send(patient)
     verdict = books.settle()
@@ -112,6 +112,12 @@ def test_a_service_that_comes_back_to_a_full_queue_applies_it_all(
         system.kill(worker, signal.SIGCONT)
     verdict = books.settle()
     assert verdict.sound, f"\n{verdict}"
+
+
+def _apart_from_its_time(acknowledgement: bytes) -> list[bytes]:
+    """Its fields without MSH-7: with no database nobody remembers when the first was written."""
+    fields = acknowledgement.split(b"|")
+    return [*fields[:6], *fields[7:]]
 
 
 def _has_something_to_tell(books: Books, service: str) -> None:
