@@ -56,7 +56,9 @@ def _complete(operation: dict[str, Any], route: ClinicRoute) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     told = _OUTCOME_CONTENT if route.path_format.startswith("/fhir/") else _PROBLEM_CONTENT
-    responses["default"] = {"description": "A problem (RFC 9457)", "content": told}
+    # Merged, as the answers of what people open in a browser are pages, which the route itself describes.
+    pages = responses.get("default", {}).get("content", {})
+    responses["default"] = {"description": "A problem (RFC 9457)", "content": told | pages}
 
 
 def _idempotency_parameter(mode: Idempotency) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The request stays in the page's address from form to form and is judged anew eac
 """
 
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from clinic_shared import contracts
@@ -11,7 +12,7 @@ from clinic_shared.context import Context
 from clinic_shared.errors import DomainError
 from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
 from fastapi import Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from clinic_identity import app_sessions, authentication, cookies, session_store, sessions, store
 from clinic_identity.authorization import (
@@ -30,6 +31,7 @@ from clinic_identity.sessions import Tokens
 from clinic_identity.sign_in_page import code_page, notice_page, password_page
 
 router = ClinicRouter(tags=["identity"])
+_PAGE: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
 
 PATH = "/oauth2/authorize"
 _NOT_READY = (
@@ -38,7 +40,17 @@ _NOT_READY = (
 )
 
 
-@router.get(PATH, permission=PUBLIC, transactional=False, operation_id="authorize", response_class=Response)
+@router.get(
+    PATH,
+    permission=PUBLIC,
+    transactional=False,
+    operation_id="authorize",
+    response_class=HTMLResponse,
+    responses={
+        303: {"description": "The app learns by `error` in its own address why nobody can log in"},
+        "default": {"description": "A page that says why, or a problem (RFC 9457)", "content": _PAGE},
+    },
+)
 async def authorize(desk: CurrentDesk, context: CurrentContext, request: Request) -> Response:
     """Log in for an app: a page, or a redirect with `error` to the app (RFC 6749, 4.1).
 
