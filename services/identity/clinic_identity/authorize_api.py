@@ -4,7 +4,6 @@ The request stays in the page's address from form to form and is judged anew eac
 """
 
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
 from clinic_shared import contracts
@@ -28,10 +27,9 @@ from clinic_identity.fields import CurrentDesk, CurrentVisit
 from clinic_identity.oauth_forms import FORM, MAX_FORM_BYTES, InvalidFormError, read_form
 from clinic_identity.second_step import Shown
 from clinic_identity.sessions import Tokens
-from clinic_identity.sign_in_page import code_page, notice_page, password_page
+from clinic_identity.sign_in_page import REFUSED, code_page, notice_page, password_page
 
 router = ClinicRouter(tags=["identity"])
-_PAGE: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
 
 PATH = "/oauth2/authorize"
 _NOT_READY = (
@@ -48,7 +46,7 @@ _NOT_READY = (
     response_class=HTMLResponse,
     responses={
         303: {"description": "The app learns by `error` in its own address why nobody can log in"},
-        "default": {"description": "A page that says why, or a problem (RFC 9457)", "content": _PAGE},
+        "default": REFUSED,
     },
 )
 async def authorize(desk: CurrentDesk, context: CurrentContext, request: Request) -> Response:

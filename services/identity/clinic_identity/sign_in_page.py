@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from clinic_shared.errors import DomainError
 from fastapi.responses import HTMLResponse
@@ -12,6 +13,11 @@ from clinic_identity.authorization import AuthorizationRequest
 from clinic_identity.factors import Method
 from clinic_identity.oauth_domain import PROTOCOL_SCOPES
 
+# For the description of what answers with `notice_page`.
+REFUSED: dict[str, Any] = {
+    "description": "A page that says why, or a problem (RFC 9457)",
+    "content": {"text/html": {"schema": {"type": "string"}}},
+}
 _STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:3rem auto;padding:0 1rem}

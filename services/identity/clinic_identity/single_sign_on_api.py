@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from clinic_identity import cookies, single_sign_on
 from clinic_identity.fields import CurrentDesk, CurrentVisit
 from clinic_identity.oidc_provider import SignOnRefusedError
-from clinic_identity.sign_in_page import notice_page
+from clinic_identity.sign_in_page import REFUSED, notice_page
 
 router = ClinicRouter(tags=["identity"])
 
@@ -22,7 +22,9 @@ Text = Annotated[str, Query(max_length=4096)]
     permission=PUBLIC,
     transactional=False,
     operation_id="startSingleSignOn",
-    response_class=Response,
+    response_class=RedirectResponse,
+    status_code=303,
+    responses={303: {"description": "To the identity provider"}, "default": REFUSED},
 )
 async def start_single_sign_on(desk: CurrentDesk, context: CurrentContext, invitation: Text = "") -> Response:
     """Go to the operator's identity provider; with the token of an access link, to bind its account for good."""
