@@ -37,7 +37,7 @@ class Change:
         if not principal.may(self.scope):
             return False
         if principal.patient_id is not None:
-            return principal.patient_id == self.patient_id
+            return self.patient_id in principal.own_records
         if principal.network or not (self.centre_ids or self.department_ids or self.patient_id):
             return True
         return not (

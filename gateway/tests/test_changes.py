@@ -57,6 +57,16 @@ def test_an_event_type_without_a_rule_is_for_nobody() -> None:
         (staff(network=True, scopes=frozenset({"results.read"})), False),
         (Principal(subject=PATIENT, kind="patient", scopes=frozenset({SCOPE}), patient_id=PATIENT), True),
         (Principal(subject=OTHER, kind="patient", scopes=frozenset({SCOPE}), patient_id=OTHER), False),
+        (
+            Principal(
+                subject=OTHER,
+                kind="patient",
+                scopes=frozenset({SCOPE}),
+                patient_id=OTHER,
+                patient_records=frozenset({OTHER, PATIENT}),
+            ),
+            True,
+        ),
     ],
 )
 def test_a_caller_hears_of_their_own_places_and_patient(principal: Principal, hears: bool) -> None:

@@ -71,6 +71,7 @@ class _Claims(BaseModel):
     centres: frozenset[UUID] = frozenset()
     departments: frozenset[UUID] = frozenset()
     patient: UUID | None = None
+    patient_records: frozenset[UUID] = frozenset()
     client_id: str | None = None
     acr: Annotated[str, Field(max_length=64)] | None = None
     amr: Annotated[tuple[str, ...], Field(max_length=16)] = ()
@@ -269,6 +270,7 @@ def _principal_of(claims: _Claims) -> Principal:
         centre_ids=claims.centres,
         department_ids=claims.departments,
         patient_id=claims.patient,
+        patient_records=claims.patient_records,
         session_id=claims.sid,
         acr=claims.acr,
         amr=claims.amr,
@@ -301,6 +303,8 @@ def claims_of(
     }
     if principal.patient_id is not None:
         claims["patient"] = str(principal.patient_id)
+    if principal.patient_records:
+        claims["patient_records"] = sorted(map(str, principal.patient_records))
     if principal.session_id is not None:
         claims["sid"] = str(principal.session_id)
     if principal.acr is not None:

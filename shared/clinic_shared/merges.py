@@ -89,6 +89,12 @@ async def survivor_of(tx: Transaction, patient_id: UUID) -> UUID:
     return (await survivors_of(tx, [patient_id])).get(patient_id, patient_id)
 
 
+async def records_of(tx: Transaction, patient_id: UUID) -> list[UUID]:
+    """Return all records of the person, this one included, in one order for everybody."""
+    survivor = await survivor_of(tx, patient_id)
+    return sorted({patient_id, survivor, *await absorbed_by(tx, [survivor])})
+
+
 async def absorbed_by(tx: Transaction, patient_ids: Collection[UUID]) -> dict[UUID, UUID]:
     """Return the records that these patients have replaced, each with the one that replaced it."""
     rows = await _chains(tx, _ABSORBED, patient_ids)

@@ -237,7 +237,7 @@ def _reaches(reach: Reach, principal: Principal, record: Record, now: datetime) 
 
 def _is_own(principal: Principal, record: Record) -> bool:
     if principal.kind == "patient":
-        return record.patient_id is not None and record.patient_id == principal.patient_id
+        return record.patient_id in principal.own_records
     return principal.subject in record.owner_ids
 
 

@@ -22,7 +22,8 @@ class Columns:
     """Where a query has what a decision depends on.
 
     `places` are pairs of (centre, department), either of which may be missing. `relations` is the table of
-    care relationships (`care.py`).
+    care relationships (`care.py`). Where a query is about the records of one person (`merges.py`), `person`
+    names them: whoever treats one of them treats the person.
     """
 
     patient_id: Column | None = None
@@ -30,6 +31,7 @@ class Columns:
     places: Sequence[tuple[Column | None, Column | None]] = ()
     relations: FromClause | None = None
     follows_care: bool = False
+    person: Sequence[UUID] = ()
 
 
 def visible(
@@ -61,9 +63,7 @@ def _reached(reach: Reach, principal: Principal, columns: Columns, now: datetime
 
 def _own(principal: Principal, columns: Columns) -> ColumnElement[bool]:
     if principal.kind == "patient":
-        if columns.patient_id is None or principal.patient_id is None:
-            return false()
-        return columns.patient_id == principal.patient_id
+        return false() if columns.patient_id is None else _among(columns.patient_id, principal.own_records)
     return or_(false(), *(owner == principal.subject for owner in columns.owner_ids))
 
 
@@ -84,7 +84,7 @@ def _treated_there(principal: Principal, columns: Columns, now: datetime) -> Col
         return false()
     relation = columns.relations.alias()
     return exists().where(
-        relation.c.patient_id == columns.patient_id,
+        _of_patient(relation, columns.patient_id, columns),
         or_(relation.c.ends_at.is_(None), relation.c.ends_at > now),
         or_(
             _among(relation.c.centre_id, principal.centre_ids),
@@ -99,9 +99,15 @@ def _in_care(principal: Principal, columns: Columns, now: datetime) -> ColumnEle
         return false()
     relation = relations.alias()
     return exists().where(
-        relation.c.patient_id == columns.patient_id,
+        _of_patient(relation, columns.patient_id, columns),
         open_to(relation, principal, now),
     )
+
+
+def _of_patient(relation: FromClause, patient_id: Column, columns: Columns) -> ColumnElement[bool]:
+    if columns.person:
+        return and_(patient_id.in_(columns.person), relation.c.patient_id.in_(columns.person))
+    return relation.c.patient_id == patient_id
 
 
 def open_to(relation: FromClause, principal: Principal, now: datetime) -> ColumnElement[bool]:

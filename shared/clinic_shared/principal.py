@@ -29,6 +29,8 @@ class Principal:
     centre_ids: frozenset[UUID] = frozenset()
     department_ids: frozenset[UUID] = frozenset()
     patient_id: UUID | None = None
+    patient_records: frozenset[UUID] = frozenset()
+    """All records of the patient, `patient_id` among them, where several were merged."""
     session_id: UUID | None = None
     acr: str | None = None
     """How strongly they showed who they are (`step_up.py`), by `amr`'s means (RFC 8176), and when."""
@@ -38,6 +40,11 @@ class Principal:
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes
+
+    @property
+    def own_records(self) -> frozenset[UUID]:
+        """The records that are the caller's as a patient."""
+        return self.patient_records if self.patient_id is None else self.patient_records | {self.patient_id}
 
     def works_in(self, *, centre_id: UUID | None = None, department_id: UUID | None = None) -> bool:
         return (
@@ -56,7 +63,7 @@ class Principal:
 
         Raises ConcealedError (a NotFoundError), so that nobody learns which patients exist.
         """
-        if self.kind == "patient" and self.patient_id != patient_id:
+        if self.kind == "patient" and patient_id not in self.own_records:
             raise ConcealedError(patient_id=patient_id)
 
 

@@ -264,6 +264,20 @@ class ServiceHarness:
         envelope = self._envelope(event_type, subject or uuid7(), version, event_id, origin)
         return await apply(self.runtime, envelope, encode_body(data, private))
 
+    async def tell_of_merge(
+        self, source: UUID, target: UUID, *, merge_id: UUID | None = None, undone: bool = False
+    ) -> UUID:
+        """Tell that one patient's record was replaced by another, or no longer is; returns the merge's id."""
+        merge_id = merge_id or uuid7()
+        await self.deliver_example(
+            f"patients.patients-{'unmerged' if undone else 'merged'}.v1",
+            version=3 if undone else 2,
+            merge_id=str(merge_id),
+            source_patient_id=str(source),
+            target_patient_id=str(target),
+        )
+        return merge_id
+
     async def deliver_together(self, event_type: str, *payloads: Mapping[str, Any]) -> None:
         """Hand several events of one subject over, as those that were waiting share a transaction.
 

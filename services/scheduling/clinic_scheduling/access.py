@@ -1,6 +1,10 @@
 """Who reaches which appointment: its patient, its practitioner, who treats the patient, the desk of its place."""
 
-from clinic_shared import care
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from clinic_shared import care, merges
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ConcealedError
 from clinic_shared.policy import Decision, Place, Record, current
@@ -26,15 +30,20 @@ async def permit(
     """Raises ConcealedError, for an appointment that isn't there too."""
     if appointment is None:
         raise ConcealedError
-    relations = await care.relations_of(tx, tables.care_relationship, [appointment.patient_id])
+    # Whoever treats one record of a person treats the person.
+    records = await merges.records_of(tx, appointment.patient_id)
+    relations = await care.relations_of(tx, tables.care_relationship, records)
     record = Record(
         patient_id=appointment.patient_id,
         owner_ids=[appointment.practitioner_id],
         places=[Place(centre_id=appointment.centre_id, department_id=appointment.department_id)],
-        relations=relations.get(appointment.patient_id, []),
+        relations=[relation for of_record in relations.values() for relation in of_record],
     )
     return care.permit(caller, permission, record, now=tx.now)
 
 
-def visible_to(tx: Transaction, permission: str, *, caller: Principal) -> ColumnElement[bool]:
-    return visible(current(), caller, permission, _COLUMNS, now=tx.now)
+def visible_to(
+    tx: Transaction, permission: str, *, caller: Principal, person: Sequence[UUID] = ()
+) -> ColumnElement[bool]:
+    """Return the condition of a list; of one about a single person, `person` names all their records."""
+    return visible(current(), caller, permission, replace(_COLUMNS, person=person), now=tx.now)

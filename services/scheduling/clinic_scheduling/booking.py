@@ -4,10 +4,11 @@ The resources of an appointment are locked in the order of their ids; then confl
 listed, and the exclusion constraint on `allocation` has the last word.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ForbiddenError, NotFoundError, ReferenceNotYetKnownError
@@ -55,8 +56,12 @@ class BookAppointment:
 
 
 async def book_appointment(tx: Transaction, command: BookAppointment, *, caller: Principal) -> Appointment:
-    """Take the time for the patient, or raise SlotTakenError with every conflict."""
+    """Take the time for the patient, or raise SlotTakenError with every conflict.
+
+    Asked for by a record that another one has replaced, it is booked for the one in use.
+    """
     caller.require_patient(command.patient_id)
+    command = replace(command, patient_id=await merges.survivor_of(tx, command.patient_id))
     service = await _service_for(tx, command, caller=caller)
     await _check_references(tx, command)
     appointment = _new_appointment(tx, command, service)
@@ -170,16 +175,20 @@ async def list_appointments(
     after: UUID | None,
     limit: int,
 ) -> list[Appointment]:
-    """Return what the caller may see: a patient their own, a doctor also those of whom they treat."""
+    """Return what the caller may see: a patient their own, a doctor also those of whom they treat.
+
+    Of a patient they are those of all records that are the person's.
+    """
+    person = await merges.records_of(tx, patient_id) if patient_id is not None else ()
     found = await store.list_appointments(
         tx,
         limit=limit,
         after=after,
-        patient_id=patient_id,
+        person=person,
         department_id=department_id,
         practitioner_id=practitioner_id,
         window=window,
-        visible=access.visible_to(tx, READ, caller=caller),
+        visible=access.visible_to(tx, READ, caller=caller, person=person),
     )
     for appointment in found:
         _audit(tx, Action.READ, appointment)
@@ -232,7 +241,8 @@ async def _check_referral(tx: Transaction, command: BookAppointment, referral_id
     referral = await store.find_referral(tx, referral_id)
     if referral is None:
         raise ReferenceNotYetKnownError("The referral is not known here yet.", reference="referral_id")
-    if (referral.patient_id, referral.to_department_id) != (command.patient_id, command.department_id):
+    same_person = await merges.survivor_of(tx, referral.patient_id) == command.patient_id
+    if not same_person or referral.to_department_id != command.department_id:
         raise ReferralMismatchError
 
 

@@ -3,10 +3,11 @@
 from typing import Literal
 from uuid import UUID
 
-from clinic_shared import care
+from clinic_shared import care, merges
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
@@ -145,3 +146,9 @@ async def keep_referral(tx: Transaction, _: Envelope, referral: Referral) -> Non
 @handlers.on("patients.care-relationship-started.v1", "patients.care-relationship-ended.v1")
 async def keep_care_relationship(tx: Transaction, _: Envelope, told: care.ToldRelationship) -> None:
     await care.keep_told(tx, tables.care_relationship, told)
+
+
+@handlers.on(*TOLD_BY)
+async def keep_merge(tx: Transaction, _: Envelope, told: ToldMerge) -> None:
+    """Nothing is moved: rows keep the record that they were written to, and are read by person."""
+    await merges.keep_told(tx, tables.patient_merge, told)

@@ -1,6 +1,6 @@
 """Scheduling's queries, each on the open transaction it is given."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -226,18 +226,18 @@ async def list_appointments(
     *,
     limit: int,
     after: UUID | None = None,
-    patient_id: UUID | None = None,
+    person: Collection[UUID] = (),
     department_id: UUID | None = None,
     practitioner_id: UUID | None = None,
     window: Interval | None = None,
     visible: ColumnElement[bool],
 ) -> list[Appointment]:
-    """Return the `visible` ones of the appointments, by id."""
+    """Return the `visible` ones of the appointments, by id; `person`: of these records of a patient alone."""
     statement = select(appointment).where(visible).order_by(appointment.c.appointment_id).limit(limit)
     if after is not None:
         statement = statement.where(appointment.c.appointment_id > after)
-    if patient_id is not None:
-        statement = statement.where(appointment.c.patient_id == patient_id)
+    if person:
+        statement = statement.where(appointment.c.patient_id.in_(person))
     if department_id is not None:
         statement = statement.where(appointment.c.department_id == department_id)
     if practitioner_id is not None:

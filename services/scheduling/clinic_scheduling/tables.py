@@ -1,6 +1,7 @@
 """Scheduling's tables. Practitioners, centres, departments, patients and referrals are projections."""
 
 from clinic_shared.care import care_relationship_table
+from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -136,3 +137,4 @@ allocation = Table(
 NO_OVERLAP = "allocation_no_overlap"
 SERVICE_CODE_ONCE = "service_code_once"
 care_relationship = care_relationship_table(metadata)
+patient_merge = patient_merge_table(metadata)

@@ -35,6 +35,7 @@ PRINCIPAL = Principal(
     centre_ids=frozenset({uuid4(), uuid4()}),
     department_ids=frozenset({uuid4()}),
     patient_id=uuid4(),
+    patient_records=frozenset({uuid4(), uuid4()}),
     session_id=uuid4(),
     token_id=str(uuid4()),
 )
