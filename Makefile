@@ -14,9 +14,10 @@ TEST_DIRS := $(foreach folder,$(wildcard shared/tests gateway/tests deploy/local
 	tests/contract tests/hostile tests/clients tests/deploy tests/observability tests/e2e tests/modules tests/chaos tests/load),\
 	$(if $(wildcard $(folder)/test_*.py $(folder)/*/test_*.py),$(folder)))
 # What starts the whole system or kills processes runs by itself, one after the other.
-SERIAL := $(filter tests/e2e tests/modules tests/chaos tests/load,$(TEST_DIRS)) $(wildcard deploy/local/tests/test_system.py \
+WHOLE := $(filter tests/e2e tests/modules tests/load,$(TEST_DIRS))
+KILLING := $(filter tests/chaos,$(TEST_DIRS)) $(wildcard deploy/local/tests/test_system.py \
 	shared/tests/messaging/test_broker_killed.py)
-PARALLEL := $(filter-out $(SERIAL),$(TEST_DIRS))
+PARALLEL := $(filter-out $(WHOLE) $(KILLING),$(TEST_DIRS))
 # Test functions needn't be annotated; all else is as strict as in the sources.
 MYPY_TESTS := --explicit-package-bases --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
 	--allow-untyped-decorators --no-warn-return-any
@@ -69,9 +70,11 @@ seed: bootstrap ## fill the running system with the demo network
 check: bootstrap-checks lint types ## lint, types and the tests that need no servers, in under a minute
 	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not servers and not chaos and not slow" $(PARALLEL)
 
-BESIDE_OTHERS = $(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not chaos" $(filter-out tests/contract,$(PARALLEL))
-BY_ITSELF = $(PYTEST) -m "not chaos" --last-failed --last-failed-no-failures none $(filter-out tests/contract,$(PARALLEL))
-FLAKY = What failed beside others runs once more, by itself. What passes now depends on time or order: mend it.
+# Run tests (2) with options (1), and what failed once more. What kills processes is never tried twice: what is lost once
+# in ten times is lost.
+once_more = $(PYTEST) $(1) $(2) || { test $$? -eq 1 && echo "$(FLAKY)" >&2 && \
+	$(PYTEST) --last-failed --last-failed-no-failures none $(2); }
+FLAKY = What failed runs once more, by itself. What passes now depends on time or order: mend it.
 
 test: ## everything, with servers of its own; one service with S=scheduling
 ifdef S
@@ -79,8 +82,9 @@ test: bootstrap-checks
 	@$(PYTEST) $(wildcard services/$(S)/tests $(S)/tests deploy/$(S)/tests tests/$(S))
 else
 test: bootstrap-checks lint types contracts
-	@$(BESIDE_OTHERS) || { test $$? -eq 1 && echo "$(FLAKY)" >&2 && $(BY_ITSELF); }
-	@$(PYTEST) -m "not extended" $(SERIAL)
+	@$(call once_more,-q -n $(WORKERS) --dist loadfile,-m "not chaos" $(filter-out tests/contract,$(PARALLEL)))
+	@$(call once_more,,-m "not extended" $(WHOLE))
+	@$(PYTEST) -m "not extended" $(KILLING)
 endif
 
 chaos: bootstrap-checks ## faults under load and what came of it: make chaos SEED=1 DURATION=120; FAULTS=1000 ends it then
