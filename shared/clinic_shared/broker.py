@@ -86,14 +86,16 @@ def _cancelled_by_us() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def acknowledge(channel: aiormq.Channel, *tags: int) -> None:
-    """Tell the broker that we are done with these messages. Raises BrokerUnavailableError.
+async def acknowledge(channel: aiormq.Channel, *tags: int, upto: int | None = None) -> None:
+    """Tell the broker that we are done with these messages, and with all `upto` one. Raises BrokerUnavailableError.
 
     Frames wait for the writer in a queue of ten, which nobody empties any more once the connection is lost:
     whoever waits for room there waits for ever.
     """
     with broker_errors():
         async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+            if upto is not None:
+                await channel.basic_ack(upto, multiple=True, wait=False)
             for tag in tags:
                 await channel.basic_ack(tag, wait=False)
 

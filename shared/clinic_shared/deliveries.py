@@ -1,7 +1,7 @@
 """From a queue into handlers: in order per partition key, acknowledged after commit.
 
-Messages that wait for the same lane take effect in one transaction; where one of them fails, none has, and
-they go one by one, so that each fails by itself.
+Messages that wait take effect in one transaction; where one of them fails, none has, and they go one by one,
+so that each fails by itself.
 
 What a message can't do now goes to the `held` table and is acknowledged: the broker is never asked
 to redeliver, since every redelivery counts towards the limit that dead-letters healthy messages too.
@@ -10,7 +10,6 @@ to redeliver, since every redelivery counts towards the limit that dead-letters 
 import asyncio
 import random
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +31,7 @@ from clinic_shared.events import Origin
 from clinic_shared.failures import Failure, Verdict, is_disconnect, judge
 from clinic_shared.health import Health
 from clinic_shared.held import KeyIsWaitingError, RawMessage
+from clinic_shared.lanes import Lanes, Settled
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import DELIVERY_SECONDS, HANDLER_SECONDS, INBOX_DUPLICATES
 from clinic_shared.progress import InHand, Progress
@@ -173,7 +173,7 @@ class _LateDeliveries(dict[str, Any]):
 
 
 class _Session:
-    """The lanes of one channel. Messages of one partition key share a lane, so they keep their order."""
+    """What one channel delivered: handed out in order per partition key, acknowledged once it is durable."""
 
     def __init__(self, work: Work, together: WorkTogether | None, in_hand: InHand, *, lanes: int) -> None:
         self._work = work
@@ -182,8 +182,8 @@ class _Session:
         # What an earlier session had in hand went back to the queue, and comes again.
         in_hand.clear()
         self.over = asyncio.Event()
-        self._queues: list[asyncio.Queue[DeliveredMessage]] = [asyncio.Queue() for _ in range(lanes)]
-        self._tasks = [asyncio.create_task(self._lane(queue)) for queue in self._queues]
+        self._settled = Settled()
+        self._lanes = Lanes(self._handle_safely, lanes=lanes, most=TOGETHER if together else 1)
         self.heard()
 
     def heard(self) -> None:
@@ -199,57 +199,56 @@ class _Session:
         self.heard()
         self._in_hand.take(delivery)
         message = raw_message(delivery, "")
-        key = str(message.event_id if mutated("order-off") else message.partition_key)
-        self._queues[zlib.crc32(key.encode()) % len(self._queues)].put_nowait(delivery)
+        key = message.event_id if mutated("order-off") else message.partition_key
+        self._lanes.put(str(key), delivery)
 
-    async def _lane(self, queue: asyncio.Queue[DeliveredMessage]) -> None:
-        while True:
-            waiting = [await queue.get()]
-            while self._together is not None and len(waiting) < TOGETHER and not queue.empty():
-                waiting.append(queue.get_nowait())
-            try:
-                await self._handle_all(waiting)
-            except Exception:  # not even kept: unacknowledged, it comes again on the next channel
-                log.exception("delivery_failed")
-                self.over.set()
-            finally:
-                for _ in waiting:
-                    queue.task_done()
+    async def _handle_safely(self, waiting: Sequence[DeliveredMessage]) -> None:
+        try:
+            await self._handle_all(waiting)
+        except Exception:  # not even kept: unacknowledged, it comes again on the next channel
+            log.exception("delivery_failed")
+            self.over.set()
 
     async def _handle_all(self, waiting: Sequence[DeliveredMessage]) -> None:
         if self._together is not None and len(waiting) > 1 and not self.over.is_set():
             crash_point("consumer.deliver")
             if await self._together(waiting):
                 crash_point("consumer.commit.after")
-                for delivery in waiting:
-                    await self._settled(delivery)
+                await self._done_with(waiting)
                 return
         for delivery in waiting:
             if not self.over.is_set():
                 await self._handle(delivery)
 
-    async def _settled(self, delivery: DeliveredMessage) -> None:
-        await _acknowledge(delivery)
-        self._in_hand.settle(delivery)
-        crash_point("consumer.ack.after")
-
     async def _handle(self, delivery: DeliveredMessage) -> None:
         crash_point("consumer.deliver")
         if mutated("ack-before-commit"):
-            await _acknowledge(delivery)
+            await self._done_with([delivery])
             await self._work(delivery, self.over)
             return
         await self._work(delivery, self.over)
         if self.over.is_set():
             return
         crash_point("consumer.commit.after")
-        await self._settled(delivery)
+        await self._done_with([delivery])
+
+    async def _done_with(self, deliveries: Sequence[DeliveredMessage]) -> None:
+        upto, single = self._settled.add([_tag_of(delivery) for delivery in deliveries])
+        # When the channel is gone the messages are delivered again, and the inbox knows them.
+        try:
+            channel = cast("aiormq.Channel", deliveries[0].channel)
+            await acknowledge(channel, *single, upto=upto)
+        except BrokerUnavailableError:
+            log.info("acknowledgement_lost")
+        for delivery in deliveries:
+            self._in_hand.settle(delivery)
+        crash_point("consumer.ack.after")
 
     async def drain(self) -> None:
         """Finish what was delivered: closing the channel instead would count against each message."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                await asyncio.gather(*(queue.join() for queue in self._queues))
+                await self._lanes.join()
         except TimeoutError:
             log.warning("deliveries_not_drained")
 
@@ -257,19 +256,11 @@ class _Session:
         """End the lanes, letting the messages in hand finish: a transaction isn't cut in the middle."""
         self.over.set()
         await self.drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lanes.cancel()
 
 
-async def _acknowledge(delivery: DeliveredMessage) -> None:
-    # When the channel is gone the message is delivered again, and the inbox knows it.
-    try:
-        channel = cast("aiormq.Channel", delivery.channel)
-        deliver = cast("spec.Basic.Deliver", delivery.delivery)
-        await acknowledge(channel, cast("int", deliver.delivery_tag))
-    except BrokerUnavailableError:
-        log.info("acknowledgement_lost")
+def _tag_of(delivery: DeliveredMessage) -> int:
+    return cast("int", cast("spec.Basic.Deliver", delivery.delivery).delivery_tag)
 
 
 def raw_message(delivery: DeliveredMessage, queue: str) -> RawMessage:

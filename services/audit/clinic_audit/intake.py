@@ -79,7 +79,8 @@ async def _record(runtime: Runtime, channel: aiormq.Channel, batch: list[Deliver
         senders = senders_of(runtime)
         await record_batch(tx, [incoming_of(delivery, senders) for delivery in batch])
         await sign_if_many(tx, runtime.get(Signer))
-    await acknowledge(channel, *(cast("int", delivery.delivery_tag) for delivery in batch))
+    # They are handled as they come, so that the last one's tag stands for all.
+    await acknowledge(channel, upto=cast("int", batch[-1].delivery_tag))
 
 
 def incoming_of(delivery: DeliveredMessage, senders: Senders) -> IncomingRecord:

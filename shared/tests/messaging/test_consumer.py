@@ -225,7 +225,7 @@ async def test_a_slow_key_does_not_stop_the_others(
     others = [uuid7() for _ in range(30)]
     await put_each(queues, *others)
     async with looping(Consumer(consumer, QUEUE).run):
-        # Keys that share the slow one's lane wait with it; the seven other lanes flow on.
+        # What came into one transaction with the slow one waits with it; the rest flows on.
         await eventually(lambda: _at_least(journal, consumer, 15))
         gate.set()
         await effects_reach(journal, consumer, 31)
