@@ -7,6 +7,7 @@ the service's inbound quorum queue; only when neither can hold it is the sender 
 import asyncio
 import base64
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
@@ -23,8 +24,10 @@ from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.errors import TemporarilyUnavailableError
 from clinic_shared.failures import is_disconnect
 from clinic_shared.intake_answers import AnswerNotes
+from clinic_shared.intake_order import DatabaseTime
 from clinic_shared.intake_store import (
     DATABASE_SECONDS,
+    GROUP,
     Accepted,
     Entry,
     GroupCommit,
@@ -67,11 +70,11 @@ class Intake:
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
         self._publisher = Publisher(Broker.of(runtime).publishing)
-        self._database = GroupCommit(runtime.database)
+        self._time = DatabaseTime()
+        self._database = GroupCommit(runtime.database, self._time)
         self._answers = AnswerNotes(runtime.database, runtime.clock)
         runtime.closing.push_async_callback(self._answers.close)
         self._avoid_database_until = 0.0
-        self._left_running: set[asyncio.Task[Accepted]] = set()
 
     @classmethod
     def of(cls, runtime: "Runtime") -> "Intake":
@@ -83,50 +86,73 @@ class Intake:
 
     async def accept(self, item: Item, *, audit: AuditEntry, context: Context) -> Accepted:
         """Make an item durable with its audit record. Raises TemporarilyUnavailableError."""
+        [accepted] = await self.accept_in_order([(item, audit)], context=context)
+        if isinstance(accepted, BaseException):
+            raise accepted
+        return accepted
+
+    async def accept_in_order(
+        self, items: Sequence[tuple[Item, AuditEntry]], *, context: Context
+    ) -> list[Accepted | BaseException]:
+        """Make items durable that came together, each as `accept` does: they take effect in their order.
+
+        Behind a part of them that is refused, so is the rest: else what comes again would come too late.
+        """
+        outcomes: list[Accepted | BaseException] = []
+        for start in range(0, len(items), GROUP):
+            if refused := next(
+                (one for one in outcomes if isinstance(one, TemporarilyUnavailableError)), None
+            ):
+                return outcomes + [refused] * (len(items) - start)
+            entries = [self._entry(item, audit, context) for item, audit in items[start : start + GROUP]]
+            outcomes += await self._make_durable(entries)
+        return outcomes
+
+    def _entry(self, item: Item, audit: AuditEntry, context: Context) -> Entry:
         item = replace(item, traceparent=context.traceparent)
         crash_point("intake.accept.before")
         record = canonical_record(
             audit, producer=self._runtime.service.name, recorded_at=item.received_at, context=context
         )
-        entry = Entry(item, record)
-        if mutated("ack-before-durable"):
-            self._in_background(entry)
-            return item.accepted("database")
-        accepted = await self._into_database(entry)
-        if accepted is None:
-            accepted = await self._onto_queue(entry)
-        crash_point("intake.durable.after")
-        self._answers.answered(accepted.id)
-        INTAKE_TOTAL.labels(interface=item.interface, via=accepted.via).inc()
-        return accepted
+        return Entry(item, record)
 
-    async def _into_database(self, entry: Entry) -> Accepted | None:
+    async def _make_durable(self, entries: Sequence[Entry]) -> list[Accepted | BaseException]:
+        if mutated("ack-before-durable"):
+            self._store(entries)
+            return [entry.item.accepted("database") for entry in entries]
+        outcomes = await self._into_database(entries)
+        waiting = [n for n, outcome in enumerate(outcomes) if outcome is None]
+        queued = await asyncio.gather(
+            *(self._onto_queue(entries[n]) for n in waiting), return_exceptions=True
+        )
+        by_number = dict(zip(waiting, queued, strict=True))
+        durable = [by_number[n] if outcome is None else outcome for n, outcome in enumerate(outcomes)]
+        crash_point("intake.durable.after")
+        for entry, accepted in zip(entries, durable, strict=True):
+            if isinstance(accepted, Accepted):
+                self._answers.answered(accepted.id)
+                INTAKE_TOTAL.labels(interface=entry.item.interface, via=accepted.via).inc()
+        return durable
+
+    async def _into_database(self, entries: Sequence[Entry]) -> list[Accepted | BaseException | None]:
+        """Return what became of each: None where the database is away."""
         if time.monotonic() < self._avoid_database_until:
-            return None
-        storing = self._in_background(entry)
+            return [None] * len(entries)
+        storing = self._store(entries)
         # Not `asyncio.timeout`: cancelling a statement on a hung server takes longer than the
         # deadline. Should it still commit, the queued copy is known by its id.
-        done, _ = await asyncio.wait({storing}, timeout=DATABASE_SECONDS)
-        if not done:
-            storing.cancel()
-        elif (error := storing.exception()) is None:
-            return storing.result()
-        elif not is_disconnect(error):
-            raise error
-        self._avoid_database_until = time.monotonic() + AVOID_DATABASE_SECONDS
-        log.warning("intake_without_database", interface=entry.item.interface)
-        return None
+        await asyncio.wait(storing, timeout=DATABASE_SECONDS)
+        outcomes = [_outcome(one) for one in storing]
+        if None in outcomes:
+            self._avoid_database_until = time.monotonic() + AVOID_DATABASE_SECONDS
+            log.warning("intake_without_database", interface=entries[0].item.interface)
+        return outcomes
 
-    def _in_background(self, entry: Entry) -> asyncio.Task[Accepted]:
-        task = asyncio.create_task(self._database.store(entry))
-        self._left_running.add(task)
-        task.add_done_callback(self._forget)
-        return task
-
-    def _forget(self, task: asyncio.Task[Accepted]) -> None:
-        self._left_running.discard(task)
-        if not task.cancelled():
-            task.exception()
+    def _store(self, entries: Sequence[Entry]) -> "list[asyncio.Future[Accepted]]":
+        storing = self._database.store(entries)
+        for one in storing:
+            one.add_done_callback(_seen)
+        return storing
 
     async def _onto_queue(self, entry: Entry) -> Accepted:
         item = entry.item
@@ -134,7 +160,11 @@ class Intake:
             exchange="",
             routing_key=intake_queue(self._runtime.service.name),
             message_id=str(item.id),
-            body=encode(entry, self._runtime.database.keyring, self._runtime.service.name),
+            body=encode(
+                replace(entry, queued_at=self._time.now()),
+                self._runtime.database.keyring,
+                self._runtime.service.name,
+            ),
         )
         try:
             outcome = await asyncio.wait_for(self._publisher.publish(message), QUEUE_SECONDS)
@@ -144,6 +174,22 @@ class Intake:
             log.error("intake_refused", interface=item.interface, outcome=outcome)
             raise TemporarilyUnavailableError
         return item.accepted("queue")
+
+
+def _outcome(storing: "asyncio.Future[Accepted]") -> Accepted | BaseException | None:
+    if not storing.done():
+        storing.cancel()
+        return None
+    error = storing.exception()
+    if error is None:
+        return storing.result()
+    return None if is_disconnect(error) else error
+
+
+def _seen(storing: "asyncio.Future[Accepted]") -> None:
+    """So that nobody is told of an exception that was never retrieved."""
+    if not storing.cancelled():
+        storing.exception()
 
 
 def encode(entry: Entry, keyring: Keyring, service: str) -> bytes:
@@ -159,6 +205,7 @@ def encode(entry: Entry, keyring: Keyring, service: str) -> bytes:
             "body": _base64(sealed.values["body"]),
             "data_key": _base64(sealed.data_key),
             "received_at": item.received_at,
+            "queued_at": entry.queued_at,
             "answer": _base64(sealed.values["answer"]),
             "answer_type": item.answer_type,
             "attributes": attributes,
@@ -196,4 +243,9 @@ def decode(body: bytes, keyring: Keyring, service: str) -> Entry:
         correlation_id=UUID(document["correlation_id"]),
         traceparent=document.get("traceparent"),
     )
-    return Entry(item, base64.b64decode(document["audit"]))
+    queued_at = document.get("queued_at")
+    return Entry(
+        item,
+        base64.b64decode(document["audit"]),
+        queued_at=None if queued_at is None else datetime.fromisoformat(queued_at),
+    )

@@ -4,9 +4,11 @@ import asyncio
 import base64
 import contextvars
 import hashlib
+from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
@@ -17,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Integer,
     LargeBinary,
+    Numeric,
     Row,
     Table,
     Text,
@@ -34,6 +37,7 @@ from clinic_shared.encryption.keyring import Keyring, SealedRow
 from clinic_shared.events import runtime_metadata
 from clinic_shared.failures import is_disconnect
 from clinic_shared.ids import uuid7
+from clinic_shared.intake_order import DatabaseTime, places_of_queued
 
 DATABASE_SECONDS = 2.0
 GROUP = 50
@@ -69,9 +73,10 @@ intake_table = Table(
     Column("corrects", Uuid),
     Column("superseded_by", Uuid),
     Column("data_key", LargeBinary),
+    Column("place", Numeric, server_default=text("nextval('intake_place')")),
 )
 """With a `data_key`, `body`, `answer` and the content among the attributes are sealed with it; without, they are as
-they came. `digest` is of the bytes as they came."""
+they came. `digest` is of the bytes as they came. By `place` they take their turns (`intake_order`)."""
 
 CONTENT_ATTRIBUTES = ("before", "after")
 """Attributes that hold bytes of what was received, and so are sealed."""
@@ -97,6 +102,8 @@ class Item:
     correlation_id: UUID = field(default_factory=uuid7)
     traceparent: str | None = None
     id: UUID = field(default_factory=uuid7)
+    place: Decimal | None = None
+    """Given by the database."""
 
     @cached_property
     def digest(self) -> bytes:
@@ -124,10 +131,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Entry:
-    """An item with the audit record of its acceptance."""
+    """An item with the audit record of its acceptance; and when it was put on the queue, by the database's clock."""
 
     item: Item
     record: bytes
+    queued_at: datetime | None = None
 
 
 # Two copies at once must not both be the first. In one order, or two groups would wait for each other.
@@ -140,7 +148,7 @@ _FIND = text("""
     SELECT DISTINCT ON (interface, sender, digest) interface, sender, digest, id, via, answer, answer_type, data_key
     FROM intake JOIN unnest(CAST(:interfaces AS text[]), CAST(:senders AS text[]), CAST(:digests AS bytea[]))
         AS given (interface, sender, digest) USING (interface, sender, digest)
-    ORDER BY interface, sender, digest, id
+    ORDER BY interface, sender, digest, coalesce(place, 0), id
 """)
 
 
@@ -150,26 +158,35 @@ async def store(tx: Transaction, entries: Sequence[Entry], via: Via) -> list[Acc
         return []
     first = await _find_first(tx, [entry.item for entry in entries])
     accepted: list[Accepted] = []
-    rows: list[dict[str, Any]] = []
+    new: list[Entry] = []
     again: list[UUID] = []
     for entry in entries:
         item = entry.item
         known = first.get(item.key)
         if known is None:
             first[item.key] = known = item.accepted(via)
-            rows.append(row_of(tx, item, via))
+            new.append(entry)
             tx.keep_record(entry.record)
             accepted.append(known)
             continue
         if known.id != item.id:
             again.append(known.id)
         accepted.append(replace(known, duplicate=True))
-    if rows:
-        await tx.execute(insert(intake_table), rows)
+    if new:
+        await tx.execute(insert(intake_table), await _rows(tx, new, via))
     for item_id in again:
         counted = update(intake_table).where(intake_table.c.id == item_id)
         await tx.execute(counted.values(duplicates=intake_table.c.duplicates + 1))
     return accepted
+
+
+async def _rows(tx: Transaction, entries: Sequence[Entry], via: Via) -> list[dict[str, Any]]:
+    rows = [row_of(tx, entry.item, via) for entry in entries]
+    if via == "database":
+        return rows
+    moments = [entry.queued_at or entry.item.received_at for entry in entries]
+    places = await places_of_queued(tx, moments)
+    return [{**row, "place": place} for row, place in zip(rows, places, strict=True)]
 
 
 async def _find_first(tx: Transaction, items: Sequence[Item]) -> dict[tuple[str, str, bytes], Accepted]:
@@ -272,29 +289,39 @@ def item_of(tx: Transaction, row: Row[Any]) -> Item:
         attributes=attributes,
         correlation_id=correlation_id,
         traceparent=traceparent,
+        place=row.place,
     )
 
 
 class GroupCommit:
     """Commits what is accepted at the same time together: what comes during a commit goes into the next.
 
-    Nobody waits for a group to fill. Where one item makes its group fail, each is tried by itself.
+    Nobody waits for a group to fill. Items that came together stay together, as they have an order among them.
+    Where one item makes its group fail, each is tried by itself.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, time: DatabaseTime) -> None:
         self._database = database
-        self._waiting: list[_Waiting] = []
+        self._time = time
+        self._waiting: deque[Sequence[_Waiting]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers = 0
 
-    async def store(self, entry: Entry) -> Accepted:
-        """Return when the item is durable. Raises what its transaction raised."""
-        done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, done))
+    def store(self, entries: Sequence[Entry]) -> list["asyncio.Future[Accepted]"]:
+        """Return what is done when each item is durable, or raises what its transaction raised."""
+        loop = asyncio.get_running_loop()
+        together: list[_Waiting] = [(entry, loop.create_future()) for entry in entries]
+        self._waiting.append(together)
         if self._writers < GROUPS_AT_ONCE:
             self._writers += 1
             self._start(self._write())
-        return await done
+        return [done for _, done in together]
+
+    def _next_group(self) -> list[_Waiting]:
+        group = list(self._waiting.popleft())
+        while self._waiting and len(group) + len(self._waiting[0]) <= GROUP:
+            group += self._waiting.popleft()
+        return [one for one in group if not one[1].done()]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # In a context of its own: it works for others than the request that happens to start it.
@@ -306,8 +333,7 @@ class GroupCommit:
     async def _write(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
-                committing = self._start(self._commit([one for one in group if not one[1].done()]))
+                committing = self._start(self._commit(self._next_group()))
                 # A server that hangs holds up who waits for it, not who comes later.
                 _, hanging = await asyncio.wait({committing}, timeout=DATABASE_SECONDS)
                 for task in hanging:
@@ -318,6 +344,7 @@ class GroupCommit:
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
             async with self._database.transaction() as tx:
+                await self._time.look(tx)
                 accepted = await store(tx, [entry for entry, _ in group], "database")
         except Exception as error:  # noqa: BLE001  # raised to whoever waits for it
             await self._failed(group, error)

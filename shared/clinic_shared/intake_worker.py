@@ -1,4 +1,4 @@
-"""Working off what was taken in: the buffer queue first, then the rows, oldest first.
+"""Working off what was taken in: the buffer queue first, then the rows, in the order of acceptance (`intake_order`).
 
 An item that fails steps aside and is tried again by the schedule, then parked: one bad message of a
 lab doesn't stop its others. Items that wait are processed several in one transaction; where one of them
@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import ColumnElement, Row, func, select, true, update
 
 from clinic_shared import held, tracing
 from clinic_shared.broker import (
@@ -36,6 +37,7 @@ from clinic_shared.held import SCHEDULE, RawMessage
 from clinic_shared.inbound.registry import Prepares, Process, work_off
 from clinic_shared.inbound.tables import note
 from clinic_shared.intake import decode
+from clinic_shared.intake_order import by_turn
 from clinic_shared.intake_store import Entry, Item, intake_table, item_of, store
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.topology import intake_queue
@@ -63,6 +65,7 @@ class IntakeWorker:
         self._queue_name = intake_queue(runtime.service.name)
         self._queue: AbstractQueue | None = None
         self._interfaces = interfaces
+        self._drained_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         health = Health.of(self._runtime)
@@ -71,22 +74,37 @@ class IntakeWorker:
             await self._queue.channel.close()
 
     async def _work(self, stop: asyncio.Event, health: Health) -> None:
-        drained_at = 0.0
         while not stop.is_set():
-            if time.monotonic() - drained_at > DRAIN_SECONDS:
-                await self._drain_if_possible(stop)
-                drained_at = time.monotonic()
-            if not await self.process_waiting():
+            up_to = await self._last_place()
+            drained = await self._drain_if_possible(stop, is_urgent=up_to is not None)
+            processed = up_to is not None and await self.process_waiting(up_to)
+            if not drained and not processed:
                 health.report("intake", None)
                 await pause(stop, POLL_SECONDS)
 
-    async def _drain_if_possible(self, stop: asyncio.Event) -> None:
+    async def _last_place(self) -> Decimal | None:
+        """Return the place up to which rows may be processed once the queue has been emptied.
+
+        What is durable now came after what was confirmed onto the queue before it: that is on the queue by now.
+        """
+        async with self._database.transaction() as tx:
+            place, _ = by_turn(intake_table)
+            row = await tx.fetch_one(select(func.max(place).label("last")).where(*self._due(tx)))
+        return None if row is None else row.last
+
+    async def _drain_if_possible(self, stop: asyncio.Event, *, is_urgent: bool) -> int:
         """Empty the buffer queue. With the broker down, the rows don't wait for it."""
+        was_reached = self._queue is not None
+        if time.monotonic() - self._drained_at < DRAIN_SECONDS and not (is_urgent and was_reached):
+            return 0
+        drained = 0
         try:
-            while not stop.is_set() and await self.drain_batch():
-                continue
+            while not stop.is_set() and (batch := await self.drain_batch()):
+                drained += batch
         except (BrokerUnavailableError, EntityMissingError):
             log.info("intake_queue_unreachable", queue=self._queue_name)
+        self._drained_at = time.monotonic()
+        return drained
 
     async def drain_batch(self) -> int:
         """Move up to a batch of items from the queue into the table; returns how many."""
@@ -138,25 +156,25 @@ class IntakeWorker:
                 messages.append(message)
         return messages
 
-    async def process_waiting(self) -> bool:
-        """Process the oldest items that are due. Returns False when none is."""
+    async def process_waiting(self, up_to: Decimal | None = None) -> bool:
+        """Process the first items that are due, `up_to` a place. Returns False when none is."""
         try:
-            return await self._process([], TOGETHER)
+            return await self._process([], TOGETHER, up_to)
         except Exception as error:
             if judge(error) is Verdict.DISCONNECTED:
                 raise
             log.info("processed_one_by_one", exc_info=error)
         for _ in range(TOGETHER):
-            if not await self.process_next():
+            if not await self.process_next(up_to):
                 break
         return True
 
-    async def process_next(self) -> bool:
-        """Process the oldest item that is due. Returns False when none is."""
+    async def process_next(self, up_to: Decimal | None = None) -> bool:
+        """Process the first item that is due. Returns False when none is."""
         for attempt in range(1, TRIES + 1):
             seen: list[Row[Any]] = []
             try:
-                return await self._process(seen, 1)
+                return await self._process(seen, 1, up_to)
             except Exception as error:  # judged and noted, or raised again
                 verdict = judge(error)
                 if verdict is Verdict.DISCONNECTED or not seen:
@@ -166,10 +184,10 @@ class IntakeWorker:
                     return True
         return True
 
-    async def _process(self, seen: list[Row[Any]], most: int) -> bool:
+    async def _process(self, seen: list[Row[Any]], most: int, up_to: Decimal | None) -> bool:
         with ExitStack() as traces:  # their spans end after the commit
             async with self._database.transaction() as tx:
-                seen += await self._claim(tx, most)
+                seen += await self._claim(tx, most, up_to)
                 if not seen:
                     return False
                 items = [item_of(tx, row) for row in seen]
@@ -192,21 +210,25 @@ class IntakeWorker:
             if isinstance(process, Prepares):
                 await process.prepare(tx, of_one)
 
-    async def _claim(self, tx: Transaction, most: int) -> Sequence[Row[Any]]:
+    async def _claim(self, tx: Transaction, most: int, up_to: Decimal | None) -> Sequence[Row[Any]]:
         # One worker at a time: two of them would overtake each other within a sender's messages.
         mine = await tx.fetch_one(select(func.pg_try_advisory_xact_lock(_LOCK)))
         if mine is None or not mine[0]:
             return []
+        place, item_id = by_turn(intake_table)
         return await tx.fetch_all(
             select(intake_table)
-            .where(
-                intake_table.c.state == "received",
-                intake_table.c.next_attempt_at <= tx.shared_now,
-                intake_table.c.interface.in_(self._interfaces),
-            )
-            .order_by(intake_table.c.id)
+            .where(*self._due(tx), true() if up_to is None else place <= up_to)
+            .order_by(place, item_id)
             .limit(most)
             .with_for_update()
+        )
+
+    def _due(self, tx: Transaction) -> Sequence[ColumnElement[bool]]:
+        return (
+            intake_table.c.state == "received",
+            intake_table.c.next_attempt_at <= tx.shared_now,
+            intake_table.c.interface.in_(self._interfaces),
         )
 
     async def _failed(self, row: Row[Any], error: Exception, verdict: Verdict) -> None:

@@ -107,7 +107,7 @@ async def take_parked(tx: Transaction, intake_id: UUID) -> str | None:
 async def list_notifications(
     tx: Transaction, *, disposition: str | None, after: UUID | None, limit: int
 ) -> Sequence[Row[Any]]:
-    """Return notifications by their ids, which is the order in which they came."""
+    """Return notifications by their ids: as they came, by the clocks of those who took them in."""
     stands = func.coalesce(notification.c.disposition, _state_as_disposition())
     statement: Select[Any] = (
         select(

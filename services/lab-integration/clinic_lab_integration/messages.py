@@ -14,6 +14,7 @@ from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.intake import intake_table
+from clinic_shared.intake_order import by_turn, comes_before
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 
@@ -183,12 +184,15 @@ def read_again(body: bytes, note: MessageNote) -> AssessedMessage:
 
 async def find_earlier(tx: Transaction, message_ids: Collection[UUID]) -> dict[UUID, UUID]:
     """Of each message another of the same sender under the same control id, with other bytes: the last before it."""
-    this, other = intake_table.alias().c, intake_table.alias().c
+    message, another = intake_table.alias(), intake_table.alias()
+    this, other = message.c, another.c
+    before = comes_before(another, message)
+    last_first = [column.desc() for column in by_turn(another)]
     same = (other.interface == this.interface) & (other.sender == this.sender)
     rows = await tx.fetch_all(
         select(this.id, other.id.label("earlier_id"))
-        .where(same, other.digest != this.digest, other.id < this.id, this.id.in_(message_ids))
+        .where(same, other.digest != this.digest, before, this.id.in_(message_ids))
         .ext(distinct_on(this.id))
-        .order_by(this.id, other.id.desc())
+        .order_by(this.id, *last_first)
     )
     return {row.id: row.earlier_id for row in rows}

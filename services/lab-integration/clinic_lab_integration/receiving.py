@@ -147,10 +147,8 @@ async def judge(
 async def keep(runtime: Runtime, judged: Judged, *, partner: Partner, context: Context) -> Received:
     """Make every message durable, several in one commit, and give the answers that are owed."""
     runtime.get(Pace).count(partner, len(judged.items))
-    intake = Intake.of(runtime)
-    kept = await asyncio.gather(
-        *(intake.accept(item, audit=_audit(item, note), context=context) for item, note in judged.items),
-        return_exceptions=True,
+    kept = await Intake.of(runtime).accept_in_order(
+        [(item, _audit(item, note)) for item, note in judged.items], context=context
     )
     answers: list[bytes | None] = []
     message_ids: list[UUID] = []

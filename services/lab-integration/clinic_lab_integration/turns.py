@@ -12,6 +12,7 @@ from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.intake import Item, body_of, intake_table
+from clinic_shared.intake_order import by_turn, turn_of
 from sqlalchemy import Row, select, update
 
 from clinic_lab_integration import matching, stored
@@ -43,7 +44,7 @@ async def take_turn(
         return
     mine = _keys(groups, matched)
     for earlier in failing:
-        if earlier.id < item.id and not mine.isdisjoint(await _keys_of(tx, earlier.id, partner)):
+        if turn_of(earlier) < turn_of(item) and not mine.isdisjoint(await _keys_of(tx, earlier.id, partner)):
             raise EarlierMessageWaitsError
     await _wake(tx, [row.id for row in failing if row.last_error == EarlierMessageWaitsError.__name__])
 
@@ -51,13 +52,13 @@ async def take_turn(
 async def _failing(tx: Transaction, partner_id: UUID) -> Sequence[Row[Any]]:
     columns = intake_table.c
     return await tx.fetch_all(
-        select(columns.id, columns.last_error)
+        select(columns.id, columns.place, columns.last_error)
         .where(
             columns.state == "received",
             columns.attempts > 0,
             columns.attributes["partner_id"].astext == str(partner_id),
         )
-        .order_by(columns.id)
+        .order_by(*by_turn(intake_table))
         .limit(_MOST)
     )
 

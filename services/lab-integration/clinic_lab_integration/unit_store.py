@@ -8,6 +8,8 @@ from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
+from clinic_shared.intake import intake_table
+from clinic_shared.intake_order import by_turn
 from sqlalchemy import Row, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -176,7 +178,7 @@ async def want_nothing(tx: Transaction, unit: Unit) -> None:
 
 
 async def lock_units_wanting(tx: Transaction, keys: Sequence[Identifier]) -> list[Unit]:
-    """Lock the parked groups that wait for one of these, in the order of their ids."""
+    """Lock the parked groups that wait for one of these, in the order in which they came."""
     if not keys:
         return []
     named = tuple_(wanted_key.c.authority, wanted_key.c.value)
@@ -186,9 +188,10 @@ async def lock_units_wanting(tx: Transaction, keys: Sequence[Identifier]) -> lis
     )
     rows = await tx.fetch_all(
         select(lab_unit)
+        .join(intake_table, intake_table.c.id == lab_unit.c.message_id)
         .where(place.in_(waiting), lab_unit.c.disposition == Disposition.PARKED.value)
-        .order_by(lab_unit.c.message_id, lab_unit.c.group_index)
-        .with_for_update()
+        .order_by(*by_turn(intake_table), lab_unit.c.group_index)
+        .with_for_update(of=lab_unit)
     )
     return [_unit(row) for row in rows]
 

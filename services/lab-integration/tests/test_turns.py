@@ -1,11 +1,17 @@
 """One patient's messages take effect in order: behind one that fails only its patient waits."""
 
 import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from clinic_lab_integration import receiving
 from clinic_lab_integration.app import processing
 from clinic_lab_integration.messages import INTERFACES
+from clinic_shared.ids import uuid7_at
+from clinic_shared.intake import Item
 from clinic_shared.intake_worker import IntakeWorker, waiting
 from sqlalchemy import text
 from structlog.testing import capture_logs
@@ -66,6 +72,50 @@ async def test_behind_a_message_that_fails_only_its_patient_waits(lab: Laborator
     await process(lab)
     order = [e.data["message_id"] for e in await lab.lab.events() if ".lab-result-" in e.type]
     assert order == [other, first, second]
+
+
+async def post_with_clocks_that_fall_back(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch, messages: Sequence[bytes]
+) -> list[str]:
+    """Post messages, each to a process whose clock is an hour behind that of the one before."""
+    accepted = []
+    for hours, raw in enumerate(messages):
+        made_at = datetime.now(UTC) - timedelta(hours=hours)
+        with monkeypatch.context() as wrong_clock:
+            wrong_clock.setattr(receiving, "Item", partial(Item, id=uuid7_at(made_at)))
+            accepted.append(await post(lab, raw))
+    assert accepted == sorted(accepted, reverse=True)
+    return accepted
+
+
+async def filed_in_order(lab: Laboratory) -> list[str]:
+    return [e.data["message_id"] for e in await lab.lab.events() if ".lab-result-" in e.type]
+
+
+async def test_behind_a_message_that_fails_wait_those_accepted_later_whatever_the_clocks_said(
+    lab: Laboratory, compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lab.add_patient("MRN-1")
+    await execute(lab, BREAK)
+    messages = [message(compose, 1, filler="BROKEN"), message(compose, 2), message(compose, 3)]
+    accepted = await post_with_clocks_that_fall_back(lab, monkeypatch, messages)
+    await process(lab)
+    assert await filed_in_order(lab) == []
+    await execute(lab, MEND)
+    lab.lab.clock.advance(seconds=6)
+    await process(lab)
+    assert await filed_in_order(lab) == accepted
+
+
+async def test_what_waited_for_its_patient_is_filed_as_it_came_whatever_the_clocks_said(
+    lab: Laboratory, compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [message(compose, number) for number in (1, 2, 3)]
+    accepted = await post_with_clocks_that_fall_back(lab, monkeypatch, messages)
+    await process(lab)
+    assert await dispositions(lab, *accepted) == ["parked"] * 3
+    await lab.add_patient("MRN-1")
+    assert await filed_in_order(lab) == accepted
 
 
 async def test_those_who_waited_are_woken_as_soon_as_their_turn_comes(lab: Laboratory, compose) -> None:

@@ -15,13 +15,13 @@ from clinic_shared.failures import Failure, Verdict, judge
 from clinic_shared.inbound.accounts import fates_of
 from clinic_shared.inbound.registry import Inbound, work_off
 from clinic_shared.inbound.selection import named, parked
+from clinic_shared.intake_order import by_turn
 from clinic_shared.intake_store import intake_table, item_of
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
 
 LARGEST = 100
-item = intake_table.c
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,8 @@ async def dry_run(runtime: "Runtime", *, ids: list[UUID], cause: str | None) -> 
     outcomes: list[Rehearsed] = []
     with suppress(_RehearsedError):
         async with runtime.database.transaction() as tx:
-            rows = await tx.fetch_all(select(intake_table).where(chosen).order_by(item.id).limit(LARGEST))
+            in_order = select(intake_table).where(chosen).order_by(*by_turn(intake_table))
+            rows = await tx.fetch_all(in_order.limit(LARGEST))
             outcomes += [await _try(tx, runtime, row) for row in rows]
             raise _RehearsedError
     return outcomes

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Row, and_, or_, select
 
 from clinic_shared.database import Transaction
 from clinic_shared.dead_letters.selection import SelectionChangedError
+from clinic_shared.intake_order import by_turn
 from clinic_shared.intake_store import intake_table
 
 item = intake_table.c
@@ -35,7 +36,7 @@ class Chosen:
 
     async def lock(self, tx: Transaction, *, repeatable: Collection[str] = ()) -> Sequence[Row[Any]]:
         """Return the rows in the order in which they came. Raises SelectionChangedError."""
-        statement = select(intake_table).order_by(item.id).with_for_update()
+        statement = select(intake_table).order_by(*by_turn(intake_table)).with_for_update()
         if self.ids:
             rows = await tx.fetch_all(statement.where(named(self.ids, repeatable)))
             expected = len(set(self.ids))

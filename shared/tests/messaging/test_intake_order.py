@@ -1,0 +1,178 @@
+"""What was accepted takes effect in the order of acceptance, whoever accepted it, and by whatever clock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from clinic_shared import intake_worker
+from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.context import Context
+from clinic_shared.database import Transaction
+from clinic_shared.ids import uuid7_at
+from clinic_shared.inbound.decisions import reprocess
+from clinic_shared.inbound.selection import Chosen
+from clinic_shared.intake import Accepted, Intake, Item, intake_table
+from clinic_shared.intake_order import turn_of
+from clinic_shared.intake_worker import IntakeWorker
+from clinic_shared.service import Runtime, Service
+from clinic_shared.testing import Servers, eventually
+from pydantic import SecretStr
+from sqlalchemy import literal, text, update
+
+from .conftest import Made, Wire
+
+pytestmark = pytest.mark.servers
+
+Looping = Callable[..., AbstractAsyncContextManager[None]]
+HOUR = timedelta(hours=1)
+LONG = 60
+
+
+@pytest.fixture
+async def other(
+    made: Made, consumer_service: Service, database_wire: Wire, broker_urls: Servers
+) -> AsyncIterator[Runtime]:
+    """Another process of the same service, whose way to the database can be cut."""
+    url = SecretStr(broker_urls.amqp_url)
+    async with made.start(consumer_service, database_url=database_wire.url, amqp_url=url) as runtime:
+        yield runtime
+
+
+def by_clock(off_by: timedelta, body: bytes) -> Item:
+    """Return what a process receives whose clock is wrong."""
+    believed = datetime.now(UTC) + off_by
+    return Item(
+        interface="hl7",
+        sender="TESTLAB",
+        content_type="application/hl7-v2",
+        body=body,
+        received_at=believed,
+        id=uuid7_at(believed),
+    )
+
+
+def audited(item: Item) -> tuple[Item, AuditEntry]:
+    return item, AuditEntry(action=Action.CREATE, resource_type="IntakeItem", resource_id=item.id)
+
+
+async def accept(runtime: Runtime, off_by: timedelta, body: bytes) -> Accepted:
+    item, audit = audited(by_clock(off_by, body))
+    return await Intake.of(runtime).accept(item, audit=audit, context=Context())
+
+
+class Done:
+    """Remembers what took effect, in the order in which it did."""
+
+    def __init__(self) -> None:
+        self.ids: list[UUID] = []
+
+    async def __call__(self, _: Transaction, item: Item) -> None:
+        self.ids.append(item.id)
+
+
+async def work_off(runtime: Runtime) -> list[UUID]:
+    done = Done()
+    worker = IntakeWorker(runtime, {"hl7": done})
+    while await worker.drain_batch():
+        continue
+    while await worker.process_waiting():
+        continue
+    return done.ids
+
+
+async def accepted_by_both(consumer: Runtime, other: Runtime) -> list[UUID]:
+    """A laboratory sends each message after the answer to the one before, to whichever process takes it."""
+    accepted = []
+    for n in range(6):
+        runtime, off_by = (consumer, HOUR) if n % 2 == 0 else (other, -HOUR)
+        accepted.append((await accept(runtime, off_by, b"%d" % n)).id)
+    return accepted
+
+
+async def test_messages_take_effect_in_the_order_of_their_acceptance_whatever_the_clocks_say(
+    consumer: Runtime, other: Runtime
+) -> None:
+    accepted = await accepted_by_both(consumer, other)
+    assert accepted != sorted(accepted)
+    assert await work_off(consumer) == accepted
+
+
+async def test_working_off_by_ids_would_be_noticed(
+    consumer: Runtime, other: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_worker, "by_turn", lambda table: (literal(0), table.c.id))
+    accepted = await accepted_by_both(consumer, other)
+    assert await work_off(consumer) != accepted
+
+
+async def test_what_waited_on_the_queue_comes_behind_what_was_durable_before_and_before_what_is_newer(
+    consumer: Runtime, other: Runtime, database_wire: Wire
+) -> None:
+    before = [(await accept(other, HOUR, b"before %d" % n)).id for n in range(3)]
+    database_wire.go_down()
+    queued = [await accept(other, HOUR * (-1) ** n, b"queued %d" % n) for n in range(60)]
+    assert {one.via for one in queued} == {"queue"}
+    newer = [(await accept(consumer, -HOUR, b"newer %d" % n)).id for n in range(3)]
+    assert await work_off(consumer) == [*before, *(one.id for one in queued), *newer]
+
+
+async def test_what_one_process_put_on_the_queue_comes_before_what_another_stored_after_it(
+    consumer: Runtime, other: Runtime, database_wire: Wire, looping: Looping
+) -> None:
+    done = Done()
+
+    async def are_done(count: int) -> bool:
+        return len(done.ids) == count
+
+    accepted = [(await accept(other, HOUR, b"before")).id]
+    async with looping(IntakeWorker(consumer, {"hl7": done}).run):
+        await eventually(lambda: are_done(1), within_seconds=LONG)
+        database_wire.go_down()
+        for n in range(10):
+            accepted.append((await accept(other, HOUR, b"queued %d" % n)).id)
+            accepted.append((await accept(consumer, -HOUR, b"stored %d" % n)).id)
+        await eventually(lambda: are_done(len(accepted)), within_seconds=LONG)
+    assert done.ids == accepted
+
+
+async def test_messages_that_came_together_keep_their_order_beside_others(consumer: Runtime) -> None:
+    together = [audited(by_clock(HOUR * (-1) ** n, b"%d" % n)) for n in range(130)]
+    alone = [accept(consumer, HOUR, b"alone %d" % n) for n in range(130)]
+    in_order = Intake.of(consumer).accept_in_order(together, context=Context())
+    await asyncio.gather(*alone[:65], in_order, *alone[65:])
+    ids = [item.id for item, _ in together]
+    assert [one for one in await work_off(consumer) if one in set(ids)] == ids
+
+
+async def test_what_is_processed_again_is_so_in_the_order_of_acceptance(
+    consumer: Runtime, other: Runtime
+) -> None:
+    accepted = await accepted_by_both(consumer, other)
+    async with consumer.database.transaction() as tx:
+        await tx.execute(update(intake_table).values(state="parked"))
+        await reprocess(tx, Chosen(ids=accepted), reason="mended")
+    assert await work_off(consumer) == accepted
+
+
+async def test_rows_of_the_release_before_come_first_in_the_order_of_their_ids(consumer: Runtime) -> None:
+    older = [(await accept(consumer, HOUR * n, b"%d" % n)).id for n in (3, 1, 2)]
+    async with consumer.database.transaction() as tx:
+        await tx.execute(text("UPDATE intake SET place = NULL"))
+    newer = (await accept(consumer, -HOUR, b"newer")).id
+    assert await work_off(consumer) == [*sorted(older), newer]
+
+
+async def test_a_row_of_the_release_before_takes_its_turn_by_the_database(consumer: Runtime) -> None:
+    first = (await accept(consumer, HOUR, b"first")).id
+    columns = "interface, sender, digest, content_type, body, attributes, received_at, via, data_key"
+    copied = f"INSERT INTO intake (id, {columns}) SELECT :id, {columns} FROM intake"  # noqa: S608  # our own names
+    async with consumer.database.transaction() as tx:
+        await tx.execute(text(copied), {"id": uuid7_at(datetime.now(UTC) - HOUR)})
+        rows: Sequence[Any] = await tx.fetch_all(text("SELECT id, place FROM intake"))
+    assert min(rows, key=turn_of).id == first
+    assert all(isinstance(row.place, Decimal) for row in rows)
