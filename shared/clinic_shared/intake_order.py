@@ -2,7 +2,7 @@
 
 A row that is stored directly takes the next number of a sequence: whoever sends after an acknowledgement comes
 later. One that waited on the queue, the database being away, comes right behind the last that was durable
-when it was confirmed. When that was is told by the database's clock, which its process had looked at before.
+when it was put there. When that was is told by the database's clock, which its process had looked at before.
 """
 
 import time
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import inf
+from operator import attrgetter
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from sqlalchemy import ColumnElement, FromClause, func, text, tuple_
 from clinic_shared.database import Transaction
 
 MEASURED_ANEW_SECONDS = 10.0
+LOOKS = 3
 SHARPER_FOR_SECONDS = 300.0
 """So long a sharper measurement is kept: two machines' quartzes drift apart by some milliseconds meanwhile."""
 
@@ -49,11 +52,11 @@ def comes_before(one: FromClause, other: FromClause) -> ColumnElement[bool]:
 # The fraction stays below one for three centuries, and keeps what waited on the queue in its own order.
 _PLACES = text("""
     SELECT coalesce(earlier.place, 0)
-        + CAST(extract(epoch FROM given.confirmed_at - coalesce(earlier.durable_at, 'epoch')) AS numeric) / 1e10 AS place
-    FROM unnest(CAST(:moments AS timestamptz[])) WITH ORDINALITY AS given (confirmed_at, number)
+        + CAST(extract(epoch FROM given.queued_at - coalesce(earlier.durable_at, 'epoch')) AS numeric) / 1e10 AS place
+    FROM unnest(CAST(:moments AS timestamptz[])) WITH ORDINALITY AS given (queued_at, number)
     LEFT JOIN LATERAL (
         SELECT place, durable_at FROM intake
-        WHERE place IS NOT NULL AND via = 'database' AND durable_at <= given.confirmed_at
+        WHERE place IS NOT NULL AND via = 'database' AND durable_at <= given.queued_at
         ORDER BY place DESC LIMIT 1
     ) AS earlier ON true
     ORDER BY given.number
@@ -61,7 +64,7 @@ _PLACES = text("""
 
 
 async def places_of_queued(tx: Transaction, moments: Sequence[datetime]) -> list[Decimal]:
-    """Return the places of what was confirmed onto the queue at these moments, by the database's clock."""
+    """Return the places of what was put on the queue at these moments, by the database's clock."""
     return [row.place for row in await tx.fetch_all(_PLACES, {"moments": list(moments)})]
 
 
@@ -73,10 +76,15 @@ class _Measured:
 
 
 class DatabaseTime:
-    """What time it is at the database, for when it is away: counted from the last look by a clock that nobody sets."""
+    """What time it is at the database, for when it is away: counted from the last look by a clock that nobody sets.
+
+    It is never ahead, so that what is durable afterwards comes later, and behind by no more than a question
+    to the database took.
+    """
 
     def __init__(self) -> None:
         self._known: _Measured | None = None
+        self._looked_at = -inf
 
     def now(self) -> datetime | None:
         """Return None while the database hasn't been met."""
@@ -86,13 +94,22 @@ class DatabaseTime:
 
     async def look(self, tx: Transaction) -> None:
         """Look again, unless it was just done."""
-        known, before = self._known, time.monotonic()
-        if known is not None and before - known.measured_at < MEASURED_ANEW_SECONDS:
+        now = time.monotonic()
+        if now - self._looked_at < MEASURED_ANEW_SECONDS:
             return
-        row = await tx.fetch_one(text("SELECT clock_timestamp() AS now"))
-        after = time.monotonic()
-        is_sharper = known is None or after - before <= known.uncertain_seconds
-        if row is not None and (
-            known is None or is_sharper or after - known.measured_at > SHARPER_FOR_SECONDS
+        self._looked_at = now
+        sharpest = min([await _measure(tx) for _ in range(LOOKS)], key=attrgetter("uncertain_seconds"))
+        known = self._known
+        if (
+            known is None
+            or sharpest.uncertain_seconds <= known.uncertain_seconds
+            or now - known.measured_at > SHARPER_FOR_SECONDS
         ):
-            self._known = _Measured(row.now.astimezone(UTC), (before + after) / 2, after - before)
+            self._known = sharpest
+
+
+async def _measure(tx: Transaction) -> _Measured:
+    before = time.monotonic()
+    rows = await tx.fetch_all(text("SELECT clock_timestamp() AS now"))
+    after = time.monotonic()
+    return _Measured(rows[0].now.astimezone(UTC), measured_at=after, uncertain_seconds=after - before)
