@@ -43,6 +43,8 @@ log = structlog.get_logger()
 BATCH = 1000
 POLL_SECONDS = (0.05, 1.0)
 STANDBY_SECONDS = 1.0
+AUDIT_SECONDS = 0.25
+"""Audit records are sent so often at most: nobody waits for one, and each look takes three statements."""
 
 _PENDING = f"""
     WITH waiting AS MATERIALIZED (
@@ -112,6 +114,7 @@ class Relay:
         self._lease_seconds = runtime.settings.relay_lease_seconds
         self._routes = Routes(runtime)
         self._bell = asyncio.Event()
+        self._audit_sent_at = 0.0
 
     @property
     def _dsn(self) -> str:
@@ -133,22 +136,27 @@ class Relay:
             while not stop.is_set():
                 self._bell.clear()
                 await leases.balance_now_and_then()
-                moved = await self.relay_once(leases)
+                audit_in = self._audit_sent_at + AUDIT_SECONDS - time.monotonic()
+                moved = await self.relay_once(leases, audit=audit_in <= 0)
                 if moved:
                     idle = POLL_SECONDS[0]
                     continue
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(_first_of(self._bell, stop), idle)
+                    wait = idle if audit_in <= 0 else min(idle, audit_in)
+                    await asyncio.wait_for(_first_of(self._bell, stop), wait)
                 idle = min(POLL_SECONDS[1], idle * 2)
 
-    async def relay_once(self, leases: Leases) -> bool:
-        """Publish one batch of events and of audit records. Returns whether anything was confirmed."""
+    async def relay_once(self, leases: Leases, *, audit: bool = True) -> bool:
+        """Publish one batch of events and, unless it isn't their turn, of audit records.
+
+        Returns whether anything was confirmed.
+        """
         await self._connection.get()
         await self._routes.verify_now_and_then()
         self._health.report("relay", None)
         events = await self._relay_events(leases) if leases.shards else False
-        audit = await self._relay_audit_records(leases) if leases.audit else False
-        return events or audit
+        records = await self._relay_audit_records(leases) if audit and leases.audit else False
+        return events or records
 
     async def _relay_events(self, leases: Leases) -> bool:
         rows = await (await leases.execute(_PENDING, (leases.shards, BATCH))).fetchall()
@@ -157,8 +165,9 @@ class Relay:
         pending = [self._event(row) for row in rows]
         outcomes = await self._publish(pending, leases)
         crash_point("relay.confirm.after")
-        for exchange in {exchange_of(row.type) for row in rows}:
-            await self._routes.must_exist(exchange)
+        types = {row.type for row in rows}
+        for exchange in {exchange_of(one) for one in types}:
+            await self._routes.must_exist(exchange, types)
         await _forget_confirmed(leases, [p for p in pending if outcomes.get(p.row_id) is Outcome.CONFIRMED])
         for outcome in (Outcome.RETURNED, Outcome.NACKED, Outcome.PERMANENT):
             if ids := _with_outcome(outcomes, outcome):
@@ -224,6 +233,7 @@ class Relay:
             return False
         messages = [self._audit_record(row) for row in rows]
         results = await asyncio.gather(*(self._send(message, leases) for message in messages))
+        self._audit_sent_at = time.monotonic()
         await self._routes.must_exist(AUDIT_EXCHANGE)
         confirmed = [
             row.id for row, outcome in zip(rows, results, strict=True) if outcome is Outcome.CONFIRMED

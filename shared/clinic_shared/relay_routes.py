@@ -4,6 +4,7 @@ Publishing is confirmed as long as *some* queue got a copy: one that is missing 
 """
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import httpx
@@ -45,9 +46,9 @@ class Routes:
         """Tell whether an installed service subscribes: with all subscribers left out, nobody does."""
         return (exchange, event_type) in self._awaited
 
-    async def must_exist(self, exchange: str) -> None:
-        """Raise RouteMissingError unless every queue behind the exchange exists."""
-        missing = await self._probe.missing(self._topology.queues_behind(exchange))
+    async def must_exist(self, exchange: str, types: Collection[str] | None = None) -> None:
+        """Raise RouteMissingError unless every queue behind the exchange (that gets these types) exists."""
+        missing = await self._probe.missing(self._topology.queues_behind(exchange, types))
         if missing:
             self._verified_at = 0.0
             raise RouteMissingError(f"missing: {', '.join(missing)}")

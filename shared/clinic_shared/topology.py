@@ -8,7 +8,7 @@ consumer are arguments; everything else is policy, so that an operator can chang
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -135,10 +135,12 @@ class Topology:
             policies=_policies(per_consumer, buffers, exchanges),
         )
 
-    def queues_behind(self, exchange: str) -> tuple[str, ...]:
-        """Return the queues that must have been there while something was published to an exchange."""
+    def queues_behind(self, exchange: str, types: Collection[str] | None = None) -> tuple[str, ...]:
+        """Return the queues that must have been there while something (of these types) was published."""
         return tuple(
-            queue.name for queue in self.queues if any(name == exchange for name, _ in queue.bindings)
+            queue.name
+            for queue in self.queues
+            if any(name == exchange and (types is None or key in types) for name, key in queue.bindings)
         )
 
     def bindings_of(self, exchange: str) -> set[tuple[str, str]]:
