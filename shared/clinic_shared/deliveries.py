@@ -183,6 +183,7 @@ class _Session:
         in_hand.clear()
         self.over = asyncio.Event()
         self._settled = Settled()
+        self._acknowledging = asyncio.Lock()
         self._lanes = Lanes(self._handle_safely, lanes=lanes, most=TOGETHER if together else 1)
         self.heard()
 
@@ -233,11 +234,13 @@ class _Session:
         await self._done_with([delivery])
 
     async def _done_with(self, deliveries: Sequence[DeliveredMessage]) -> None:
-        upto, single = self._settled.add([_tag_of(delivery) for delivery in deliveries])
         # When the channel is gone the messages are delivered again, and the inbox knows them.
         try:
             channel = cast("aiormq.Channel", deliveries[0].channel)
-            await acknowledge(channel, *single, upto=upto)
+            # One at a time: a tag that comes after an acknowledgement which covers it ends the channel.
+            async with self._acknowledging:
+                upto, single = self._settled.add([_tag_of(delivery) for delivery in deliveries])
+                await acknowledge(channel, *single, upto=upto)
         except BrokerUnavailableError:
             log.info("acknowledgement_lost")
         for delivery in deliveries:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from random import Random
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -439,6 +440,30 @@ async def test_a_lost_acknowledgement_leaves_one_effect(
             await eventually(lambda: _queue_is_empty_and(queues, any(watched.deliveries)))
             await effects_reach(journal, consumer, 10)
     assert len(watched.deliveries) > 10
+
+
+async def test_acknowledgements_leave_in_the_order_in_which_they_were_decided(
+    consumer: Runtime,
+    journal: Journal,
+    queues: Queues,
+    looping: Looping,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each may wait for room on the connection; one that another has covered meanwhile would end the channel."""
+    send, chance = aiormq.Channel.basic_ack, Random(7)  # a test's dice
+
+    async def send_when_there_is_room(*arguments: Any, **options: Any) -> None:
+        for _ in range(chance.randrange(50)):
+            await asyncio.sleep(0)
+        await send(*arguments, **options)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_ack", send_when_there_is_room)
+    await put_each(queues, *(uuid7() for _ in range(400)))
+    watched = Watched(consumer)
+    async with looping(watched.run):
+        await effects_reach(journal, consumer, 400)
+        await eventually(lambda: _queue_is_empty_and(queues, True))
+    assert watched.deliveries == [False] * 400
 
 
 async def _queue_is_empty_and(queues: Queues, condition: bool) -> bool:
