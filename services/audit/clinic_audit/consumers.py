@@ -7,10 +7,11 @@ from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
 from pydantic import BaseModel
 
-from clinic_audit import people
+from clinic_audit import export, people
 from clinic_audit.people import PersonName
 
 handlers = Handlers("audit")
+handlers.include(export.handlers)
 
 
 class StaffMember(BaseModel):

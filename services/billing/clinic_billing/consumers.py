@@ -10,10 +10,11 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_billing import invoicing, store, tables
+from clinic_billing import export, invoicing, store, tables
 from clinic_billing.domain import Attention, ChargeItem
 
 handlers = Handlers("billing")
+handlers.include(export.handlers)
 
 
 class Centre(BaseModel):

@@ -8,9 +8,11 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
+from clinic_identity import export
 from clinic_identity.tables import patient as patient_table
 
 handlers = Handlers("identity")
+handlers.include(export.handlers)
 
 
 class Patient(BaseModel):

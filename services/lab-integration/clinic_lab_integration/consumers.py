@@ -12,12 +12,22 @@ from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_lab_integration import candidate_store, filing, merging, obligations, store, tables, worklist
+from clinic_lab_integration import (
+    candidate_store,
+    export,
+    filing,
+    merging,
+    obligations,
+    store,
+    tables,
+    worklist,
+)
 from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.events import Place
 
 handlers = Handlers("lab-integration")
+handlers.include(export.handlers)
 
 
 class Lab(BaseModel):

@@ -12,11 +12,12 @@ from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_notifications import announcing, domain, tables, together
+from clinic_notifications import announcing, domain, export, tables, together
 from clinic_notifications.domain import Purpose, Subject
 from clinic_notifications.together_store import Desk
 
 handlers = Handlers("notifications")
+handlers.include(export.handlers)
 
 
 class Centre(BaseModel):

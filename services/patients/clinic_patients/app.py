@@ -16,13 +16,17 @@ from clinic_patients import (
     fhir,
     merge_api,
 )
+from clinic_patients.exports import api as exports_api
+from clinic_patients.exports import exporting
+from clinic_patients.exports.store import EXPORT_KEYS
 from clinic_patients.protection import PATIENT_KEYS
 from clinic_patients.sealing_old import seal_patients
 from clinic_patients.settings import PatientsSettings
 
 timers = Timers()
-for kind, handler in (*break_glass.timers.handlers.items(), *care_telling.timers.handlers.items()):
-    timers.on(kind)(handler)
+for group in (break_glass.timers, care_telling.timers, exporting.timers):
+    for kind, handler in group.handlers.items():
+        timers.on(kind)(handler)
 
 service = Service(
     name="patients",
@@ -33,11 +37,12 @@ service = Service(
         break_glass_api.router,
         erasure_api.router,
         merge_api.router,
+        exports_api.router,
         fhir.router,
     ),
     handlers=consumers.handlers,
     timers=timers,
     settings=PatientsSettings,
     workers=(seal_patients,),
-    encrypted=(PATIENT_KEYS,),
+    encrypted=(PATIENT_KEYS, EXPORT_KEYS),
 )

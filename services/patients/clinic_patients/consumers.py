@@ -1,4 +1,4 @@
-"""Events in: lab results to file, whom to register, what is known of identity; the timeline's are included."""
+"""Events in: lab results to file, whom to register, what is known of identity; the timeline's and exports' are included."""
 
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -17,10 +17,12 @@ from clinic_patients.chart_domain import (
     ResultVersion,
 )
 from clinic_patients.domain import Identifier, PersonName, Sex, is_plausible_birth
+from clinic_patients.exports import consumers as export_consumers
 from clinic_patients.settings import RegistrySettings
 
 handlers = Handlers("patients")
 handlers.include(timeline_consumers.handlers)
+handlers.include(export_consumers.handlers)
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: value or ())]
 """Private lists may be missing, null or erased."""

@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from clinic_patients import store
 from clinic_patients.domain import Patient
 from clinic_patients.events import patient_event
+from clinic_patients.exports import exporting
 from clinic_patients.protection import RetentionClass
 from clinic_patients.retention import Profile, Verdict, judge
 from clinic_patients.tables import erasure, legal_hold, patient_key
@@ -77,6 +78,7 @@ async def erase(
         tx.emit(patient_event("patient-updated", left))
         await _destroy_key(tx, patient_id, retention_class)
         await _erase_from_log(tx, patient_id, retention_class)
+        await exporting.destroy_all_of(tx, patient_id)
     values = {"patient_id": patient_id, "retention_class": retention_class.value, "erased_at": tx.now}
     await tx.execute(insert(erasure).values(erasure_id=erasure_id, reason=reason, **values))
     _audit(tx, Action.DELETE, patient_id, erasure_id, retention_class, reason)

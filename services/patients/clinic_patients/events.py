@@ -18,6 +18,7 @@ from clinic_patients.chart_domain import (
     ResultVersion,
 )
 from clinic_patients.domain import Patient
+from clinic_patients.exports.domain import Export
 from clinic_patients.merge_domain import Merge, MergeState
 from clinic_patients.readings import Reading
 
@@ -237,6 +238,23 @@ def break_glass_event(name: str, of: BreakGlass) -> Event:
             "verdict": of.verdict.value if of.verdict else None,
             "reviewed_at": wire_instant(of.reviewed_at),
             "reviewed_by": wire_id(of.reviewed_by),
+        },
+    )
+
+
+def export_requested_event(of: Export, public_key: str) -> Event:
+    """Asks every service for its part; only with the private half of the key can a part be read."""
+    return _chart_event(
+        "export-requested",
+        of.export_id,
+        1,
+        of.patient_id,
+        data={
+            "export_id": str(of.export_id),
+            "patient_ids": [str(record_id) for record_id in of.record_ids],
+            "public_key": public_key,
+            "requested_at": wire_instant(of.requested_at),
+            "expires_at": wire_instant(of.expires_at),
         },
     )
 

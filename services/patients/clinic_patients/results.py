@@ -128,10 +128,10 @@ async def list_results(
     if caller.kind == "staff":
         await readings.note(tx, caller.subject, chain.from_iterable(versions.values()))
     shown = [versions[result_id] for result_id in result_ids]
-    return [[_for_the_patient(of_one[0])] for of_one in shown] if caller.kind == "patient" else shown
+    return [[for_the_patient(of_one[0])] for of_one in shown] if caller.kind == "patient" else shown
 
 
-def _for_the_patient(newest: ResultVersion) -> ResultVersion:
+def for_the_patient(newest: ResultVersion) -> ResultVersion:
     """A retracted report says that it is retracted, and nothing that may be about somebody else."""
     if newest.status != RETRACTED:
         return newest

@@ -309,5 +309,36 @@ break_glass = Table(
     Column("reviewed_by", Uuid),
     Column("comment", Text),
 )
+patient_export = Table(
+    "patient_export",
+    metadata,
+    Column("export_id", Uuid, primary_key=True),
+    Column("patient_id", Uuid, nullable=False),
+    Column("record_ids", ARRAY(Uuid), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("for_patient", Boolean, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("reason", Text),
+    Column("requested_by", Uuid, nullable=False),
+    Column("requested_at", _INSTANT, nullable=False),
+    Column("gather_until", _INSTANT, nullable=False),
+    Column("answer_due_at", _INSTANT, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("awaited", ARRAY(Text), nullable=False),
+    Column("completed_at", _INSTANT),
+    Column("private_key", LargeBinary),
+    Column("data_key", LargeBinary),
+)
+patient_export_piece = Table(
+    "patient_export_piece",
+    metadata,
+    Column("export_id", Uuid, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("piece_count", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("content", LargeBinary),
+    Column("received_at", _INSTANT, nullable=False),
+)
 
 PATIENT_MERGED_ONCE = "patient_merged_once"

@@ -8,9 +8,10 @@ from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_referrals import referring, tables
+from clinic_referrals import export, referring, tables
 
 handlers = Handlers("referrals")
+handlers.include(export.handlers)
 
 
 class Department(BaseModel):

@@ -11,10 +11,11 @@ from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_scheduling import tables
+from clinic_scheduling import export, tables
 from clinic_scheduling.domain import ResourceKind
 
 handlers = Handlers("scheduling")
+handlers.include(export.handlers)
 
 
 class Centre(BaseModel):

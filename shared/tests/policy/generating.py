@@ -30,6 +30,7 @@ _STAFF_ROLES = (
     ("system-administrator",),
     ("biller",),
     ("privacy-officer",),
+    ("records-officer",),
     ("doctor", "registrar"),
 )
 _MOMENTS = (

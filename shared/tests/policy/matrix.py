@@ -18,49 +18,51 @@ ROLES = (
     "biller",
     "privacy-officer",
     "lab",
+    "records-officer",
 )
 
 TABLE = """
-patient-logins.manage         -    -               all    -    -  -      -    -
-patients.search               -    rel             place  -    -  -      -    -
-patients.read                 own  rel             place  -    -  -      -    -
-patients.register             -    -               place  -    -  -      -    -
-patients.update               own  rel             place  -    -  -      -    -
-patients.erase                -    -               -      -    -  -      all  -
-preferences.manage            own  -               place  -    -  -      -    -
-consents.read                 own  rel             place  -    -  -      all  -
-consents.write                own  -               place  -    -  -      -    -
-chart.read                    own  rel             -      -    -  -      -    -
-encounters.write              -    rel             -      -    -  -      -    -
-prescriptions.write           -    rel             -      -    -  -      -    -
-break-glass.start             -    all             -      -    -  -      -    -
-break-glass.review            -    -               -      -    -  -      all  -
-results.read                  own  rel             -      -    -  -      -    -
-lab-orders.read               -    own+rel+place   -      -    -  -      -    -
-lab-orders.place              -    place           -      -    -  -      -    -
-lab-messages.read             -    all             -      -    -  -      -    -
-lab-messages.send             -    -               -      -    -  -      -    own
-lab-worklist.manage           -    all             all    -    -  -      -    -
-critical-results.acknowledge  -    own+place       -      -    -  -      -    -
-appointments.read             own  own+rel         place  -    -  -      -    -
-appointments.book             own  own+rel         place  -    -  -      -    -
-appointments.manage           -    own+rel         place  -    -  -      -    -
-referrals.read                own  own+rel+place   place  -    -  -      -    -
-referrals.create              -    place           -      -    -  -      -    -
-referrals.answer              -    place           -      -    -  -      -    -
-messages.read                 own  -               place  -    -  -      -    -
-invoices.read                 own  -               -      -    -  place  -    -
-invoices.create               -    -               place  -    -  place  -    -
-invoices.manage               -    -               -      -    -  place  -    -
-payments.read                 own  -               -      -    -  place  -    -
-payments.make                 own  -               -      -    -  -      -    -
-payments.manage               -    -               -      -    -  place  -    -
-payments.refund               -    -               -      -    -  place  -    -
-prices.manage                 -    -               -      -    -  place  -    -
-reports.read                  -    -               -      agg  -  -      -    -
-audit.read                    -    -               -      -    -  -      all  -
-suspicions.review             -    -               -      -    -  -      all  -
-access-log.read               own  -               -      -    -  -      all  -
+patient-logins.manage         -    -               all    -    -  -      -    -   -
+patients.search               -    rel             place  -    -  -      -    -   all
+patients.read                 own  rel             place  -    -  -      -    -   all
+patients.register             -    -               place  -    -  -      -    -   -
+patients.update               own  rel             place  -    -  -      -    -   -
+patients.erase                -    -               -      -    -  -      all  -   -
+patients.export               own  -               -      -    -  -      -    -   all
+preferences.manage            own  -               place  -    -  -      -    -   -
+consents.read                 own  rel             place  -    -  -      all  -   all
+consents.write                own  -               place  -    -  -      -    -   -
+chart.read                    own  rel             -      -    -  -      -    -   -
+encounters.write              -    rel             -      -    -  -      -    -   -
+prescriptions.write           -    rel             -      -    -  -      -    -   -
+break-glass.start             -    all             -      -    -  -      -    -   -
+break-glass.review            -    -               -      -    -  -      all  -   -
+results.read                  own  rel             -      -    -  -      -    -   -
+lab-orders.read               -    own+rel+place   -      -    -  -      -    -   -
+lab-orders.place              -    place           -      -    -  -      -    -   -
+lab-messages.read             -    all             -      -    -  -      -    -   -
+lab-messages.send             -    -               -      -    -  -      -    own -
+lab-worklist.manage           -    all             all    -    -  -      -    -   -
+critical-results.acknowledge  -    own+place       -      -    -  -      -    -   -
+appointments.read             own  own+rel         place  -    -  -      -    -   -
+appointments.book             own  own+rel         place  -    -  -      -    -   -
+appointments.manage           -    own+rel         place  -    -  -      -    -   -
+referrals.read                own  own+rel+place   place  -    -  -      -    -   -
+referrals.create              -    place           -      -    -  -      -    -   -
+referrals.answer              -    place           -      -    -  -      -    -   -
+messages.read                 own  -               place  -    -  -      -    -   -
+invoices.read                 own  -               -      -    -  place  -    -   -
+invoices.create               -    -               place  -    -  place  -    -   -
+invoices.manage               -    -               -      -    -  place  -    -   -
+payments.read                 own  -               -      -    -  place  -    -   -
+payments.make                 own  -               -      -    -  -      -    -   -
+payments.manage               -    -               -      -    -  place  -    -   -
+payments.refund               -    -               -      -    -  place  -    -   -
+prices.manage                 -    -               -      -    -  place  -    -   -
+reports.read                  -    -               -      agg  -  -      -    -   -
+audit.read                    -    -               -      -    -  -      all  -   -
+suspicions.review             -    -               -      -    -  -      all  -   -
+access-log.read               own  -               -      -    -  -      all  -   -
 """
 
 MATRIX: dict[str, dict[str, set[str]]] = {
