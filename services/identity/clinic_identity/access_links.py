@@ -1,21 +1,28 @@
 """Links that work once: whoever opens one chooses the password of its account.
 
 Only the digest is stored. Opening the page uses nothing up, since mail scanners open links too; choosing
-the password does.
+the password does. A link is handed over by whoever asked for it, or sent to its owner by notifications,
+which makes the secret and tells us its digest: the secret itself is in no event and no database.
 """
 
 import hashlib
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
+from clinic_shared.errors import DomainError, NotFoundError
+from clinic_shared.ids import uuid7
+from sqlalchemy import Row
 
 from clinic_identity import link_store, store, throttle
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, AccountId, LinkNotValidError
+from clinic_identity.events import access_link_requested
 from clinic_identity.password_rules import require_good_password
 from clinic_identity.sessions import end_sessions
 
@@ -25,10 +32,21 @@ RESET_LIFE = timedelta(minutes=15)
 TOKEN_PREFIX = "al_"  # noqa: S105  # tells people and scanners what it is
 
 
+class LinksAreSentError(DomainError):
+    """This installation shows links to nobody: they reach their owners by mail or text message."""
+
+    slug = "links-are-sent"
+    title = "Links aren't shown here"
+    fix = "Ask with `deliver: message`; somebody without an address must be given one first."
+
+
 @dataclass(frozen=True, kw_only=True)
-class HandedLink:
-    url: str
+class Link:
+    """Handed over, it has its `url`; sent, the id of the request."""
+
     expires_at: datetime
+    url: str | None = None
+    request_id: UUID | None = None
 
 
 async def make_link(tx: Transaction, account_id: AccountId, *, life: timedelta) -> str:
@@ -39,25 +57,102 @@ async def make_link(tx: Transaction, account_id: AccountId, *, life: timedelta) 
     return token
 
 
-async def hand_out_link(tx: Transaction, desk: Desk, account: Account) -> HandedLink:
-    """Make a link to hand over: an invitation works for three days, a reset for a quarter of an hour.
+async def issue_link(tx: Transaction, desk: Desk, account: Account, *, send: bool | None) -> Link:
+    """Make a link, or have one sent: an invitation works for three days, a reset for a quarter of an hour.
 
-    A second factor stays asked for: the link replaces the password alone.
+    A second factor stays asked for: the link replaces the password alone. The caller holds the account's
+    lock. Raises LinksAreSentError.
     """
+    shown = desk.settings.hand_over_links
+    if send is False and not shown:
+        raise LinksAreSentError
+    send = not shown if send is None else send
     invited = account.must_change_password or not account.password_hash
-    life = INVITATION_LIFE if invited else RESET_LIFE
-    token = await make_link(tx, account.account_id, life=life)
+    purpose, life = ("invitation", INVITATION_LIFE) if invited else ("reset", RESET_LIFE)
     tx.audit(
         AuditEntry(
             action=Action.CREATE,
             resource_type="AccessLink",
             resource_id=account.account_id,
             patient_id=account.patient_id,
-            reason="invitation" if invited else "reset",
+            reason=purpose,
+            details={"delivery": "message" if send else "hand-over"},
         )
     )
     # Of the configured site, never of the request's Host, which anybody can send.
-    return HandedLink(url=f"{desk.settings.url}{PATH}?token={token}", expires_at=tx.now + life)
+    page_url = f"{desk.settings.url}{PATH}"
+    if send:
+        return await _request_link(tx, account, purpose, page_url, life)
+    token = await make_link(tx, account.account_id, life=life)
+    return Link(url=f"{page_url}?token={token}", expires_at=tx.now + life)
+
+
+async def _request_link(
+    tx: Transaction, account: Account, purpose: str, page_url: str, life: timedelta
+) -> Link:
+    await link_store.withdraw_links(tx, account.account_id)
+    request_id, expires_at = uuid7(), tx.now + life
+    await link_store.add_request(
+        tx,
+        request_id=request_id,
+        account_id=account.account_id,
+        purpose=purpose,
+        requested_at=tx.now,
+        expires_at=expires_at,
+    )
+    tx.emit(
+        access_link_requested(
+            account,
+            request_id=request_id,
+            purpose=purpose,
+            page_url=page_url,
+            at=tx.now,
+            expires_at=expires_at,
+        )
+    )
+    return Link(request_id=request_id, expires_at=expires_at)
+
+
+async def find_sent_link(tx: Transaction, account: Account) -> Row[Any]:
+    """Return the link under way to an account's owner. Raises NotFoundError: none, used or replaced."""
+    found = await link_store.find_request(tx, account.account_id)
+    if found is None:
+        raise NotFoundError
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkAttempt:
+    """What notifications tells of sending a link, or of giving up."""
+
+    request_id: UUID
+    version: int
+    state: str
+    channel: str
+    failure_code: str | None
+    digest: str | None
+
+
+async def take_attempt(tx: Transaction, attempt: LinkAttempt) -> None:
+    """Let a link work that is on its way, if it was asked for and nothing has replaced it since.
+
+    Each attempt brings a secret of its own: of a repeated message whichever copy arrives works.
+    """
+    request = await link_store.lock_request(tx, attempt.request_id)
+    if request is None:
+        return
+    if attempt.digest and request.expires_at > tx.now:
+        digest = bytes.fromhex(attempt.digest)
+        await link_store.add_link(tx, digest, request.account_id, expires_at=request.expires_at)
+    if attempt.version > request.attempt_version:
+        await link_store.save_attempt(
+            tx,
+            attempt.request_id,
+            attempt_version=attempt.version,
+            state=attempt.state,
+            channel=attempt.channel,
+            failure_code=attempt.failure_code,
+        )
 
 
 async def accept_link(desk: Desk, context: Context, *, token: str, new_password: str) -> None:

@@ -1,6 +1,7 @@
 """What people log in with: accounts with an initial password that its owner replaces."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
@@ -8,10 +9,11 @@ from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError, ReferenceNotYetKnownError
 from clinic_shared.ids import uuid7
 from clinic_shared.problems import constraint_of
+from sqlalchemy import Row
 from sqlalchemy.exc import IntegrityError
 
 from clinic_identity import store, throttle
-from clinic_identity.access_links import HandedLink, hand_out_link
+from clinic_identity.access_links import Link, find_sent_link, issue_link
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
     Account,
@@ -85,9 +87,14 @@ async def renew_patients_password(tx: Transaction, desk: Desk, patient_id: UUID)
     return invitation
 
 
-async def link_for_patient(tx: Transaction, desk: Desk, patient_id: UUID) -> HandedLink:
-    """Make a link with which a patient chooses their password; earlier ones stop working."""
-    return await hand_out_link(tx, desk, await _lock_patients_account(tx, patient_id))
+async def link_for_patient(tx: Transaction, desk: Desk, patient_id: UUID, *, send: bool | None) -> Link:
+    """Make a link with which a patient chooses their password, or have it sent; earlier ones stop working."""
+    return await issue_link(tx, desk, await _lock_patients_account(tx, patient_id), send=send)
+
+
+async def sent_link_of_patient(tx: Transaction, patient_id: UUID) -> Row[Any]:
+    """Return what became of the link that is being sent. Raises NotFoundError."""
+    return await find_sent_link(tx, await _lock_patients_account(tx, patient_id))
 
 
 async def deactivate_patients_login(tx: Transaction, patient_id: UUID) -> None:

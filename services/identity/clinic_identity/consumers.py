@@ -1,14 +1,16 @@
-"""Events in: which patients there are, so that they can be given a login."""
+"""Events in: which patients there are, so that they can be given a login; links that are being sent."""
 
+from typing import Annotated
 from uuid import UUID
 
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
 from clinic_shared.projections import keep_newer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from clinic_identity import export
+from clinic_identity.access_links import LinkAttempt, take_attempt
 from clinic_identity.tables import patient as patient_table
 
 handlers = Handlers("identity")
@@ -19,6 +21,15 @@ class Patient(BaseModel):
     patient_id: UUID
     version: int
     status: str
+
+
+class AttemptedLink(BaseModel):
+    request_id: UUID
+    version: int
+    state: str
+    channel: str
+    failure_code: str | None
+    digest: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
 
 
 @handlers.on("patients.patient-registered.v1")
@@ -32,3 +43,8 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
             "active": patient.status == "active",
         },
     )
+
+
+@handlers.on("notifications.access-link-attempted.v1")
+async def let_sent_link_work(tx: Transaction, _: Envelope, attempt: AttemptedLink) -> None:
+    await take_attempt(tx, LinkAttempt(**attempt.model_dump()))

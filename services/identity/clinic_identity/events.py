@@ -5,10 +5,10 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.auth import LEEWAY_SECONDS, LIFETIME_SECONDS
-from clinic_shared.events import Event, wire_instant
+from clinic_shared.events import Event, wire_id, wire_instant
 from sqlalchemy import Row
 
-from clinic_identity.domain import Centre, Department, Session, StaffMember
+from clinic_identity.domain import Account, AccountKind, Centre, Department, Session, StaffMember
 from clinic_identity.oauth_domain import Client
 
 _LONGEST_USE = timedelta(seconds=LIFETIME_SECONDS + LEEWAY_SECONDS)
@@ -177,3 +177,28 @@ def account_dormant(use: Row[Any], *, state: str, closes_at: datetime) -> Event:
             "closes_at": wire_instant(closes_at),
         },
     )
+
+
+def access_link_requested(
+    account: Account, *, request_id: UUID, purpose: str, page_url: str, at: datetime, expires_at: datetime
+) -> Event:
+    return Event(
+        type="identity.access-link-requested.v1",
+        subject=request_id,
+        aggregate_version=1,
+        patient_id=account.patient_id,
+        data={
+            "request_id": str(request_id),
+            "version": 1,
+            "purpose": purpose,
+            **_whose(account),
+            "page_url": page_url,
+            "requested_at": wire_instant(at),
+            "expires_at": wire_instant(expires_at),
+        },
+    )
+
+
+def _whose(account: Account) -> dict[str, str | None]:
+    staff_id = account.account_id if account.kind is AccountKind.STAFF else None
+    return {"staff_id": wire_id(staff_id), "patient_id": wire_id(account.patient_id)}

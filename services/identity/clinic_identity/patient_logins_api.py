@@ -9,7 +9,13 @@ from pydantic import ConfigDict, Field
 
 from clinic_identity import accounts, fields
 from clinic_identity.fields import CurrentDesk, Login
-from clinic_identity.staff_api import AccessLinkResponse, InitialPassword
+from clinic_identity.link_models import (
+    AccessLinkRequest,
+    AccessLinkResponse,
+    SentLinkResponse,
+    wants_message,
+)
+from clinic_identity.staff_api import InitialPassword
 
 router = ClinicRouter(tags=["identity"])
 
@@ -72,10 +78,22 @@ async def renew_patient_password(tx: Tx, desk: CurrentDesk, patient_id: UUID) ->
     idempotency=Idempotency.NONE,
     operation_id="makePatientAccessLink",
 )
-async def make_patient_access_link(tx: Tx, desk: CurrentDesk, patient_id: UUID) -> AccessLinkResponse:
-    """Make a link to hand over, with which the patient chooses their password. Earlier ones stop working."""
-    link = await accounts.link_for_patient(tx, desk, patient_id)
-    return AccessLinkResponse(url=link.url, expires_at=link.expires_at)
+async def make_patient_access_link(
+    tx: Tx, desk: CurrentDesk, patient_id: UUID, body: AccessLinkRequest | None = None
+) -> AccessLinkResponse:
+    """Make a link with which the patient chooses their password, or have it sent. Earlier ones stop working."""
+    send = wants_message(body)
+    return AccessLinkResponse.of(await accounts.link_for_patient(tx, desk, patient_id, send=send))
+
+
+@router.get(
+    "/v1/users/patients/{patient_id}/access-link",
+    permission="patient-logins.manage",
+    operation_id="getPatientAccessLink",
+)
+async def get_patient_access_link(tx: Tx, patient_id: UUID) -> SentLinkResponse:
+    """Say how far the link got that is being sent to the patient; 404 once it was used or replaced."""
+    return SentLinkResponse.model_validate(await accounts.sent_link_of_patient(tx, patient_id))
 
 
 @router.post(

@@ -34,6 +34,11 @@ class IdentitySettings(ServiceSettings):
         default=None, description="SHA-1 hashes in order, one a line, of passwords that are refused"
     )
     url: str = Field(default="", description="where people reach the clinic, for links")
+    hand_over_links: bool = Field(
+        default=True,
+        description="whether links to choose a password are shown to whoever asks for one; otherwise they are"
+        " only sent to their owners",
+    )
     initial_password_seconds: int = Field(default=72 * 3600, ge=300)
     secret_overlap_seconds: int = Field(
         default=24 * 3600, ge=0, description="how long a replaced client secret goes on working"

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import DomainError, ForbiddenError, NotFoundError
 from clinic_shared.principal import Principal
+from sqlalchemy import Row
 
 from clinic_identity import store
-from clinic_identity.access_links import HandedLink, hand_out_link
+from clinic_identity.access_links import Link, find_sent_link, issue_link
 from clinic_identity.accounts import Invitation, add_account, close_account, renew_password
 from clinic_identity.desk import Desk
 from clinic_identity.domain import (
@@ -216,10 +218,18 @@ async def reopen_login(tx: Transaction, desk: Desk, staff_id: UUID, *, caller: P
     return invitation
 
 
-async def link_for_staff(tx: Transaction, desk: Desk, staff_id: UUID, *, caller: Principal) -> HandedLink:
-    """Make a link with which somebody chooses their password; earlier ones stop working."""
+async def link_for_staff(
+    tx: Transaction, desk: Desk, staff_id: UUID, *, send: bool | None, caller: Principal
+) -> Link:
+    """Make a link with which somebody chooses their password, or have it sent; earlier ones stop working."""
     account, _ = await _lock(tx, staff_id, None, caller)
-    return await hand_out_link(tx, desk, account)
+    return await issue_link(tx, desk, account, send=send)
+
+
+async def sent_link_of_staff(tx: Transaction, staff_id: UUID, *, caller: Principal) -> Row[Any]:
+    """Return what became of the link that is being sent. Raises NotFoundError."""
+    account, _ = await _lock(tx, staff_id, None, caller)
+    return await find_sent_link(tx, account)
 
 
 async def _lock(

@@ -21,6 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from clinic_identity import staff, store
 from clinic_identity.domain import StaffMember
 from clinic_identity.fields import Code, CurrentDesk, Label, Login, Request
+from clinic_identity.link_models import (
+    AccessLinkRequest,
+    AccessLinkResponse,
+    SentLinkResponse,
+    wants_message,
+)
 
 router = ClinicRouter(tags=["identity"])
 
@@ -217,11 +223,6 @@ async def renew_staff_password(tx: Tx, desk: CurrentDesk, caller: Caller, staff_
     )
 
 
-class AccessLinkResponse(BaseModel):
-    url: Annotated[str, Field(description="Opens a page that asks for a new password; works once")]
-    expires_at: datetime
-
-
 @router.post(
     "/v1/staff/{staff_id}/access-link",
     permission="staff.manage",
@@ -230,11 +231,17 @@ class AccessLinkResponse(BaseModel):
     operation_id="makeStaffAccessLink",
 )
 async def make_staff_access_link(
-    tx: Tx, desk: CurrentDesk, caller: Caller, staff_id: UUID
+    tx: Tx, desk: CurrentDesk, caller: Caller, staff_id: UUID, body: AccessLinkRequest | None = None
 ) -> AccessLinkResponse:
-    """Make a link to hand over, with which somebody chooses their password. Earlier ones stop working."""
-    link = await staff.link_for_staff(tx, desk, staff_id, caller=caller)
-    return AccessLinkResponse(url=link.url, expires_at=link.expires_at)
+    """Make a link with which somebody chooses their password, or have it sent. Earlier ones stop working."""
+    send = wants_message(body)
+    return AccessLinkResponse.of(await staff.link_for_staff(tx, desk, staff_id, send=send, caller=caller))
+
+
+@router.get("/v1/staff/{staff_id}/access-link", permission="staff.manage", operation_id="getStaffAccessLink")
+async def get_staff_access_link(tx: Tx, caller: Caller, staff_id: UUID) -> SentLinkResponse:
+    """Say how far the link got that is being sent to somebody; 404 once it was used or replaced."""
+    return SentLinkResponse.model_validate(await staff.sent_link_of_staff(tx, staff_id, caller=caller))
 
 
 async def _staff_response(tx: Tx, member: StaffMember) -> StaffResponse:

@@ -214,6 +214,19 @@ access_link = Table(
     Column("expires_at", Instant, nullable=False),
     Column("used_at", Instant),
 )
+access_link_request = Table(
+    "access_link_request",
+    metadata,
+    Column("request_id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("attempt_version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("channel", Text),
+    Column("failure_code", Text),
+)
 attempt_counter = Table(
     "attempt_counter",
     metadata,

@@ -12,12 +12,22 @@ from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
-from clinic_notifications import announcing, domain, export, tables, together
+from clinic_notifications import announcing, domain, export, links, tables, together
 from clinic_notifications.domain import Purpose, Subject
 from clinic_notifications.together_store import Desk
 
 handlers = Handlers("notifications")
 handlers.include(export.handlers)
+
+
+class AccessLink(BaseModel):
+    request_id: UUID
+    version: int
+    purpose: str
+    staff_id: UUID | None
+    patient_id: UUID | None
+    page_url: str
+    expires_at: datetime
 
 
 class Centre(BaseModel):
@@ -124,6 +134,22 @@ class Payment(BaseModel):
     department_id: UUID | None
     amount_minor: int
     currency: str
+
+
+@handlers.on("identity.access-link-requested.v1")
+async def send_access_link(tx: Transaction, _: Envelope, link: AccessLink) -> None:
+    """Write to whoever is to choose a password; the link itself is made when the message leaves."""
+    await announcing.announce(
+        tx,
+        purpose=links.PURPOSES[link.purpose],
+        about=Subject(type="access-link", id=link.request_id, version=link.version),
+        patient_id=link.patient_id,
+        staff_id=link.staff_id,
+        centre_id=None,
+        department_id=None,
+        facts={"page_url": link.page_url},
+        useful_until_at=link.expires_at,
+    )
 
 
 @handlers.on("identity.centre-opened.v1", "identity.centre-changed.v1")

@@ -32,6 +32,12 @@ class Purpose(StrEnum):
     CRITICAL_RESULT = "critical-result"
     """To a member of staff, as the next one is."""
     ANSWER_NEEDED = "answer-needed"
+    INVITATION = "account-invitation"
+    """About one's own login, as the next one is: whoever declines messages still gets it."""
+    PASSWORD_RESET = "password-reset"  # noqa: S105  # a purpose
+
+
+ABOUT_LOGINS = frozenset({Purpose.INVITATION, Purpose.PASSWORD_RESET})
 
 
 class MessageStatus(StrEnum):
@@ -228,7 +234,7 @@ class Recipient:
 
     def channels_for(self, purpose: Purpose, now: datetime) -> list[Channel]:
         """Return the channels the patient hasn't refused, in their order; without regard to addresses."""
-        if purpose in self.opted_out:
+        if purpose in self.opted_out and purpose not in ABOUT_LOGINS:
             return []
         return [
             channel

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -25,7 +25,7 @@ from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
 from prometheus_client import Counter
 
-from clinic_notifications import fallback, statuses, store, templates
+from clinic_notifications import fallback, links, statuses, store, templates
 from clinic_notifications.channels import Accepted, Adapter, Answer, Letter, Refused, Unavailable, Unknown
 from clinic_notifications.channels.postmark import Postmark
 from clinic_notifications.channels.twilio import Twilio
@@ -187,9 +187,11 @@ async def _address(tx: Transaction, message: Message, recipient: Recipient, plac
         return None
     languages = [language for language in (recipient.language, place.language) if language]
     template = await templates.choose(tx, message, channel, languages)
-    letter = None
+    letter = secret = None
     if template is not None:
-        letter = _letter(message, template, to=recipient.address(channel) or "", place=place)
+        secret = await links.make_secret(tx, message, channel)
+        facts = secret.facts(message) if secret else message.facts
+        letter = _letter(message, facts, template, to=recipient.address(channel) or "", place=place)
     if template is None or letter is None:
         await _fail(tx, replace(message, channel=channel), Failure.TEMPLATE_REJECTED)
         return None
@@ -201,16 +203,18 @@ async def _address(tx: Transaction, message: Message, recipient: Recipient, plac
             language=template.language,
             template_id=template.template_id,
             recipient=letter.to,
-            text=letter.text,
+            text=secret.hide(letter.text) if secret else letter.text,
         ),
     )
     await store.open_call(tx, message.message_id)
     return letter
 
 
-def _letter(message: Message, template: Template, *, to: str, place: Place) -> Letter | None:
+def _letter(
+    message: Message, facts: Mapping[str, Any], template: Template, *, to: str, place: Place
+) -> Letter | None:
     try:
-        rendered = render(template, fields_of(message.facts, place, template.language))
+        rendered = render(template, fields_of(facts, place, template.language))
     except TemplateInvalidError:
         return None
     return Letter(

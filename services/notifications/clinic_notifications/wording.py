@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from clinic_notifications.domain import Channel, TemplateInvalidError
 
 FIELDS = (
-    "centre", "department", "address", "phone", "service", "date", "time", "number", "amount", "payment_url",
+    "centre", "department", "address", "phone", "service", "date", "time", "number", "amount", "payment_url", "link",
 )  # fmt: skip
 NOTHING = "—"
 """WhatsApp refuses empty parameters."""
@@ -79,6 +79,7 @@ def fields_of(facts: Mapping[str, Any], place: Place, language: str) -> dict[str
         "service": facts.get("service"),
         "number": facts.get("number"),
         "payment_url": facts.get("payment_url"),
+        "link": facts.get("link"),
     }
     if "starts_at" in facts:
         local = datetime.fromisoformat(facts["starts_at"]).astimezone(ZoneInfo(facts["time_zone"]))
