@@ -89,6 +89,10 @@ async def survivor_of(tx: Transaction, patient_id: UUID) -> UUID:
     return (await survivors_of(tx, [patient_id])).get(patient_id, patient_id)
 
 
+async def are_one_person(tx: Transaction, one: UUID, other: UUID) -> bool:
+    return one == other or await survivor_of(tx, one) == await survivor_of(tx, other)
+
+
 async def records_of(tx: Transaction, patient_id: UUID) -> list[UUID]:
     """Return all records of the person, this one included, in one order for everybody."""
     survivor = await survivor_of(tx, patient_id)

@@ -4,9 +4,10 @@ An advance is an invoice of kind `advance`: a request that nobody owes anything 
 other. When the visit that it is for has been invoiced, what was paid of it settles that invoice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ReferenceNotYetKnownError
@@ -40,6 +41,7 @@ async def ask_for(tx: Transaction, asked: AskForAdvance, *, caller: Principal) -
     centre = await store.find_centre(tx, asked.centre_id)
     if centre is None:
         raise ReferenceNotYetKnownError("The centre is not known here yet.", reference="centre_id")
+    asked = replace(asked, patient_id=await merges.survivor_of(tx, asked.patient_id))
     if not await store.is_patient_known(tx, asked.patient_id):
         raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
     line = InvoiceLine(
@@ -71,7 +73,7 @@ async def set_off_for_visit(tx: Transaction, invoice: Invoice, *, package: UUID 
     paid_before = await store.lock_advances_for(tx, invoice.appointment_id, or_this=package)
     for advance in paid_before:
         amount = min(invoice.outstanding_minor, await available(tx, advance))
-        if amount and _belongs(advance, invoice):
+        if amount and await _belongs(tx, advance, invoice):
             invoice = await _set_off(tx, advance, invoice, amount)
     return invoice
 
@@ -84,7 +86,7 @@ async def set_off(
     locked = {one: await store.lock_invoice(tx, one) for one in (first, second)}
     invoice = invoices.visible(locked[invoice_id], caller)
     advance = invoices.visible(locked[advance_id], caller)
-    if not _belongs(advance, invoice):
+    if not await _belongs(tx, advance, invoice):
         raise NotAnAdvanceError
     wanted = invoice.amount_to_pay(amount_minor)
     left = await available(tx, advance)
@@ -95,14 +97,14 @@ async def set_off(
     return await _set_off(tx, advance, invoice, min(wanted, left))
 
 
-def _belongs(advance: Invoice, invoice: Invoice) -> bool:
-    return (
+async def _belongs(tx: Transaction, advance: Invoice, invoice: Invoice) -> bool:
+    fits = (
         advance.kind is InvoiceKind.ADVANCE
         and invoice.kind is InvoiceKind.SERVICES
         and invoice.payer == PATIENT
-        and (advance.patient_id, advance.legal_entity_id, advance.currency)
-        == (invoice.patient_id, invoice.legal_entity_id, invoice.currency)
+        and (advance.legal_entity_id, advance.currency) == (invoice.legal_entity_id, invoice.currency)
     )
+    return fits and await merges.are_one_person(tx, advance.patient_id, invoice.patient_id)
 
 
 async def _set_off(tx: Transaction, advance: Invoice, invoice: Invoice, amount_minor: int) -> Invoice:

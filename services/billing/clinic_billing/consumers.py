@@ -4,9 +4,11 @@ from datetime import datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from clinic_shared import merges
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
@@ -127,6 +129,12 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
             "active": patient.status == "active",
         },
     )
+
+
+@handlers.on(*TOLD_BY)
+async def keep_merge(tx: Transaction, _: Envelope, told: ToldMerge) -> None:
+    """Nothing is moved: what is owed and paid keeps the record that it was written to, and is read by person."""
+    await merges.keep_told(tx, tables.patient_merge, told)
 
 
 @handlers.on(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ConcealedError, NotFoundError
@@ -74,7 +75,7 @@ def within(caller: Principal) -> Within:
     """Return whose invoices and payments the caller may see."""
     if caller.kind == "patient":
         # A patient without a record sees nothing rather than everything.
-        return Within(patient_id=caller.patient_id or caller.subject)
+        return Within(patient_ids=caller.own_records or {caller.subject})
     return Within(
         everywhere=caller.network, centre_ids=caller.centre_ids, department_ids=caller.department_ids
     )
@@ -108,10 +109,11 @@ async def list_invoices(
     after: UUID | None,
     limit: int,
 ) -> list[Invoice]:
+    """Return what the caller may see; of a patient, what stands under any of the person's records."""
     found = await store.list_invoices(
         tx,
         within=within(caller),
-        patient_id=patient_id,
+        person=await merges.records_of(tx, patient_id) if patient_id is not None else (),
         appointment_id=appointment_id,
         status=status,
         after=after,

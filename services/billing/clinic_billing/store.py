@@ -42,14 +42,14 @@ from clinic_billing.tables import (
 class Within:
     """Whose invoices a caller may see: a patient's own, staff's those of their places."""
 
-    patient_id: UUID | None = None
+    patient_ids: Collection[UUID] = ()
     everywhere: bool = False
     centre_ids: Collection[UUID] = ()
     department_ids: Collection[UUID] = ()
 
     def condition(self) -> ColumnElement[bool] | None:
-        if self.patient_id is not None:
-            return invoice.c.patient_id == self.patient_id
+        if self.patient_ids:
+            return invoice.c.patient_id.in_(self.patient_ids)
         if self.everywhere:
             return None
         return or_(invoice.c.centre_id.in_(self.centre_ids), invoice.c.department_id.in_(self.department_ids))
@@ -309,7 +309,7 @@ async def list_invoices(
     tx: Transaction,
     *,
     within: Within,
-    patient_id: UUID | None,
+    person: Collection[UUID],
     appointment_id: UUID | None,
     status: InvoiceStatus | None,
     after: UUID | None,
@@ -318,7 +318,7 @@ async def list_invoices(
     statement = select(invoice).order_by(invoice.c.invoice_id).limit(limit)
     for condition in (
         within.condition(),
-        None if patient_id is None else invoice.c.patient_id == patient_id,
+        invoice.c.patient_id.in_(person) if person else None,
         None if appointment_id is None else invoice.c.appointment_id == appointment_id,
         None if status is None else invoice.c.status == status.value,
         None if after is None else invoice.c.invoice_id > after,

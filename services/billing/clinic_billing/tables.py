@@ -1,5 +1,6 @@
 """Billing's tables. Centres, departments, patients and services are projections."""
 
+from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -44,6 +45,7 @@ patient = Table(
     Column("version", BigInteger, nullable=False),
     Column("active", Boolean, nullable=False),
 )
+patient_merge = patient_merge_table(metadata)
 service = Table(
     "service",
     metadata,

@@ -241,8 +241,8 @@ async def _check_referral(tx: Transaction, command: BookAppointment, referral_id
     referral = await store.find_referral(tx, referral_id)
     if referral is None:
         raise ReferenceNotYetKnownError("The referral is not known here yet.", reference="referral_id")
-    same_person = await merges.survivor_of(tx, referral.patient_id) == command.patient_id
-    if not same_person or referral.to_department_id != command.department_id:
+    theirs = await merges.are_one_person(tx, referral.patient_id, command.patient_id)
+    if not theirs or referral.to_department_id != command.department_id:
         raise ReferralMismatchError
 
 

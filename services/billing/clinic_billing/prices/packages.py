@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import DomainError, NotFoundError, ReferenceNotYetKnownError
@@ -89,6 +90,7 @@ async def sell(
     centre = await store.find_centre(tx, offered.centre_id)
     if centre is None or offered.withdrawn_at is not None:
         raise NotFoundError
+    patient_id = await merges.survivor_of(tx, patient_id)
     if not await store.is_patient_known(tx, patient_id):
         raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
     advance = await invoices.make(
@@ -120,7 +122,7 @@ async def find_bought(tx: Transaction, centre: Centre, visit: ChargeItem) -> Row
     rows = await tx.fetch_all(
         select(entitlement)
         .where(
-            entitlement.c.patient_id == visit.patient_id,
+            entitlement.c.patient_id.in_(await merges.records_of(tx, visit.patient_id)),
             entitlement.c.service_code == visit.service_code,
             entitlement.c.legal_entity_id == centre.legal_entity_id,
             entitlement.c.used < entitlement.c.bought,

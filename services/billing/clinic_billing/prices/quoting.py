@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.database import Transaction
 from sqlalchemy import func, or_, select
 
@@ -50,8 +51,13 @@ async def quote(tx: Transaction, centre: Centre, visit: ChargeItem) -> Quote | N
 
 
 async def payer_of(tx: Transaction, patient_id: UUID, *, on: date) -> str:
+    """Return who covers a person on a day: by the record that was asked about before their others."""
+    records = await merges.records_of(tx, patient_id)
     row = await tx.fetch_one(
-        select(coverage.c.payer).where(coverage.c.patient_id == patient_id, coverage.c.valid.contains(on))
+        select(coverage.c.payer)
+        .where(coverage.c.patient_id.in_(records), coverage.c.valid.contains(on))
+        .order_by(coverage.c.patient_id != patient_id, coverage.c.patient_id)
+        .limit(1)
     )
     return PATIENT if row is None else str(row.payer)
 
@@ -67,12 +73,13 @@ def _line(price: Price) -> InvoiceLine:
 
 async def _discounted(tx: Transaction, price: Price, visit: ChargeItem) -> InvoiceLine:
     """Apply the largest discount that fits; they don't add up."""
+    records = await merges.records_of(tx, visit.patient_id)
     row = await tx.fetch_one(
         select(discount.c.code, discount.c.basis_points)
         .where(
             discount.c.centre_id == visit.centre_id,
             or_(discount.c.service_code.is_(None), discount.c.service_code == visit.service_code),
-            or_(discount.c.patient_id.is_(None), discount.c.patient_id == visit.patient_id),
+            or_(discount.c.patient_id.is_(None), discount.c.patient_id.in_(records)),
             discount.c.valid.contains(visit.rendered_on),
         )
         .order_by(discount.c.basis_points.desc(), func.coalesce(discount.c.code, ""))
