@@ -2,9 +2,11 @@
 
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
@@ -89,6 +91,12 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
             "active": patient.status == "active",
         },
     )
+
+
+@handlers.on(*TOLD_BY)
+async def keep_merge(tx: Transaction, _: Envelope, told: ToldMerge) -> None:
+    """Nothing is moved: a referral keeps the record that it was made for, and is read by person."""
+    await merges.keep_told(tx, tables.patient_merge, told)
 
 
 @handlers.on(

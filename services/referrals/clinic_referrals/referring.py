@@ -7,6 +7,7 @@ declines and reports. That it is booked and that the patient was seen is heard f
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import InvalidRequestError, ReferenceNotYetKnownError
@@ -32,18 +33,20 @@ class CreateReferral:
 
 
 async def create_referral(tx: Transaction, command: CreateReferral, *, caller: Principal) -> Referral:
+    """Ask another department to see a patient; of a record that was replaced, the patient in use."""
     sender = await _open_place(tx, command.from_department_id, field="from_department_id")
     receiver = await _open_place(tx, command.to_department_id, field="to_department_id")
     caller.require_place(centre_id=sender.centre_id, department_id=sender.department_id)
     check_edge(sender, receiver)
-    if not await store.is_patient_known(tx, command.patient_id):
+    patient_id = await merges.survivor_of(tx, command.patient_id)
+    if not await store.is_patient_known(tx, patient_id):
         raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
     await _check_practitioner(tx, command.to_practitioner_id, receiver)
     referral = Referral(
         referral_id=ReferralId(uuid7()),
         version=1,
         status=ReferralStatus.CREATED,
-        patient_id=command.patient_id,
+        patient_id=patient_id,
         priority=command.priority,
         sender=sender,
         from_practitioner_id=caller.subject,
@@ -116,14 +119,17 @@ async def list_referrals(
     after: UUID | None,
     limit: int,
 ) -> list[Referral]:
-    """Return what touches the caller's departments; a patient's own to a patient."""
+    """Return what touches the caller's departments; a patient's own to a patient.
+
+    Of a patient they are those of all records that are the person's.
+    """
     found = await store.list_referrals(
         tx,
         limit=limit,
         after=after,
         to_department_id=to_department_id,
         from_department_id=from_department_id,
-        patient_id=patient_id,
+        person=await merges.records_of(tx, patient_id) if patient_id is not None else (),
         status=status,
         visible=access.visible_to(tx, caller=caller),
     )

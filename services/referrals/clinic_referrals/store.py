@@ -1,5 +1,6 @@
 """Referrals' queries, each on the open transaction it is given."""
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -48,11 +49,11 @@ async def list_referrals(
     after: UUID | None,
     to_department_id: UUID | None = None,
     from_department_id: UUID | None = None,
-    patient_id: UUID | None = None,
+    person: Collection[UUID] = (),
     status: ReferralStatus | None = None,
     visible: ColumnElement[bool],
 ) -> list[Referral]:
-    """Return the `visible` ones of the referrals, by id."""
+    """Return the `visible` ones of the referrals, by id; `person`: of these records of a patient alone."""
     statement = select(referral).where(visible).order_by(referral.c.referral_id).limit(limit)
     if after is not None:
         statement = statement.where(referral.c.referral_id > after)
@@ -60,8 +61,8 @@ async def list_referrals(
         statement = statement.where(referral.c.to_department_id == to_department_id)
     if from_department_id is not None:
         statement = statement.where(referral.c.from_department_id == from_department_id)
-    if patient_id is not None:
-        statement = statement.where(referral.c.patient_id == patient_id)
+    if person:
+        statement = statement.where(referral.c.patient_id.in_(person))
     if status is not None:
         statement = statement.where(referral.c.status == status.value)
     return [_referral(row) for row in await tx.fetch_all(statement)]

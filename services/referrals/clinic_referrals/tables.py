@@ -1,5 +1,6 @@
 """Referrals' tables. Departments, practitioners and patients are projections."""
 
+from clinic_shared.merges import patient_merge_table
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -28,6 +29,7 @@ patient = Table(
     Column("version", BigInteger, nullable=False),
     Column("active", Boolean, nullable=False),
 )
+patient_merge = patient_merge_table(metadata)
 referral = Table(
     "referral",
     metadata,
