@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError, ReferenceNotYetKnownError
@@ -24,6 +25,7 @@ from clinic_identity.domain import (
     PatientHasLoginError,
     parse_login,
 )
+from clinic_identity.merging import lock_accounts_of_person
 from clinic_identity.passwords import make_initial_password
 from clinic_identity.sessions import end_sessions
 
@@ -71,9 +73,15 @@ async def store_account(tx: Transaction, account: Account) -> None:
 
 
 async def invite_patient(tx: Transaction, desk: Desk, patient_id: UUID, login: str) -> Invitation:
-    """Give a patient a login. It reaches this patient's data and nobody else's."""
+    """Give a patient a login. It reaches this patient's data and nobody else's.
+
+    Of merged records it is the one's in use. Raises PatientHasLoginError.
+    """
+    patient_id = await merges.survivor_of(tx, patient_id)
     if not await store.is_patient_known(tx, patient_id):
         raise ReferenceNotYetKnownError("The patient is not known here yet.", reference="patient_id")
+    if any(account.active for account in await lock_accounts_of_person(tx, patient_id)):
+        raise PatientHasLoginError
     invitation = await add_account(tx, desk, AccountKind.PATIENT, login, patient_id=patient_id)
     _audit(tx, Action.CREATE, invitation.account)
     return invitation
@@ -98,9 +106,10 @@ async def sent_link_of_patient(tx: Transaction, patient_id: UUID) -> Row[Any]:
 
 
 async def deactivate_patients_login(tx: Transaction, patient_id: UUID) -> None:
-    account = await _lock_patients_account(tx, patient_id)
-    await close_account(tx, account)
-    _audit(tx, Action.UPDATE, account, reason="deactivated")
+    """Let the patient in no more, by the login of whichever of their records."""
+    for account in await _lock_patients_accounts(tx, patient_id):
+        await close_account(tx, account)
+        _audit(tx, Action.UPDATE, account, reason="deactivated")
 
 
 async def renew_password(tx: Transaction, desk: Desk, account: Account) -> Invitation:
@@ -125,12 +134,18 @@ async def close_account(tx: Transaction, account: Account) -> None:
 
 
 async def _lock_patients_account(tx: Transaction, patient_id: UUID) -> Account:
-    account = await store.lock_account_of_patient(tx, patient_id)
-    if account is None:
+    return (await _lock_patients_accounts(tx, patient_id))[0]
+
+
+async def _lock_patients_accounts(tx: Transaction, patient_id: UUID) -> list[Account]:
+    """Return the logins that are in use. Raises NotFoundError, DeactivatedError."""
+    found = await lock_accounts_of_person(tx, patient_id)
+    if not found:
         raise NotFoundError
-    if not account.active:
+    active = [account for account in found if account.active]
+    if not active:
         raise DeactivatedError
-    return account
+    return active
 
 
 def _audit(tx: Transaction, action: Action, account: Account, reason: str | None = None) -> None:

@@ -140,7 +140,7 @@ async def _grant(
         scopes=token.scopes | (lent & PROTOCOL_SCOPES),
         refresh_token=await sessions.new_refresh_token(tx, session) if lent & LASTING else None,
         id_token=id_token,
-        patient_id=str(account.patient_id) if LAUNCH_PATIENT in lent else None,
+        patient_id=str(token.patient_id) if LAUNCH_PATIENT in lent else None,
     )
 
 

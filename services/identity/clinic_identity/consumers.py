@@ -1,4 +1,4 @@
-"""Events in: which patients there are, so that they can be given a login; links that are being sent."""
+"""Events in: which patients there are and which are one, for their logins; links that are being sent."""
 
 from typing import Annotated
 from uuid import UUID
@@ -6,10 +6,11 @@ from uuid import UUID
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel, Field
 
-from clinic_identity import export
+from clinic_identity import export, merging
 from clinic_identity.access_links import LinkAttempt, take_attempt
 from clinic_identity.tables import patient as patient_table
 
@@ -48,3 +49,8 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
 @handlers.on("notifications.access-link-attempted.v1")
 async def let_sent_link_work(tx: Transaction, _: Envelope, attempt: AttemptedLink) -> None:
     await take_attempt(tx, LinkAttempt(**attempt.model_dump()))
+
+
+@handlers.on(*TOLD_BY)
+async def take_merge(tx: Transaction, _: Envelope, told: ToldMerge) -> None:
+    await merging.take(tx, told)

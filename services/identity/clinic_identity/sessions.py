@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.auth import LIFETIME_SECONDS, claims_of
 from clinic_shared.database import Transaction
@@ -71,6 +72,8 @@ class AccessToken:
     access_token: str
     expires_in_seconds: int
     scopes: frozenset[str]
+    patient_id: UUID | None
+    """The record in use of the patient whose session it is."""
 
 
 async def start_session(
@@ -280,7 +283,10 @@ async def access_token_of(tx: Transaction, desk: Desk, account: Account, session
         principal = replace(principal, scopes=principal.scopes & frozenset(session.granted_scopes))
     claims = claims_of(principal, issued_at=issued_at, lifetime_seconds=lifetime, client_id=session.client_id)
     return AccessToken(
-        access_token=desk.keys.signer.sign(claims), expires_in_seconds=lifetime, scopes=principal.scopes
+        access_token=desk.keys.signer.sign(claims),
+        expires_in_seconds=lifetime,
+        scopes=principal.scopes,
+        patient_id=principal.patient_id,
     )
 
 
@@ -312,6 +318,7 @@ async def _principal_of(
     staff = await store.find_staff(tx, account.account_id) if account.kind is AccountKind.STAFF else None
     roles = frozenset(staff.roles if staff else (AccountKind.PATIENT.value,))
     scopes = await scopes_of(tx, roles)
+    records = await merges.records_of(tx, account.patient_id) if account.patient_id else []
     return Principal(
         subject=account.account_id,
         kind=account.kind.value,
@@ -320,7 +327,8 @@ async def _principal_of(
         network=staff.network if staff else False,
         centre_ids=frozenset(staff.centre_ids if staff else ()),
         department_ids=frozenset(staff.department_ids if staff else ()),
-        patient_id=account.patient_id,
+        patient_id=await merges.survivor_of(tx, account.patient_id) if account.patient_id else None,
+        patient_records=frozenset(records if len(records) > 1 else ()),
         session_id=session.session_id,
         acr=session.acr,
         amr=session.amr,

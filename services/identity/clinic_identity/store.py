@@ -1,6 +1,6 @@
 """Queries on organisation, roles, people and clients. Sessions and throttling are in `session_store.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -170,8 +170,10 @@ async def lock_account(tx: Transaction, account_id: UUID) -> Account | None:
     return await _one_account(tx, select(account).where(account.c.account_id == account_id).with_for_update())
 
 
-async def lock_account_of_patient(tx: Transaction, patient_id: UUID) -> Account | None:
-    return await _one_account(tx, select(account).where(account.c.patient_id == patient_id).with_for_update())
+async def lock_accounts_of_patients(tx: Transaction, patient_ids: Collection[UUID]) -> list[Account]:
+    """Lock the logins of these patients, in the order of ids."""
+    theirs = select(account).where(account.c.patient_id.in_(patient_ids)).order_by(account.c.account_id)
+    return [_account(row) for row in await tx.fetch_all(theirs.with_for_update())]
 
 
 async def add_staff(tx: Transaction, new: StaffMember) -> None:
@@ -270,7 +272,11 @@ def _centre_values(value: Centre) -> dict[str, Any]:
 
 async def _one_account(tx: Transaction, statement: Select[Any]) -> Account | None:
     row = await tx.fetch_one(statement)
-    return None if row is None else Account(**dict(row._mapping) | {"kind": AccountKind(row.kind)})  # noqa: SLF001
+    return None if row is None else _account(row)
+
+
+def _account(row: Row[Any]) -> Account:
+    return Account(**dict(row._mapping) | {"kind": AccountKind(row.kind)})  # noqa: SLF001  # its public name
 
 
 def _staff(row: Row[Any]) -> StaffMember:

@@ -1,5 +1,6 @@
-"""Identity's tables. `patient` is a projection; `role` a copy of the taxonomy in contracts."""
+"""Identity's tables. `patient` and `patient_merge` are projections; `role` a copy of the taxonomy in contracts."""
 
+from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -72,6 +73,7 @@ patient = Table(
     Column("version", BigInteger, nullable=False),
     Column("active", Boolean, nullable=False),
 )
+patient_merge = patient_merge_table(metadata)
 account = Table(
     "account",
     metadata,
