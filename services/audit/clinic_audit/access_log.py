@@ -79,12 +79,18 @@ async def list_accesses(
 ) -> Page[Access]:
     """List who looked at or changed a patient's record, the newest first. Patients see their own.
 
+    Of records that were merged it is one list, under the id of either.
+
     Acts of the platform itself are left out. Reading the list is recorded too.
     """
     caller.require_patient(patient_id)
     key = page.after_key(int)
     wanted = Wanted(
-        patient_id=patient_id, since=since, until=until, outside_only=disclosures, of_people_only=True
+        person=await search.person_of(tx, patient_id),
+        since=since,
+        until=until,
+        outside_only=disclosures,
+        of_people_only=True,
     )
     rows = await search.find(
         tx, wanted, after=key[0] if key else None, limit=page.limit + 1, newest_first=True

@@ -57,8 +57,9 @@ class RecordFilter(BaseModel):
     until: AwareDatetime | None = Field(default=None, description="before this instant")
     newest_first: bool = False
 
-    def wanted(self) -> search.Wanted:
-        return search.Wanted(**self.model_dump(exclude={"newest_first"}))
+    async def wanted(self, tx: Tx) -> search.Wanted:
+        person = await search.person_of(tx, self.patient_id)
+        return search.Wanted(person=person, **self.model_dump(exclude={"newest_first", "patient_id"}))
 
 
 class FindingResponse(BaseModel):
@@ -85,7 +86,7 @@ async def list_records(
     key = page.after_key(int)
     rows = await search.find(
         tx,
-        chosen.wanted(),
+        await chosen.wanted(tx),
         after=key[0] if key else None,
         limit=page.limit + 1,
         newest_first=chosen.newest_first,

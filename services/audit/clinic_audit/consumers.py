@@ -1,13 +1,18 @@
-"""Events in: whose names staff and patients have, for detection. Records arrive on a stream of their own (`intake.py`)."""
+"""Events in: whose names staff and patients have, for detection, and which records are one patient's.
+
+What is logged arrives on a stream of its own (`intake.py`).
+"""
 
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope
+from clinic_shared.merges import TOLD_BY, ToldMerge
 from pydantic import BaseModel
 
-from clinic_audit import export, people
+from clinic_audit import export, people, tables
 from clinic_audit.people import PersonName
 
 handlers = Handlers("audit")
@@ -37,3 +42,9 @@ async def keep_staff(tx: Transaction, _: Envelope, member: StaffMember) -> None:
 @handlers.on("patients.patient-registered.v1", "patients.patient-updated.v1")
 async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
     await people.keep_patient(tx, patient.patient_id, patient.version, patient.name)
+
+
+@handlers.on(*TOLD_BY)
+async def keep_merge(tx: Transaction, _: Envelope, told: ToldMerge) -> None:
+    """The log keeps the ids that it was told; searching goes by person."""
+    await merges.keep_told(tx, tables.patient_merge, told)

@@ -164,8 +164,9 @@ async def search_audit_events(
 ) -> Response:
     """Search the log, the newest first, as a Bundle of type searchset. Searching is recorded too."""
     since, until = _period(date or [])
+    patient_id = _patient_id(patient)
     wanted = Wanted(
-        patient_id=_patient_id(patient),
+        person=await search.person_of(tx, patient_id),
         agent=agent,
         action=action,
         outcome=outcome,
@@ -178,7 +179,7 @@ async def search_audit_events(
         tx, wanted, after=key[0] if key else None, limit=page.limit + 1, newest_first=True
     )
     found = page_of(list(rows), page, key=lambda row: row.leaf_index)
-    tx.audit(AuditEntry(action=Action.READ, resource_type="AuditEvent", patient_id=wanted.patient_id))
+    tx.audit(AuditEntry(action=Action.READ, resource_type="AuditEvent", patient_id=patient_id))
     following = [{"relation": "next", "url": f"AuditEvent?cursor={found.next_cursor}"}]
     return FhirResponse(
         {

@@ -1,11 +1,12 @@
 """What is looked for in the log, and the rows it comes to."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.database import Transaction
 from sqlalchemy import ColumnElement, Row, select
 
@@ -20,7 +21,8 @@ OUTSIDE = "client"
 class Wanted:
     """Everything given must match; times are of the act, from `since` until before `until`."""
 
-    patient_id: UUID | None = None
+    person: Collection[UUID] = ()
+    """The records of one patient: several, where they were merged."""
     agent: UUID | None = None
     entity_id: str | None = None
     entity_type: str | None = None
@@ -36,7 +38,6 @@ class Wanted:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         exact = (
-            "patient_id",
             "agent",
             "entity_id",
             "entity_type",
@@ -46,6 +47,8 @@ class Wanted:
             "request_id",
         )
         found = [column[name] == value for name in exact if (value := getattr(self, name)) is not None]
+        if self.person:
+            found.append(column.patient_id.in_(self.person))
         if self.since is not None:
             found.append(column.recorded_at >= self.since)
         if self.until is not None:
@@ -55,6 +58,11 @@ class Wanted:
         if self.of_people_only:
             found.append(column.agent != UUID(int=0))
         return found
+
+
+async def person_of(tx: Transaction, patient_id: UUID | None) -> Collection[UUID]:
+    """Return the records that are searched when one patient is asked for: all that are the same person's."""
+    return () if patient_id is None else await merges.records_of(tx, patient_id)
 
 
 async def find(

@@ -1,5 +1,6 @@
 """Audit's tables. `audit_record` and `checkpoint` refuse UPDATE, DELETE and TRUNCATE by trigger."""
 
+from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -36,6 +37,7 @@ audit_record = Table(
     Column("request_id", Uuid),
     Column("agent_kind", Text),
 )
+patient_merge = patient_merge_table(metadata)
 tree = Table(
     "tree",
     metadata,

@@ -115,6 +115,28 @@ async def test_the_log_is_searched_by_request_time_and_outcome(filled: ServiceHa
     assert bad.status_code == 422
 
 
+async def test_merged_records_have_one_log_until_that_is_undone(filled: ServiceHarness) -> None:
+    in_use, other = uuid7(), filled.principal("patient", patient_id=uuid7())
+    officer = filled.principal("privacy-officer")
+    merge_id = await filled.tell_of_merge(PATIENT, in_use)
+    person = filled.principal("patient", patient_id=in_use, patient_records=frozenset({in_use, PATIENT}))
+    for patient_id in (in_use, PATIENT):
+        path = f"/v1/patients/{patient_id}/access-log"
+        shown = (await asked(filled, path, person)).json()["items"]
+        assert [access["leaf_index"] for access in shown] == [5, 4, 3, 0]
+        assert (await asked(filled, path, other)).status_code == 404
+    records = (await asked(filled, "/v1/audit/records", officer, patient_id=str(in_use))).json()["items"]
+    assert [one["leaf_index"] for one in records] == [0, 2, 3, 4, 5]
+    assert {one["record"]["patient"] for one in records} == {str(PATIENT)}
+    bundle = (await asked(filled, "/fhir/R4/AuditEvent", officer, patient=f"Patient/{in_use}")).json()
+    assert len(bundle["entry"]) == 5
+    await filled.tell_of_merge(PATIENT, in_use, merge_id=merge_id, undone=True)
+    # Told late, of what was before: changes nothing.
+    await filled.tell_of_merge(PATIENT, in_use, merge_id=merge_id)
+    path = f"/v1/patients/{in_use}/access-log"
+    assert (await asked(filled, path, officer)).json()["items"] == []
+
+
 async def test_an_audit_event_has_the_shape_of_balp(filled: ServiceHarness) -> None:
     officer = filled.principal("privacy-officer")
     answer = await asked(filled, "/fhir/R4/AuditEvent", officer, patient=f"Patient/{PATIENT}", action="R")
