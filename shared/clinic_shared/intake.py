@@ -40,6 +40,7 @@ from clinic_shared.intake_store import (
     place_of,
     seal_item,
 )
+from clinic_shared.lookout import INTAKE, Lookout
 from clinic_shared.metrics import INTAKE_TOTAL
 from clinic_shared.topology import intake_queue
 
@@ -132,6 +133,7 @@ class Intake:
             if isinstance(accepted, Accepted):
                 self._answers.answered(accepted.id)
                 INTAKE_TOTAL.labels(interface=entry.item.interface, via=accepted.via).inc()
+        Lookout.of(self._runtime).call(INTAKE)
         return durable
 
     async def _into_database(self, entries: Sequence[Entry]) -> list[Accepted | BaseException | None]:

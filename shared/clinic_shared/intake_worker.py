@@ -39,6 +39,7 @@ from clinic_shared.inbound.tables import note
 from clinic_shared.intake import decode
 from clinic_shared.intake_order import by_turn
 from clinic_shared.intake_store import Entry, Item, intake_table, item_of, store
+from clinic_shared.lookout import INTAKE, Lookout
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.topology import intake_queue
 
@@ -55,6 +56,7 @@ DRAIN_SECONDS = 1.0
 TOGETHER = 16
 TRIES = 3
 _LOCK = 0x0C11_71C2
+_DUE = "SELECT 1 FROM intake WHERE state = 'received' AND next_attempt_at <= now()"
 
 
 class IntakeWorker:
@@ -67,6 +69,7 @@ class IntakeWorker:
         self._queue_name = intake_queue(runtime.service.name)
         self._queue: AbstractQueue | None = None
         self._interfaces = interfaces
+        self._duty = Lookout.of(runtime).duty(INTAKE, _DUE, every_seconds=POLL_SECONDS)
         self._drained_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -83,7 +86,7 @@ class IntakeWorker:
             processed = 0 if up_to is None else await self.process_waiting(up_to)
             health.report("intake", None)
             if not drained and not processed:
-                await pause(stop, POLL_SECONDS)
+                await self._duty.wait(stop, at_most=DRAIN_SECONDS)
             elif not drained and processed < TOGETHER:
                 await pause(stop, GATHER_SECONDS - (time.monotonic() - begun))
 

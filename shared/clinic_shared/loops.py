@@ -24,6 +24,16 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
         return
 
 
+async def first_of(*events: asyncio.Event) -> None:
+    """Wait until one of these is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
 async def keep_running(
     name: str, stop: asyncio.Event, work: Callable[[], Awaitable[None]], health: Health
 ) -> None:

@@ -26,6 +26,7 @@ from clinic_shared.encryption.backlog import encrypt_stored
 from clinic_shared.encryption.upkeep import follow_keys
 from clinic_shared.health import Health
 from clinic_shared.http_server import Listening, serve_http, stop_on_signals
+from clinic_shared.lookout import Lookout
 from clinic_shared.measuring import measure
 from clinic_shared.migrations import migrate
 from clinic_shared.process_metrics import watch_process
@@ -116,6 +117,7 @@ def worker_loops(runtime: Runtime) -> dict[str, Loop]:
     """Return the endless loops of the worker role, by name. Each survives every error."""
     loops: dict[str, Loop] = {
         "relay": Relay(runtime).run,
+        "lookout": Lookout.of(runtime).run,
         "held": HeldWorker(runtime).run,
         "redrive": RedriveWorker(runtime).run,
         "parking": ParkingDrain(runtime).run,

@@ -25,7 +25,8 @@ from clinic_shared.deliveries import Subscriber, durably, raw_message, senders_o
 from clinic_shared.envelope import Envelope, MalformedMessageError
 from clinic_shared.failures import Verdict, judge
 from clinic_shared.health import Health
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.lookout import Lookout
+from clinic_shared.loops import keep_running
 from clinic_shared.metrics import REBUILD_EVENTS
 from clinic_shared.projections import Kept, keep
 from clinic_shared.relay_leases import session, try_lock
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
+_UNDER_WAY = "SELECT 1 FROM rebuild WHERE state IN ('requested', 'filling', 'comparing', 'swapped')"
 LOOKS = 4
 LOOK_SECONDS = 1.0
 LANES = 2
@@ -151,6 +153,7 @@ class Rebuilder:
         self._runtime = runtime
         self._database = runtime.database
         self._health = Health.of(runtime)
+        self._duty = Lookout.of(runtime).duty("rebuild", _UNDER_WAY, every_seconds=POLL_SECONDS)
 
     async def run(self, stop: asyncio.Event) -> None:
         await keep_running("rebuild", stop, partial(self._lead, stop), self._health)
@@ -162,7 +165,7 @@ class Rebuilder:
             while not stop.is_set():
                 leads = leads or await try_lock(db, LEADER_LOCK)
                 if not (leads and await self.step()):
-                    await pause(stop, POLL_SECONDS)
+                    await self._duty.wait(stop)
                 self._health.report("rebuild", None)
 
     async def step(self) -> bool:

@@ -28,7 +28,7 @@ from clinic_shared.broker import WINDOW, Broker, Outcome, OutgoingMessage, Publi
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.envelope import Envelope, body_of_row
 from clinic_shared.health import Health
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.loops import first_of, keep_running, pause
 from clinic_shared.metrics import RELAY_OUTCOMES, RELAY_SECONDS
 from clinic_shared.relay_leases import SHARD_OF_KEY, Leases, session
 from clinic_shared.relay_routes import Routes
@@ -143,7 +143,7 @@ class Relay:
                     continue
                 with contextlib.suppress(TimeoutError):
                     wait = idle if audit_in <= 0 else min(idle, audit_in)
-                    await asyncio.wait_for(_first_of(self._bell, stop), wait)
+                    await asyncio.wait_for(first_of(self._bell, stop), wait)
                 idle = min(POLL_SECONDS[1], idle * 2)
 
     async def relay_once(self, leases: Leases, *, audit: bool = True) -> bool:
@@ -271,15 +271,6 @@ async def _forget_confirmed(leases: Leases, confirmed: Sequence[_Pending]) -> No
     ids = [one.row_id for one in confirmed]
     types = [one.type for one in confirmed]
     await leases.execute(_DELETE, (ids, types, [event_hour(one.event_id) for one in confirmed]))
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
 
 
 @contextlib.asynccontextmanager

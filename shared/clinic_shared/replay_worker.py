@@ -29,6 +29,7 @@ from clinic_shared.envelope import Envelope, body_of_row
 from clinic_shared.events import Origin
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
+from clinic_shared.lookout import Lookout
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.metrics import REPLAYED_EVENTS
 from clinic_shared.rebuild_worker import AFTER_ID, PRODUCER, REPLAY_ID
@@ -43,6 +44,7 @@ log = structlog.get_logger()
 
 BATCH = 500
 POLL_SECONDS = 1.0
+_ASKED_FOR = "SELECT 1 FROM replay_job WHERE state = 'running'"
 LEADER_LOCK = 0x0C11_7202
 BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
 FULL = {ReplayPurpose.REBUILD: 40, ReplayPurpose.RESEND: 5_000}
@@ -87,6 +89,7 @@ class ReplayWorker:
         self._connection = Broker.of(runtime).publishing
         self._publisher = Publisher(self._connection)
         self._health = Health.of(runtime)
+        self._duty = Lookout.of(runtime).duty("replay", _ASKED_FOR, every_seconds=POLL_SECONDS)
 
     async def run(self, stop: asyncio.Event) -> None:
         await keep_running("replay", stop, partial(self._lead, stop), self._health)
@@ -101,7 +104,7 @@ class ReplayWorker:
             while not stop.is_set():
                 leads = leads or await try_lock(db, LEADER_LOCK)
                 if not (leads and await self.step(db, stop)):
-                    await pause(stop, POLL_SECONDS)
+                    await self._duty.wait(stop)
                 self._health.report("replay", None)
 
     async def step(self, db: Db, stop: asyncio.Event) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import Row, select, update
 from clinic_shared import tracing
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
+from clinic_shared.lookout import Lookout
 from clinic_shared.metrics import TIMERS_TOTAL
 from clinic_shared.service import Runtime
 from clinic_shared.timers import Timer, timer_table
@@ -18,6 +19,7 @@ from clinic_shared.timers import Timer, timer_table
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
+_DUE = "SELECT 1 FROM timer WHERE state = 'pending' AND next_attempt_at <= now()"
 RETRY_DELAYS = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 3600))
 
 
@@ -25,6 +27,7 @@ class TimerWorker:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.handlers = runtime.service.timers.handlers
+        self._duty = Lookout.of(runtime).duty("timers", _DUE, every_seconds=POLL_SECONDS)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fire timers until told to stop. Survives every error; nothing fires without handlers."""
@@ -37,7 +40,7 @@ class TimerWorker:
                 log.warning("timer_loop_failed", error_class=type(error).__name__)
                 fired = False
             if not fired:
-                await _pause(stop, POLL_SECONDS)
+                await self._duty.wait(stop)
 
     async def fire_next(self) -> bool:
         """Fire one due timer in its own transaction. Returns False when none is due."""
@@ -111,10 +114,3 @@ def _context_of(row: Row[Any]) -> Context:
     return Context(
         correlation_id=row.correlation_id, causation_id=row.causation_id, traceparent=row.traceparent
     )
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

@@ -54,7 +54,8 @@ async def detect(runtime: "Runtime", stop: asyncio.Event) -> None:
             async with runtime.database.transaction() as tx:
                 judged = await watcher.judge_some(tx)
             Health.of(runtime).report(NAME, None)
-            if not judged:
+            # Judging few costs as much as judging many.
+            if judged < BATCH:
                 await pause(stop, POLL_SECONDS)
 
     await keep_running(NAME, stop, work, Health.of(runtime))

@@ -14,7 +14,8 @@ from uuid import UUID
 import structlog
 from clinic_shared.crash import crash_point
 from clinic_shared.health import Health
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.lookout import Lookout
+from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
 from pydantic import ValidationError
 from sqlalchemy import Row, case, func, select, update
@@ -39,6 +40,7 @@ from clinic_billing.tables import provider_call
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
+_DUE = "SELECT 1 FROM provider_call WHERE state = 'pending' AND next_attempt_at <= now()"
 BATCH = 10
 LEASE = timedelta(seconds=3 * TIMEOUT_SECONDS)
 # Reading twice at once changes nothing, so who waits for a notification needn't wait for a dead reader.
@@ -56,10 +58,11 @@ async def make_provider_calls(runtime: Runtime, stop: asyncio.Event) -> None:
 
 
 async def _work(runtime: Runtime, stop: asyncio.Event, health: Health) -> None:
+    duty = Lookout.of(runtime).duty("provider-calls", _DUE, every_seconds=POLL_SECONDS)
     while not stop.is_set():
         if not await make_due_calls(runtime):
             health.report("provider-calls", None)
-            await pause(stop, POLL_SECONDS)
+            await duty.wait(stop)
 
 
 async def make_due_calls(runtime: Runtime) -> int:

@@ -24,7 +24,8 @@ from clinic_shared.events import wire_instant
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
 from clinic_shared.intake import Item
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.lookout import Lookout
+from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
 from prometheus_client import Counter
 from sqlalchemy import Row, func, insert, select, update
@@ -41,6 +42,7 @@ SCHEDULE = tuple(
     timedelta(seconds=s) for s in (30, 120, 600, 3600, 6 * 3600, 12 * 3600, 24 * 3600, 24 * 3600)
 )
 POLL_SECONDS = 1.0
+_DUE = "SELECT 1 FROM lab_callback WHERE state = 'waiting' AND next_attempt_at <= now()"
 CALL_SECONDS = 10.0
 
 CALLS = Counter(
@@ -133,10 +135,11 @@ async def send_callbacks(runtime: Runtime, stop: asyncio.Event) -> None:
 
 
 async def _work(runtime: Runtime, http: httpx.AsyncClient, stop: asyncio.Event, health: Health) -> None:
+    duty = Lookout.of(runtime).duty(NAME, _DUE, every_seconds=POLL_SECONDS)
     while not stop.is_set():
         if not await call_next(runtime, http):
             health.report(NAME, None)
-            await pause(stop, POLL_SECONDS)
+            await duty.wait(stop)
 
 
 async def call_next(runtime: Runtime, http: httpx.AsyncClient) -> bool:

@@ -17,7 +17,8 @@ from clinic_shared import metrics
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
 from clinic_shared.health import Health
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.lookout import Lookout
+from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
 from prometheus_client import Counter, Gauge
 from sqlalchemy import func
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 
 NAME = "lab-orders"
 POLL_SECONDS = 0.5
+_DUE = "SELECT 1 FROM order_transmission WHERE state = 'pending' AND next_attempt_at <= now()"
 BATCH = 10
 TIMEOUT_SECONDS = 20.0
 LEASE = timedelta(seconds=3 * TIMEOUT_SECONDS)
@@ -78,10 +80,11 @@ async def send_orders(runtime: Runtime, stop: asyncio.Event) -> None:
 
 
 async def _work(runtime: Runtime, stop: asyncio.Event, health: Health) -> None:
+    duty = Lookout.of(runtime).duty(NAME, _DUE, every_seconds=POLL_SECONDS)
     while not stop.is_set():
         if not await send_due(runtime):
             health.report(NAME, None)
-            await pause(stop, POLL_SECONDS)
+            await duty.wait(stop)
 
 
 async def send_due(runtime: Runtime) -> int:

@@ -21,6 +21,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
 from clinic_shared.health import Health
+from clinic_shared.lookout import Lookout
 from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
 from prometheus_client import Counter
@@ -46,6 +47,7 @@ from clinic_notifications.wording import Place, Template, fields_of, render
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.2
+_DUE = "SELECT 1 FROM message WHERE status = 'queued' AND next_attempt_at <= now()"
 CALLS_AT_ONCE = 8
 MAX_ATTEMPTS = 10
 MAX_UNKNOWN_OUTCOMES = 2
@@ -89,6 +91,7 @@ async def send_messages(runtime: Runtime, stop: asyncio.Event) -> None:
 class Sender:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._duty = Lookout.of(runtime).duty("sending", _DUE, every_seconds=POLL_SECONDS)
         settings = cast("NotificationSettings", runtime.settings)
         self._lease = timedelta(seconds=settings.unknown_outcome_grace_seconds)
 
@@ -101,7 +104,9 @@ class Sender:
                 claimed = await self._claim(CALLS_AT_ONCE - len(calls))
                 health.report("sending", None)
                 calls |= {asyncio.create_task(self._send(message_id)) for message_id in claimed}
-                if not claimed:
+                if not claimed and not calls:
+                    await self._duty.wait(stop)
+                elif not claimed:
                     await asyncio.wait(
                         {stopping, *calls}, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
                     )

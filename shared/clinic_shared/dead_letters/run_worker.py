@@ -27,7 +27,8 @@ from clinic_shared.failures import Failure, Verdict, fingerprint, judge
 from clinic_shared.health import Health
 from clinic_shared.held import held_table
 from clinic_shared.ids import uuid7
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.lookout import Lookout
+from clinic_shared.loops import keep_running
 from clinic_shared.metrics import REDRIVEN_MESSAGES
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ MOST_TAKEN = 3
 """So often may processes take a message in hand and die; after that it fails like any other."""
 KILLER_ERROR = "WorkerDied: processes ended while they handled this message"
 LEASE = timedelta(seconds=2)
+_GOING_ON = """
+    SELECT 1 FROM redrive_run WHERE state = 'running' UNION ALL SELECT 1 FROM redrive_item WHERE state = 'waiting'
+"""
 _LOCKS = 0x0C11_7ED0
 """The class of the advisory locks without which nobody handles a message, however late with a lease."""
 
@@ -52,6 +56,7 @@ class RedriveWorker:
         self._database = runtime.database
         self._handlers = runtime.service.handlers
         self._health = Health.of(runtime)
+        self._duty = Lookout.of(runtime).duty("redrive", _GOING_ON, every_seconds=POLL_SECONDS)
         self._id = uuid7()
         mine = run_table.c.worker.is_(None) | (run_table.c.worker == self._id)
         # What another worker has begun is its own until its lease is over: then it died.
@@ -71,7 +76,7 @@ class RedriveWorker:
             seconds = await self._seconds_to_next()
             if seconds is None:
                 await self._release_left_behind()
-            await pause(stop, POLL_SECONDS if seconds is None else min(seconds, POLL_SECONDS))
+            await self._duty.wait(stop, at_most=None if seconds is None else min(seconds, POLL_SECONDS))
 
     async def step(self) -> bool:
         """Handle one message of a run whose rate allows it now. Returns False when there is none."""

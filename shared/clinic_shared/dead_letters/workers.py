@@ -24,7 +24,8 @@ from clinic_shared.deliveries import (
 from clinic_shared.failures import Failure, Verdict, fingerprint, judge
 from clinic_shared.health import Health
 from clinic_shared.held import held_table
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.lookout import Lookout
+from clinic_shared.loops import keep_running
 from clinic_shared.topology import parking_queue
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.5
+_DUE = "SELECT 1 FROM held WHERE state = 'held' AND next_attempt_at <= now() AND run_id IS NULL"
 KILLED_ERROR = "DeliveryLimit: processes died on this message until the broker gave up"
 
 
@@ -42,6 +44,7 @@ class HeldWorker:
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
         self._database = runtime.database
+        self._duty = Lookout.of(runtime).duty("held", _DUE, every_seconds=POLL_SECONDS)
 
     async def run(self, stop: asyncio.Event) -> None:
         health = Health.of(self._runtime)
@@ -51,7 +54,7 @@ class HeldWorker:
         while not stop.is_set():
             if not await self.retry_next():
                 health.report("held", None)
-                await pause(stop, POLL_SECONDS)
+                await self._duty.wait(stop)
 
     async def retry_next(self) -> bool:
         """Try the message that is due the longest. Returns False when none is."""

@@ -15,7 +15,8 @@ import structlog
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
 from clinic_shared.health import Health
-from clinic_shared.loops import keep_running, pause
+from clinic_shared.lookout import Lookout
+from clinic_shared.loops import keep_running
 from clinic_shared.metrics import REGISTRY
 from clinic_shared.service import Runtime
 from clinic_shared.timers import Timer, Timers
@@ -43,6 +44,7 @@ timers = Timers()
 OVERDUE = "receipt-overdue"
 OVERDUE_AFTER = timedelta(minutes=15)
 POLL_SECONDS = 0.5
+_DUE = "SELECT 1 FROM receipt WHERE status IN ('pending', 'sent') AND next_attempt_at <= now()"
 BATCH = 10
 LEASE_SECONDS = 30.0
 FIRST_DELAY_SECONDS = 1.0
@@ -76,10 +78,11 @@ async def fiscalise_receipts(runtime: Runtime, stop: asyncio.Event) -> None:
 
 
 async def _work(runtime: Runtime, stop: asyncio.Event, health: Health) -> None:
+    duty = Lookout.of(runtime).duty("receipts", _DUE, every_seconds=POLL_SECONDS)
     while not stop.is_set():
         if not await fiscalise_due(runtime):
             health.report("receipts", None)
-            await pause(stop, POLL_SECONDS)
+            await duty.wait(stop)
 
 
 async def fiscalise_due(runtime: Runtime) -> int:
