@@ -184,6 +184,7 @@ class _Session:
         self.over = asyncio.Event()
         self._settled = Settled()
         self._acknowledging = asyncio.Lock()
+        self._is_lost = False
         self._lanes = Lanes(self._handle_safely, lanes=lanes, most=TOGETHER if together else 1)
         self.heard()
 
@@ -239,10 +240,15 @@ class _Session:
             channel = cast("aiormq.Channel", deliveries[0].channel)
             # One at a time: a tag that comes after an acknowledgement which covers it ends the channel.
             async with self._acknowledging:
+                if self._is_lost:
+                    return
                 upto, single = self._settled.add([_tag_of(delivery) for delivery in deliveries])
                 await acknowledge(channel, *single, upto=upto)
         except BrokerUnavailableError:
             log.info("acknowledgement_lost")
+            # Finding that out takes seconds: the others needn't, and the session begins anew.
+            self._is_lost = True
+            self.over.set()
         for delivery in deliveries:
             self._in_hand.settle(delivery)
         crash_point("consumer.ack.after")
