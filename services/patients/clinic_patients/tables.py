@@ -319,6 +319,7 @@ patient_export = Table(
     Column("for_patient", Boolean, nullable=False),
     Column("purpose", Text, nullable=False),
     Column("reason", Text),
+    Column("recipient", Text),
     Column("requested_by", Uuid, nullable=False),
     Column("requested_at", _INSTANT, nullable=False),
     Column("gather_until", _INSTANT, nullable=False),

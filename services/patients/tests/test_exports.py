@@ -299,3 +299,46 @@ async def test_all_records_of_a_person_are_in_it_whichever_is_asked_for(
         }
         assert ids == {anna["patient_id"], double["patient_id"]}
         assert "visit of the double" in json.dumps(found)
+
+
+OUTSIDE = {"purpose": "TREAT", "recipient": "Fictitious hospital", **REASON}
+
+
+async def say(clinic: Clinic, patient_id: str, status: str, **said: Any) -> None:
+    body = {"kind": "sharing", "status": status, "text_version": "2026-01", **said}
+    path = f"/v1/patients/{patient_id}/consents"
+    assert (await clinic.call("POST", path, clinic.patient(patient_id), body)).status_code == 201
+
+
+async def test_what_goes_to_others_needs_the_patients_consent_until_it_has_left(
+    clinic: Clinic, anna: dict[str, Any]
+) -> None:
+    patient_id, officer = anna["patient_id"], clinic.caller("records-officer")
+    refused = await ask(clinic, patient_id, officer, OUTSIDE)
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/consent-missing")
+    await say(clinic, patient_id, "granted")
+    asked = await ask(clinic, patient_id, officer, OUTSIDE)
+    assert asked.status_code == 202, asked.text
+    await gather(clinic)
+    assert document(await bundle(clinic, asked, officer), "manifest")["recipient"] == "Fictitious hospital"
+    out = [one for one in await clinic.audited() if one["entity"]["type"] == "PatientExport"]
+    assert [one["details"]["consent_version"] for one in out] == ["1", "1"]
+    await say(clinic, patient_id, "withdrawn")
+    late = await clinic.call("GET", asked.headers["location"] + "/bundle", officer)
+    assert (late.status_code, late.json()["type"]) == (403, "/problems/consent-missing")
+    [denied] = [one for one in await clinic.audited() if one["reason"] == "consent-missing"][1:]
+    assert denied["outcome"] == "4"
+
+
+async def test_a_consent_that_has_expired_is_none_and_the_patient_needs_none(
+    clinic: Clinic, anna: dict[str, Any]
+) -> None:
+    patient_id, officer = anna["patient_id"], clinic.caller("records-officer")
+    soon = clinic.patients.clock.now() + timedelta(hours=1)
+    await say(clinic, patient_id, "granted", expires_at=soon.isoformat())
+    clinic.patients.clock.advance(hours=1)
+    assert (await ask(clinic, patient_id, officer, OUTSIDE)).status_code == 403
+    nameless = OUTSIDE | {"recipient": None}
+    assert (await ask(clinic, patient_id, officer, nameless)).status_code == 422
+    for caller, body in ((clinic.patient(patient_id), OUTSIDE), (officer, {"purpose": "HLEGAL", **REASON})):
+        assert (await ask(clinic, patient_id, caller, body)).status_code == 202

@@ -32,11 +32,14 @@ Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, 
 
 
 class PurposeNeededError(InvalidRequestError):
-    """Staff take out a whole record for somebody or something, and that stands in the audit."""
+    """Staff take out a whole record for a purpose, or for a recipient outside, and that stands in the audit."""
 
     slug = "purpose-needed"
     title = "Say what the export is for"
-    fix = "Send `purpose` and a `reason` of at least ten characters; patients need neither for their own."
+    fix = (
+        "Send `purpose` and a `reason` of at least ten characters, and the `recipient` if it is neither the patient's"
+        " nor the law's; patients need none of these for their own."
+    )
 
 
 class ExportRequest(BaseModel):
@@ -48,11 +51,26 @@ class ExportRequest(BaseModel):
     )
 
     purpose: Annotated[
-        Purpose, Field(description="HL7 v3 ActReason: PATRQT, the patient asked for it; HLEGAL, the law does")
+        Purpose,
+        Field(
+            description="HL7 v3 ActReason: PATRQT, the patient asked for it; HLEGAL, the law does; TREAT, COVERAGE,"
+            " HRESCH: for a recipient outside, with the patient's consent of the kind `sharing`. A patient's is PATRQT"
+        ),
     ] = Purpose.PATIENT_REQUEST
     reason: Annotated[
         Reason | None, Field(description="kept, shown and audited: no patient data here; needed of staff")
     ] = None
+    recipient: Annotated[
+        str | None, Field(min_length=3, max_length=200, description="the organisation that it is handed to")
+    ] = None
+
+    def asked(self, *, by_patient: bool) -> Asked:
+        """Raises PurposeNeededError."""
+        if by_patient:
+            return Asked(purpose=Purpose.PATIENT_REQUEST, reason=self.reason, recipient=None)
+        if self.reason is None or (self.purpose.needs_consent and self.recipient is None):
+            raise PurposeNeededError
+        return Asked(purpose=self.purpose, reason=self.reason, recipient=self.recipient)
 
 
 class ExportResponse(BaseModel):
@@ -63,6 +81,7 @@ class ExportResponse(BaseModel):
     state: ExportState
     purpose: Purpose
     reason: str | None
+    recipient: str | None
     requested_at: datetime
     completed_at: datetime | None
     gather_until: datetime
@@ -91,13 +110,11 @@ async def request_export(
     Every service contributes its part within minutes; `Location` says where to ask how far that is. What is ready
     can be taken out for seven days, by whoever asked.
     """
-    if caller.kind != "patient" and body.reason is None:
-        raise PurposeNeededError
     settings = cast("PatientsSettings", runtime.settings)
     export = await exporting.ask(
         tx,
         patient_id,
-        Asked(purpose=body.purpose, reason=body.reason),
+        body.asked(by_patient=caller.kind == "patient"),
         installed=installed(runtime),
         answered_within=timedelta(days=profiles()[settings.jurisdiction].request_days),
         caller=caller,

@@ -37,6 +37,14 @@ class Purpose(StrEnum):
 
     PATIENT_REQUEST = "PATRQT"
     LEGAL = "HLEGAL"
+    TREATMENT_ELSEWHERE = "TREAT"
+    COVERAGE = "COVERAGE"
+    RESEARCH = "HRESCH"
+
+    @property
+    def needs_consent(self) -> bool:
+        """Neither what the patient asks for nor what the law does is a matter of their consent."""
+        return self not in {Purpose.PATIENT_REQUEST, Purpose.LEGAL}
 
 
 class ExportState(StrEnum):
@@ -65,6 +73,7 @@ class Export:
     for_patient: bool
     purpose: Purpose
     reason: str | None
+    recipient: str | None
     requested_by: UUID
     requested_at: datetime
     gather_until: datetime

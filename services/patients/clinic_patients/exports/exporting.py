@@ -1,6 +1,6 @@
 """Asking for an export, gathering its parts, taking it out, and its end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -16,7 +16,7 @@ from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 from clinic_shared.timers import Timer, Timers
 
-from clinic_patients import care, merge_store
+from clinic_patients import care, merge_store, sharing
 from clinic_patients.events import export_requested_event
 from clinic_patients.exports import own_part, store
 from clinic_patients.exports.domain import (
@@ -41,6 +41,7 @@ SERVICE = "patients"
 class Asked:
     purpose: Purpose
     reason: str | None
+    recipient: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ async def ask(
     """Ask every service for its part. While the caller's last request is being gathered, that is the answer."""
     decision = await care.permit(tx, patient_id, PERMISSION, caller=caller)
     record_ids = await merge_store.records_of(tx, patient_id)
+    consent = await _consent(tx, asked.purpose, record_ids)
     running = await store.find_gathering(tx, patient_id, caller.subject)
     if running is not None:
         return running
@@ -82,6 +84,7 @@ async def ask(
         for_patient=caller.kind == "patient",
         purpose=asked.purpose,
         reason=asked.reason,
+        recipient=asked.recipient,
         requested_by=caller.subject,
         requested_at=tx.now,
         gather_until=tx.now + GATHERED_WITHIN,
@@ -96,7 +99,7 @@ async def ask(
         await tx.schedule(
             Timer(kind=kind, subject=export.export_id, subject_version=1, due_at=due_at, payload=payload)
         )
-    _audit(tx, Action.CREATE, export, decision)
+    _audit(tx, Action.CREATE, export, decision, **consent)
     return export
 
 
@@ -114,9 +117,10 @@ async def read(tx: Transaction, patient_id: UUID, export_id: UUID, *, caller: Pr
 async def take_out(
     tx: Transaction, patient_id: UUID, export_id: UUID, *, form: str, caller: Principal
 ) -> Taken:
-    """Open an export; each time is on record. Raises ExportNotReadyError, ExportExpiredError."""
+    """Open an export; each time is on record. Raises ExportNotReadyError, ExportExpiredError, ConsentMissingError."""
     export, decision = await _find(tx, patient_id, export_id, caller)
     export.require_takeable()
+    consent = await _consent(tx, export.purpose, export.record_ids)
     private_key = await store.private_key_of(tx, export_id)
     if private_key is None or export.expires_at <= tx.now:
         raise ExportExpiredError
@@ -126,7 +130,7 @@ async def take_out(
         for service, pieces in (await store.pieces_of(tx, export_id)).items()
         if states[service] is PartState.INCLUDED
     }
-    _audit(tx, Action.EXECUTE, export, decision, form=form)
+    _audit(tx, Action.EXECUTE, export, decision, form=form, **consent)
     return Taken(export=export, states=states, parts=parts)
 
 
@@ -175,6 +179,14 @@ async def expire(tx: Transaction, timer: Timer) -> None:
     if export is not None and export.state is not ExportState.EXPIRED:
         await store.destroy(tx, export.export_id)
         _audit(tx, Action.DELETE, export)
+
+
+async def _consent(tx: Transaction, purpose: Purpose, record_ids: Sequence[UUID]) -> dict[str, str]:
+    """Return the consent that it rests on, for the audit. Raises ConsentMissingError."""
+    if not purpose.needs_consent:
+        return {}
+    consent = await sharing.require_consent(tx, record_ids)
+    return {"consent": str(consent.consent_id), "consent_version": str(consent.version)}
 
 
 async def _find(

@@ -25,6 +25,7 @@ def manifest(taken: Taken) -> dict[str, Any]:
         "patient_id": export.patient_id,
         "records": list(export.record_ids),
         "purpose": export.purpose.value,
+        "recipient": export.recipient,
         "requested_at": export.requested_at,
         "services": {name: state.value for name, state in taken.states.items()},
         "left_out": [
