@@ -79,7 +79,7 @@ async def traffic(*urls: str, **headers: str) -> AsyncIterator[Counter[str]]:
 
 async def more(outcomes: Counter[str], count: int = 50) -> None:
     wanted = outcomes["200"] + count
-    await eventually(lambda: outcomes["200"] >= wanted, within_seconds=30, every=0.01)
+    await eventually(lambda: outcomes["200"] >= wanted, within_seconds=60, every=0.01)
 
 
 async def test_a_gateway_that_is_told_to_stop_cuts_nobody_off(start_clinic: StartClinic) -> None:

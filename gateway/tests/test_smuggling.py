@@ -34,7 +34,7 @@ async def answers_to(clinic: Clinic, request: str) -> bytes:
     writer.write(request.encode("latin-1"))
     told = b""
     try:
-        while part := await asyncio.wait_for(reader.read(65536), 2 if told else 20):
+        while part := await asyncio.wait_for(reader.read(65536), 2 if told else 60):
             told += part
     except TimeoutError:
         pass

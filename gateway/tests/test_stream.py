@@ -217,7 +217,7 @@ async def test_after_a_gap_in_what_we_heard_everybody_begins_anew(
 
 
 async def close_connections(vhost: Servers, name: str) -> None:
-    async with httpx.AsyncClient(base_url=vhost.management_url, trust_env=False, timeout=20) as management:
+    async with httpx.AsyncClient(base_url=vhost.management_url, trust_env=False, timeout=60) as management:
         host = vhost.amqp_url.rpartition("/")[2]
 
         async def closed() -> bool:
@@ -240,7 +240,7 @@ async def test_a_changed_password_at_the_broker_is_taken_from_its_file(
 ) -> None:
     name, file = f"somebody-{uuid4().hex}", tmp_path / "clinic_amqp_url"
     host = vhost.amqp_url.rpartition("@")[2]
-    async with httpx.AsyncClient(base_url=vhost.management_url, trust_env=False, timeout=20) as management:
+    async with httpx.AsyncClient(base_url=vhost.management_url, trust_env=False, timeout=60) as management:
 
         async def set_password(password: str) -> None:
             user = {"password": password, "tags": ""}

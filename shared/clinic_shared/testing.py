@@ -392,7 +392,7 @@ def service_fixture(service: Service, **settings: Any) -> Any:
 def vhost(servers: Servers) -> Iterator[Servers]:
     """A virtual host of the test's own; its URLs in the shape of `Servers`."""
     name = f"test-{uuid7().hex}"
-    with httpx.Client(base_url=servers.management_url, trust_env=False, timeout=20) as management:
+    with httpx.Client(base_url=servers.management_url, trust_env=False, timeout=120) as management:
         management.put(f"/api/vhosts/{name}").raise_for_status()
         user = management.get("/api/whoami").raise_for_status().json()["name"]
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
@@ -402,7 +402,13 @@ def vhost(servers: Servers) -> Iterator[Servers]:
         management.delete(f"/api/vhosts/{name}").raise_for_status()
 
 
-async def eventually(check: Callable[[], Any], *, within_seconds: float = 30, every: float = 0.05) -> Any:
+# A mutated safeguard's test waits for what never comes (tests/chaos/test_mutations.py), and needn't wait for so long.
+PATIENCE_SECONDS = float(os.environ.get("CLINIC_TEST_PATIENCE_SECONDS", "60"))
+
+
+async def eventually(
+    check: Callable[[], Any], *, within_seconds: float = PATIENCE_SECONDS, every: float = 0.05
+) -> Any:
     """Wait until an (async) check returns something truthy, and return it; AssertionError after the deadline."""
     deadline = time.monotonic() + within_seconds
     while True:

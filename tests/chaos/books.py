@@ -89,7 +89,7 @@ class Books:
         try:
             if service not in self._connections:
                 self._connections[service] = psycopg.connect(
-                    self._urls[service], autocommit=True, connect_timeout=5
+                    self._urls[service], autocommit=True, connect_timeout=30
                 )
             return self._connections[service].execute(statement, values or None).fetchall()
         except psycopg.OperationalError:
@@ -293,7 +293,9 @@ class Books:
         return told
 
     def _queues(self) -> dict[str, int]:
-        answer = httpx.get(f"{self._management}/api/queues", params={"columns": "name,messages"}, timeout=5)
+        answer = httpx.get(
+            f"{self._management}/api/queues", params={"columns": "name,messages"}, trust_env=False, timeout=30
+        )
         found = answer.raise_for_status().json()
         # What went nowhere while a queue was missing is copied there for people to look at: nobody works it off.
         return {

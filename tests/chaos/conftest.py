@@ -16,7 +16,7 @@ from .server_harm import Broker
 from .stage import Stage, staged
 from .traffic import Traffic
 
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

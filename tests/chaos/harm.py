@@ -10,7 +10,7 @@ from pathlib import Path
 from clinic_local.state import RunState
 from clinic_local.testing import System
 
-RECOVERY_SECONDS = 60
+RECOVERY_SECONDS = 180
 
 
 def pids_of(system: System, owner: str) -> dict[str, int]:

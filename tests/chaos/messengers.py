@@ -38,7 +38,7 @@ class Messengers:
                 f"{self._url}/_control/inbox",
                 params={"limit": _PAGE, "offset": len(found)},
                 trust_env=False,
-                timeout=10,
+                timeout=60,
             )
             items = answer.raise_for_status().json()["items"]
             found += items

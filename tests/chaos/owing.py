@@ -37,7 +37,7 @@ class Registrar:
 
     def registered(self) -> Counter[str]:
         """Return how often each movement's receipt was registered."""
-        answer = httpx.get(f"{self._url}/_control/atol/documents", trust_env=False, timeout=10)
+        answer = httpx.get(f"{self._url}/_control/atol/documents", trust_env=False, timeout=60)
         documents = answer.raise_for_status().json()["items"]
         return self._before + Counter(
             document["external_id"].rpartition("-")[0] for document in documents if document["registered"]

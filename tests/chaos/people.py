@@ -262,7 +262,7 @@ class Lab:
             content=message,
             headers={"Content-Type": HL7},
             auth=(self.network.lab_client_id, self.network.lab_client_secret),
-            timeout=30,
+            timeout=60,
             trust_env=False,
         )
 
@@ -350,7 +350,7 @@ class Till:
                 f"{self.provider_url}/_control/stripe/{reference}/pay",
                 json={"deliveries": deliveries, "reorder": True},
                 trust_env=False,
-                timeout=10,
+                timeout=60,
             )
             if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
                 raise NotAnsweredError
@@ -361,13 +361,13 @@ class Till:
 
     def asked_for(self, payment_id: str) -> int:
         """Return how many payment intents the provider has for a payment of ours."""
-        answer = httpx.get(f"{self.provider_url}/_control/stripe/events", trust_env=False, timeout=10)
+        answer = httpx.get(f"{self.provider_url}/_control/stripe/events", trust_env=False, timeout=60)
         created = [e for e in answer.json()["items"] if e["type"] == "payment_intent.created"]
         return sum(e["data"]["object"]["metadata"].get("payment_id") == payment_id for e in created)
 
     def nothing_to_notify(self) -> bool:
         """Tell whether the vendors' stand-ins have delivered all that they had to tell."""
-        answer = httpx.get(f"{self.provider_url}/_control/deliveries", trust_env=False, timeout=10)
+        answer = httpx.get(f"{self.provider_url}/_control/deliveries", trust_env=False, timeout=60)
         return not answer.raise_for_status().json()["pending"]
 
     def _do(self, caller: Caller, path: str) -> dict[str, Any]:

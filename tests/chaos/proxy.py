@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 _CHUNK = 65536
-_STEP_SECONDS = 10
+_STEP_SECONDS = 60
 _NAMES = (
     re.compile(rb"database\0clinic_([a-z_]+)\0"),
     re.compile(rb"connection_nameS\0\0\0.clinic-([a-z-]+)", re.DOTALL),

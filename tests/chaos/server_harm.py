@@ -34,7 +34,7 @@ _COMMAND_SECONDS = 60
 
 def administrator(system: System, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
     url = system.addresses["CLINIC_PRIVATE_POSTGRES_URL"].rpartition("/")[0]
-    return psycopg.connect(f"{url}/{database}", autocommit=True, connect_timeout=5)
+    return psycopg.connect(f"{url}/{database}", autocommit=True, connect_timeout=30)
 
 
 def ask_whether_it_answers(system: System) -> None:
@@ -135,7 +135,7 @@ class Broker:
     def __init__(self, system: System) -> None:
         self._system = system
         url = system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
-        self._http = httpx.Client(base_url=url, trust_env=False, timeout=10)
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=60)
 
     def publish(self, event_type: str, headers: dict[str, Any], body: bytes) -> None:
         """Publish to a producer's exchange as its relay does. Raises LookupError when nobody gets it."""

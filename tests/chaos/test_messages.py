@@ -1,8 +1,9 @@
 """Messages as brokers really deliver them: repeated, in another order, unreadable, or into no queue at all."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import LiteralString
 from uuid import UUID
 
 import pytest
@@ -12,7 +13,7 @@ from clinic_shared import contracts
 from clinic_shared.ids import uuid7
 
 from .accounting import Finding, Violation
-from .books import Books
+from .books import SETTLE_SECONDS, Books
 from .history import History
 from .people import Desk, Lab, Patient
 from .planting import BOOKED, CANCELLED, discard_all, forged, published_about
@@ -65,6 +66,7 @@ def test_a_newer_state_that_overtakes_an_older_one_stays_in_force(
     ]
     for envelope, body in [events[1], events[0], events[1], events[1]]:
         broker.publish(envelope.type, envelope.headers(), body)
+    _wait_until_applied(books, "patients", [envelope.id for envelope, _ in events])
     verdict = books.settle()
     assert verdict.sound, f"\n{verdict}"
     found = books.query(
@@ -119,6 +121,15 @@ def queue_missing(broker: Broker, name: str) -> Iterator[None]:
         yield
     finally:
         broker.declare_topology()
+
+
+def _wait_until_applied(books: Books, service: str, event_ids: Sequence[UUID]) -> None:
+    """No producer knows of them, so that the books don't miss them while they are on their way."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    statement: LiteralString = "SELECT count(*) FROM inbox WHERE event_id = ANY(%s)"
+    while books.query(service, statement, list(event_ids))[0][0] < len(event_ids):
+        assert time.monotonic() < deadline, f"{service} hasn't applied what was published"
+        time.sleep(0.05)
 
 
 def _filed(books: Books) -> int:

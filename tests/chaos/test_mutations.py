@@ -14,7 +14,7 @@ import pytest
 from clinic_local.paths import CHECKOUT
 from clinic_shared.testing import Servers
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 MESSAGING = "shared/tests/messaging"
 DEAD_LETTERS = "shared/tests/dead_letters"
@@ -48,6 +48,8 @@ GUARDS_IN_DATABASES = {
 }
 ALL_TESTS = {*GUARDS.values(), *GUARDS_IN_DATABASES.values()}
 PASSED, TESTS_FAILED = 0, 1
+IMPATIENT = {"CLINIC_TEST_PATIENCE_SECONDS": "30"}
+"""Where what is waited for never comes."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def environment(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> d
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", *arguments]
     return subprocess.run(
-        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False, timeout=200
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False, timeout=800
     )
 
 
@@ -75,7 +77,7 @@ def results(environment: dict[str, str]) -> Iterator[Results]:
     with ThreadPoolExecutor(3) as pool:
         started = {"none": pool.submit(run, environment, *sorted(ALL_TESTS))}
         started |= {
-            mutation: pool.submit(run, {**environment, "CLINIC_MUTATION": mutation}, test)
+            mutation: pool.submit(run, {**environment, **IMPATIENT, "CLINIC_MUTATION": mutation}, test)
             for mutation, test in GUARDS.items()
         }
         for guard, test in GUARDS_IN_DATABASES.items():

@@ -27,7 +27,7 @@ def proxy(servers: Servers) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def connect(proxy: FaultProxy, servers: Servers) -> Connect:
-    url = make_conninfo(servers.postgres_admin_url, host="127.0.0.1", port=proxy.port, connect_timeout=5)
+    url = make_conninfo(servers.postgres_admin_url, host="127.0.0.1", port=proxy.port, connect_timeout=60)
     return lambda: psycopg.connect(url)
 
 
@@ -80,7 +80,7 @@ async def test_connections_are_cut_by_the_service_that_made_them() -> None:
         ExitStack() as clients,
     ):
         for words in sayings:
-            client = clients.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=5))
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=60))
             client.sendall(words)
         for service in ("patients", "lab-integration"):
             await eventually(partial(_was_cut, proxy, service))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from .people import Desk, Lab, Patient, Till, corpus
 from .waiting import Watch
 
-FLOW_SECONDS = 60
+FLOW_SECONDS = 120
 PAUSE_SECONDS = 60
 BOOKINGS, LAB_MESSAGES, PAYMENTS = KINDS = ("bookings", "lab messages", "payments")
 CORRECTIONS, OTHERS_MESSAGES = "corrections", "others' messages"

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
 def test_the_demo_ends_with_everything_in_its_place(journey: subprocess.CompletedProcess[str]) -> None:

@@ -2,10 +2,9 @@
 
 import json
 import re
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,19 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import yaml
+from clinic_local.api_client import Caller
+from clinic_local.demo_network import Network
 from clinic_local.errors import SetupError
 from clinic_local.monitoring import Monitoring
 from clinic_local.paths import CHECKOUT
+from clinic_local.ports import LOOPBACK, free_port
 from clinic_local.testing import System
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 OBSERVABILITY = CHECKOUT / "deploy" / "observability"
 BROKER_METRICS = CHECKOUT / "tests" / "observability" / "broker_metrics.json"
-LONGEST_WAIT_SECONDS = 60
+LONGEST_WAIT_SECONDS = 120
 
 # Nothing of the kind happens in a system that is well, and nobody counts what never happened.
 MAY_BE_EMPTY = {
@@ -49,9 +51,7 @@ class Prometheus:
 @contextmanager
 def _running(programs: Monitoring, configuration: dict[str, Any], folder: Path) -> Iterator[Prometheus]:
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"{LOOPBACK}:{free_port()}"
     log = folder / "prometheus.log"
     arguments = (
         f"--config.file={folder / 'prometheus.yml'}",
@@ -63,7 +63,7 @@ def _running(programs: Monitoring, configuration: dict[str, Any], folder: Path) 
             [programs.prometheus, *arguments], env=programs.environment, stdout=output, stderr=output
         )
     try:
-        with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=20) as http:
+        with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=60) as http:
             deadline = time.monotonic() + LONGEST_WAIT_SECONDS
             while not _is_ready(http):
                 assert process.poll() is None, log.read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ def _running(programs: Monitoring, configuration: dict[str, Any], folder: Path) 
             yield Prometheus(http)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _is_ready(http: httpx.Client) -> bool:
@@ -103,8 +103,8 @@ def _configuration(system: System) -> dict[str, Any]:
                 for name, address in services.items()
             ]
     assert len(services) == 10
-    # Two scrapes make a rate, and nobody wants to wait for four times fifteen seconds.
-    shipped["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    # Two scrapes make a rate, and nobody wants to wait for four times fifteen seconds. Each may take as long.
+    shipped["global"] = {"scrape_interval": "3s", "evaluation_interval": "1s"}
     shipped["rule_files"] = [str(OBSERVABILITY / "prometheus" / "rules" / "*.yml")]
     return dict(shipped)
 
@@ -173,9 +173,15 @@ def test_every_query_can_be_evaluated_and_no_rule_fails(prometheus: Prometheus) 
 
 
 def test_nothing_is_missing_between_publishers_and_consumers(prometheus: Prometheus) -> None:
-    missing = prometheus.ask("clinic:events_missing:count")
-    assert len(missing) > 100  # one for every subscription to a type
-    assert [one for one in missing if one["value"][1] != "0"] == []
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while True:
+        found = prometheus.ask("clinic:events_missing:count")
+        # Publishers and consumers don't all count at the moment when another hour has settled.
+        missing = [one for one in found if one["value"][1] != "0"]
+        if len(found) > 100 and not missing:  # one for every subscription to a type
+            return
+        assert time.monotonic() < deadline, f"{len(found)} subscriptions, missing: {missing}"
+        time.sleep(1)
 
 
 def test_the_counts_of_both_ends_of_every_edge_agree_once_all_is_quiet(prometheus: Prometheus) -> None:
@@ -194,7 +200,7 @@ def test_the_counts_of_both_ends_of_every_edge_agree_once_all_is_quiet(prometheu
 def test_the_brokers_metrics_that_rules_rely_on_exist(system: System) -> None:
     url = system.addresses["CLINIC_PRIVATE_AMQP_METRICS_URL"]
     detailed = {"family": ["queue_coarse_metrics", "queue_consumer_count"]}
-    with httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         text = http.get("/metrics").text + http.get("/metrics/detailed", params=detailed).text
     exposed: dict[str, set[str]] = {}
     for name, labels in re.findall(r"^(rabbitmq_\w+)(?:\{(.*)\})? ", text, flags=re.MULTILINE):
@@ -203,11 +209,23 @@ def test_the_brokers_metrics_that_rules_rely_on_exist(system: System) -> None:
         assert set(labels) <= exposed[name], name
 
 
-def test_the_event_flow_shows_all_services_and_nothing_unaccounted(system: System) -> None:
-    shown = system.clinic("flow", "--json", "--all")
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    found = json.loads(shown.stdout)
-    assert {node["state"] for node in found["services"]} == {"running"}
-    assert len(found["services"]) == 9
-    assert found["unreachable"] == []
-    assert any(edge["per_second"] > 0 for edge in found["subscriptions"])
+def test_the_event_flow_shows_all_services_and_nothing_unaccounted(
+    system: System, network: Network, as_person: Callable[[str], Caller]
+) -> None:
+    person = {"centre_id": network.centre_id, "name": {"family": "Течениева", "given": "Проба"}}
+    # Rates are of the last minutes, and it may be longer since anything happened.
+    as_person("registrar").post("/v1/patients", {**person, "birth_on": "1992-03-04"})
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while True:
+        shown = system.clinic("flow", "--json", "--all")
+        if shown.returncode == 0 and _flows_everywhere(json.loads(shown.stdout)):
+            return
+        assert time.monotonic() < deadline, shown.stdout + shown.stderr
+
+
+def _flows_everywhere(found: dict[str, Any]) -> bool:
+    return (
+        [node["state"] for node in found["services"]] == ["running"] * 9
+        and found["unreachable"] == []
+        and any(edge["per_second"] > 0 for edge in found["subscriptions"])
+    )

@@ -2,6 +2,7 @@
 
 import random
 import time
+import warnings
 from collections.abc import Callable
 
 import httpx
@@ -11,7 +12,7 @@ from clinic_local.demo_network import Network
 from clinic_local.paths import run_dir
 from clinic_local.testing import System
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 FAMILY = "Канарейкина"
 GIVEN = "Сигналина"
@@ -62,10 +63,18 @@ def test_no_log_has_a_word_of_it(system: System, canary: dict[str, str]) -> None
     assert len(logs) > 10
     for log in logs:
         text = log.read_text(encoding="utf-8", errors="replace")
-        escaped = text.encode().decode("unicode_escape", errors="replace")
+        escaped = unescaped(text)
         for name, value in canary.items():
             assert value not in text, f"{name} in {log.name}"
             assert value not in escaped, f"{name} in {log.name}, escaped"
+
+
+def unescaped(text: str) -> str:
+    with warnings.catch_warnings():
+        # A log may hold a backslash that escapes nothing.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", SyntaxWarning)
+        return text.encode().decode("unicode_escape", errors="replace")
 
 
 def test_no_metric_has_a_word_of_it(system: System, canary: dict[str, str]) -> None:
@@ -76,7 +85,7 @@ def test_no_metric_has_a_word_of_it(system: System, canary: dict[str, str]) -> N
     ]
     seen = 0
     for url in services:
-        answer = httpx.get(f"{url}/metrics", trust_env=False)
+        answer = httpx.get(f"{url}/metrics", timeout=60, trust_env=False)
         if answer.status_code == 200:
             seen += 1
             assert not [value for value in canary.values() if value in answer.text]
@@ -85,14 +94,14 @@ def test_no_metric_has_a_word_of_it(system: System, canary: dict[str, str]) -> N
 
 def test_no_name_at_the_broker_has_a_word_of_it(system: System, canary: dict[str, str]) -> None:
     url = system.addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
-    with httpx.Client(base_url=url, trust_env=False) as management:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as management:
 
         def is_quiet() -> bool:
             queues = management.get("/api/queues").json()
             waiting = [queue["name"] for queue in queues if queue.get("messages", 0)]
             return all(name.startswith("unrouted") for name in waiting)
 
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not is_quiet():
             assert time.monotonic() < deadline, "messages stay in the queues"
             time.sleep(0.5)

@@ -22,7 +22,7 @@ from clinic_shared.trace_scrubbing import ALLOWED
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.trace import SpanKind
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 FAMILY, GIVEN, NOTE = "Следопытова", "Трассина", "Запись о следопыте"
 BOOKED, QUEUED = "scheduling.appointment-booked.v1", "notifications.message-queued.v1"
@@ -47,7 +47,7 @@ class Booking:
         return UUID(self.request_id).hex
 
 
-def wait_for(check: Callable[[], Any], what: str, *, within_seconds: float = 40) -> Any:
+def wait_for(check: Callable[[], Any], what: str, *, within_seconds: float = 120) -> Any:
     deadline = time.monotonic() + within_seconds
     while not (found := check()):
         assert time.monotonic() < deadline, what
@@ -57,7 +57,7 @@ def wait_for(check: Callable[[], Any], what: str, *, within_seconds: float = 40)
 
 @pytest.fixture(scope="module")
 def booking(network: Network, as_person: Callable[[str], Caller]) -> Booking:
-    """Register a patient whose data are unmistakable, and book the next free slot for her."""
+    """Register a patient whose data are unmistakable, and book a free slot for her."""
     phone = f"+7000{random.randrange(10**7):07d}"
     registrar = as_person("registrar")
     patient = registrar.post(
@@ -71,14 +71,18 @@ def booking(network: Network, as_person: Callable[[str], Caller]) -> Booking:
             "language": "ru",
         },
     )
-    now = datetime.now(UTC)
+    # Not the very next: it may begin while it is being booked.
+    earliest = datetime.now(UTC) + timedelta(hours=1)
     what = {
         "centre_id": network.centre_id,
         "department_id": network.departments["dietetics"],
         "service_id": network.services["dietetics"],
     }
     (slot, *_) = registrar.get(
-        "/v1/slots", **what, starts_at=now.isoformat(), ends_at=(now + timedelta(days=7)).isoformat()
+        "/v1/slots",
+        **what,
+        starts_at=earliest.isoformat(),
+        ends_at=(earliest + timedelta(days=7)).isoformat(),
     )
     wanted = {name: slot[name] for name in ("starts_at", "practitioner_id", "room_id")}
     answer = registrar.send(
@@ -96,7 +100,7 @@ def trace(collector: Collector, booking: Booking) -> list[tuple[str, Span]]:
         (consumer, f"process {event.producer}.events:{event.type}:{consumer}.{event.producer}")
         for event in map(contracts.load().event, (BOOKED, QUEUED))
         for consumer in event.consumers
-    }
+    } | {("scheduling", f"publish scheduling.events:{BOOKED}")}
 
     def whole() -> list[tuple[str, Span]] | None:
         found = collector.of_trace(booking.trace_id)
@@ -165,7 +169,8 @@ def test_statements_have_no_values(trace: list[tuple[str, Span]], booking: Booki
 def test_the_chain_of_the_booking_can_be_shown(system: System, booking: Booking) -> None:
     def shown() -> Any:
         asked = system.clinic("trace", booking.appointment_id, "--json")
-        assert asked.returncode == 0, asked.stderr
+        if asked.returncode != 0:
+            return None
         (booked,) = json.loads(asked.stdout)["chain"]
         queued = [one for one in booked["consequences"] if one["type"] == QUEUED]
         sent = [later for one in queued for later in one["consequences"]]
@@ -205,7 +210,7 @@ def test_no_span_of_any_service_knows_a_patient(
         for canary in canaries
         for form in (canary, quote(canary), canary.encode("unicode_escape").decode())
     ]
-    sent = b"".join(collector.bodies)
+    sent = b"".join(list(collector.bodies))
     assert {service for service, _ in collector.spans} >= SERVICES
     assert not [text for text in written + ids if text.encode() in sent]
     for _, span in collector.spans:
@@ -237,7 +242,7 @@ def _do_everything_wrong(
         "tracestate": "sledopytova=SLEDOPYT",
         "baggage": "name=SLEDOPYT",
     }
-    with httpx.Client(base_url=system.url, headers=headers, timeout=30, trust_env=False) as http:
+    with httpx.Client(base_url=system.url, headers=headers, timeout=60, trust_env=False) as http:
         http.get(chart)
         http.get(f"{chart}/timeline", params={"name": FAMILY})
         http.get(f"/v1/patients/{FAMILY}/{booking.patient_id}")

@@ -13,7 +13,7 @@ from .reduced import check, installed
 
 LEFT_OUT = ("referrals", "notifications", "lab-integration", "billing", "reporting")
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

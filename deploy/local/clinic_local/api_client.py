@@ -11,6 +11,8 @@ import httpx
 
 PROBLEM = "application/problem+json"
 RENEW_BEFORE_SECONDS = 30
+PATIENCE_SECONDS = 60
+"""How long a busy platform may say to come again: a broker alone may take half a minute to give a queue back."""
 
 
 class ApiError(Exception):
@@ -34,7 +36,7 @@ class Caller:
 
     def __init__(self, url: str, login: str | None = None, password: str | None = None) -> None:
         # Loopback: a proxy of the machine has nothing to do here.
-        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
         self._credentials = (login, password)
         self._token: tuple[str, float] | None = None
         self._refresh_token: str | None = None
@@ -79,7 +81,7 @@ class Caller:
         sent = {**self.authorization(), **(headers or {})}
         if method == "POST":
             sent.setdefault("Idempotency-Key", str(uuid.uuid4()))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             answer = self._http.request(method, path, headers=sent, **options)
             again = answer.status_code in {429, 503} or (

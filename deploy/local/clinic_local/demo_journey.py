@@ -19,12 +19,15 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from clinic_local.api_client import Caller
+from clinic_local.api_client import ApiError, Caller
 from clinic_local.demo_network import PRICE_MINOR, Network
 from clinic_local.paths import CHECKOUT
 from clinic_local.state import RunState
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 90
+"""On a busy machine: a broker alone may take half a minute to give a dead consumer's queue to the next."""
+EARLIEST = timedelta(hours=1)
+"""Who books now doesn't come within the hour: a slot that begins at once would be over before it is booked."""
 SAMPLES = CHECKOUT / "contracts" / "hl7"
 HL7 = "application/hl7-v2"
 
@@ -131,7 +134,7 @@ class Journey:
             "/v1/slots",
             **place,
             service_id=service_id,
-            starts_at=now.isoformat(),
+            starts_at=(now + EARLIEST).isoformat(),
             ends_at=(now + timedelta(days=7)).isoformat(),
             limit=1,
         )
@@ -214,7 +217,7 @@ class Journey:
         return Caller(self.url, login, given["initial_password"])
 
     def _customer_pays(self, reference: str) -> None:
-        with httpx.Client(base_url=self.fakes_url, trust_env=False) as provider:
+        with httpx.Client(base_url=self.fakes_url, timeout=60, trust_env=False) as provider:
             provider.post(
                 f"/_control/stripe/{reference}/pay", json={"deliveries": 3, "reorder": True}
             ).raise_for_status()
@@ -266,7 +269,11 @@ class Journey:
             holds=len(results) == 1 and len(results[0]["versions"]) == 1,
             shown=f"{len(results)} result, {results[0]['versions'][0]['observation_count']} observations",
         )
-        self.check("both acknowledgements are the same", holds=first == second, shown=_acknowledgement(first))
+        self.check(
+            "both acknowledgements are the same",
+            holds=apart_from_its_time(first) == apart_from_its_time(second),
+            shown=_acknowledgement(first),
+        )
 
     def _order_and_message(self, sample: str) -> bytes:
         """Order tests, and write the lab's answer to that order."""
@@ -300,7 +307,7 @@ class Journey:
             content=message,
             headers={"Content-Type": HL7},
             auth=lab,
-            timeout=30,
+            timeout=60,
             trust_env=False,
         )
         answer.raise_for_status()
@@ -330,7 +337,11 @@ class Journey:
     def _one_more_than(self, before: int) -> bool:
         try:
             return len(self._results()) > before
-        except (httpx.HTTPError, RuntimeError):
+        except httpx.HTTPError:
+            return False
+        except ApiError as error:
+            if error.status < httpx.codes.INTERNAL_SERVER_ERROR:
+                raise
             return False
 
     def report(self) -> None:
@@ -400,6 +411,12 @@ class Journey:
         self.console.print()
         self.console.print(table)
         return all(holds for _, holds, _ in self.checks)
+
+
+def apart_from_its_time(acknowledgement: bytes) -> list[bytes]:
+    """Its fields without MSH-7: while the database is slow nobody remembers when the first was written."""
+    fields = acknowledgement.split(b"|")
+    return [*fields[:6], *fields[7:]]
 
 
 def _acknowledgement(answer: bytes) -> str:

@@ -35,7 +35,7 @@ from clinic_local.processes import Command, GuardedProcess
 SUPERUSER = "clinic_admin"
 OLDEST, NEWEST = 15, 18
 _EXTENSIONS = ("btree_gist", "pg_trgm")
-_START_SECONDS = 30.0
+_START_SECONDS = 90.0
 _STOP_SECONDS = 8.0
 # bin folder -> where the same packaging keeps extensions' control files
 _PROBES = (

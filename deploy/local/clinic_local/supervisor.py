@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from clinic_local.children import Child
     from clinic_local.discovery import Code
 
-_READY_SECONDS = 60.0
+_READY_SECONDS = 120.0
 _STOP_SECONDS = 5.0
 _LEFT_BEHIND_SECONDS = 30.0
 _POLL_SECONDS = 0.1

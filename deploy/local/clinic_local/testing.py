@@ -13,8 +13,8 @@ from clinic_local import state
 from clinic_local.commands_status import ProcessStatus, collect
 from clinic_local.paths import run_dir
 
-_UP_SECONDS = 240
-_DOWN_SECONDS = 60
+_UP_SECONDS = 600
+_DOWN_SECONDS = 240
 
 
 class System:
@@ -74,7 +74,7 @@ class System:
         return hit
 
     def wait_until_restarted(
-        self, name: str, old_pid: int, *, within_seconds: float = 60
+        self, name: str, old_pid: int, *, within_seconds: float = 180
     ) -> state.ProcessState:
         deadline = time.monotonic() + within_seconds
         while time.monotonic() < deadline:

@@ -120,7 +120,7 @@ def test_a_broker_takes_the_definitions(folder: Path, servers: Servers) -> None:
         entry["name"] = run if entry["name"] == "/" else f"{entry['name']}-{run}"
     for entry in (*definitions["permissions"], *definitions["topic_permissions"]):
         entry |= {"vhost": run, "user": f"{entry['user']}-{run}"}
-    with httpx.Client(base_url=servers.management_url, trust_env=False, timeout=20) as management:
+    with httpx.Client(base_url=servers.management_url, trust_env=False, timeout=60) as management:
         management.post("/api/definitions", json=definitions).raise_for_status()
         password = (folder / "patients" / "broker-password").read_text()
         me = management.get("/api/whoami", auth=(f"patients-{run}", password))

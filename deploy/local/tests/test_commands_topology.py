@@ -22,7 +22,7 @@ def broker(vhost: Servers, clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> S
 
 def manage(broker: Servers, method: str, path: str, **options: object) -> httpx.Response:
     vhost = broker.amqp_url.rpartition("/")[2]
-    with httpx.Client(base_url=broker.management_url, trust_env=False, timeout=20) as management:
+    with httpx.Client(base_url=broker.management_url, trust_env=False, timeout=60) as management:
         return management.request(method, path.format(vhost=vhost), **options).raise_for_status()  # type: ignore[arg-type]
 
 

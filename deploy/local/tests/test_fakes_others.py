@@ -45,7 +45,7 @@ class Clinic:
         return [str(event["type"]) for event in self.events()]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -204,7 +204,7 @@ async def test_a_key_works_across_a_lost_answer(vendors: Vendors) -> None:
     )
     headers = STRIPE_AUTH | {"idempotency-key": "key-2"}
     with pytest.raises(httpx.ReadTimeout):
-        await vendors.http.post("/v1/payment_intents", data=INTENT, headers=headers, timeout=0.2)
+        await vendors.http.post("/v1/payment_intents", data=INTENT, headers=headers, timeout=2)
     assert (await vendors.intent("key-2")).headers["idempotent-replayed"] == "true"
     events = (await vendors.http.get("/_control/stripe/events")).json()["items"]
     assert [event["type"] for event in events] == ["payment_intent.created"]

@@ -46,7 +46,7 @@ class Clinic:
         return [status["status"] for value in self.values() for status in value.get("statuses", [])]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -202,7 +202,7 @@ async def test_an_undeliverable_number_fails_later(vendor: Vendor) -> None:
 async def test_a_call_that_times_out_may_have_been_accepted(vendor: Vendor) -> None:
     await vendor.fault(delay_seconds=30, after_accepting=True)
     with pytest.raises(httpx.ReadTimeout):
-        await vendor.http.post(MESSAGES, json=template_message(), headers=AUTHORIZED, timeout=0.2)
+        await vendor.http.post(MESSAGES, json=template_message(), headers=AUTHORIZED, timeout=2)
     assert len(await vendor.inbox()) == 1
     await vendor.clinic.until(lambda: "delivered" in vendor.clinic.statuses())
 

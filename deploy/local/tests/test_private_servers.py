@@ -80,7 +80,7 @@ def awkward(tmp_path_factory):
     yield servers
     pids = pids_of(servers)
     servers.stop()
-    wait_until_gone(pids, within_seconds=1)
+    wait_until_gone(pids, within_seconds=60)
     assert not list(root.glob(".run/test/*"))
     assert not state_path(root).exists()
 

@@ -108,9 +108,9 @@ async def test_every_record_arrives_in_order_as_a_dicom_audit_message(
     await put(audit, record, 1, principal=DOCTOR, outcome=Outcome.DENIED)
     stop = asyncio.Event()
     feeding = asyncio.create_task(feed_syslog(audit.runtime, stop))
-    await eventually(lambda: len(repository.messages) == 2, within_seconds=30)
+    await eventually(lambda: len(repository.messages) == 2, within_seconds=60)
     await put(audit, record, 2)
-    await eventually(lambda: len(repository.messages) == 3, within_seconds=30)
+    await eventually(lambda: len(repository.messages) == 3, within_seconds=60)
     stop.set()
     await feeding
     [read, refused, _] = repository.messages
@@ -135,7 +135,7 @@ async def test_after_a_broken_connection_nothing_is_missing(
     await put(audit, record, *range(5, 8))
     stop = asyncio.Event()
     feeding = asyncio.create_task(feed_syslog(audit.runtime, stop))
-    await eventually(lambda: len(repository.messages) == 13, within_seconds=30)
+    await eventually(lambda: len(repository.messages) == 13, within_seconds=60)
     stop.set()
     await feeding
 

@@ -182,7 +182,7 @@ async def test_what_a_queue_lost_is_resent_and_what_took_effect_is_skipped(clini
         await clinic.history()
     async with looping(*clinic.producers.values()):
         await clinic.happen(stream(next(clinic.seeds)))
-        await eventually(clinic.published, within_seconds=30)
+        await eventually(clinic.published, within_seconds=60)
     await clinic.lose_queue("reporting.scheduling")
     async with looping(clinic.reporting.runtime, *clinic.producers.values()):
         for producer in ("patients", "lab-integration", "billing"):

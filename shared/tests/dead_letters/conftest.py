@@ -157,7 +157,7 @@ class Office:
             return run if run["state"] != "running" else None
 
         async with self.working():
-            run: dict[str, Any] = await eventually(over, within_seconds=30, every=0.02)
+            run: dict[str, Any] = await eventually(over, within_seconds=60, every=0.02)
         return run
 
     async def redrive(self, person: Person, **selection: Any) -> dict[str, Any]:

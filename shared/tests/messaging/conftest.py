@@ -393,7 +393,7 @@ def user_of(vhost: Servers) -> Iterator[UserOf]:
     """Make the deployment's users, each under a name of this test's own; give a user's URLs."""
     vhost_name, run = vhost_of(vhost.amqp_url), uuid7().hex
     users = {access.user: access for access in accesses(SERVICES)}
-    with httpx.Client(base_url=vhost.management_url, trust_env=False, timeout=20) as management:
+    with httpx.Client(base_url=vhost.management_url, trust_env=False, timeout=60) as management:
         for name, access in users.items():
             account = {"password": run, "tags": ",".join(access.tags)}
             management.put(f"/api/users/{name}-{run}", json=account).raise_for_status()

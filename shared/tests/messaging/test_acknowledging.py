@@ -36,6 +36,6 @@ async def test_acknowledgements_into_a_lost_connection_come_to_an_end(
     await eventually(all_received)
     wire.cut()
     with pytest.raises(BrokerUnavailableError):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await acknowledge(underlay, *tags)
     await connection.close()

@@ -218,7 +218,7 @@ async def test_a_measurement_that_fails_is_counted_and_the_others_go_on(
     async with looping(Measuring(producer).run):
         await eventually(
             lambda: (sample("clinic_measured_timestamp_seconds", measurement="intake") or 0) >= since,
-            within_seconds=30,
+            within_seconds=60,
         )
     assert sample("clinic_outbox_pending") == 1
     assert (sample("clinic_loop_failures_total", loop="measuring") or 0) > failures
@@ -230,15 +230,15 @@ def test_what_takes_long_is_measured_more_rarely() -> None:
         return turn.due_at - time.monotonic()
 
     ledger = Turn("ledger", SELDOM_SECONDS, _nothing)
-    assert next_after(ledger, 2.0) == pytest.approx(2.0 / SHARE_OF_TIME, abs=1)
-    assert next_after(ledger, 0.001) == pytest.approx(SELDOM_SECONDS, abs=1)
-    assert next_after(ledger, 60.0) == pytest.approx(MOST_SELDOM_SECONDS, abs=1)
+    assert next_after(ledger, 2.0) == pytest.approx(2.0 / SHARE_OF_TIME, abs=10)
+    assert next_after(ledger, 0.001) == pytest.approx(SELDOM_SECONDS, abs=10)
+    assert next_after(ledger, 60.0) == pytest.approx(MOST_SELDOM_SECONDS, abs=10)
 
 
 def test_on_a_busy_machine_the_cheap_measurements_keep_their_pace() -> None:
     heartbeat = Turn("workers", OFTEN_SECONDS, _nothing)
     heartbeat.took(3.0)
-    assert heartbeat.due_at - time.monotonic() == pytest.approx(OFTEN_SECONDS, abs=1)
+    assert heartbeat.due_at - time.monotonic() == pytest.approx(OFTEN_SECONDS, abs=4)
 
 
 async def _nothing(*_: object) -> None: ...

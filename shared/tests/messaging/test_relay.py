@@ -62,7 +62,7 @@ def versions_by_key(messages: list[Any]) -> dict[str, list[int]]:
 
 @asynccontextmanager
 async def management(urls: Servers) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
-    async with httpx.AsyncClient(base_url=urls.management_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=urls.management_url, trust_env=False, timeout=60) as client:
         yield client, vhost_of(urls.amqp_url)
 
 
@@ -145,6 +145,7 @@ async def test_order_survives_a_full_queue_and_nothing_is_lost(
     }
     async with management(broker_urls) as (client, vhost):
         (await client.put(f"/api/policies/{vhost}/full", json=full)).raise_for_status()
+        await eventually(lambda: _policy_of(client, vhost, "full"))
         await journal.emit_many(producer, 60, keys=3)
         async with looping(Relay(producer).run):
             await eventually(lambda: _postponed(producer))
@@ -153,6 +154,11 @@ async def test_order_survives_a_full_queue_and_nothing_is_lost(
                 await eventually(lambda: len({message.message_id for message in messages}) == 60)
     assert {message.message_id for message in messages} == {str(one) for one in journal.emitted}
     assert all(versions == list(range(1, 21)) for versions in versions_by_key(messages).values())
+
+
+async def _policy_of(client: httpx.AsyncClient, vhost: str, name: str) -> bool:
+    queue = (await client.get(f"/api/queues/{vhost}/{QUEUE}")).raise_for_status().json()
+    return bool(queue.get("policy") == name)
 
 
 async def _postponed(runtime: Runtime) -> bool:
@@ -299,13 +305,13 @@ async def test_a_commit_is_noticed_at_once(producer: Runtime, journal: Journal, 
     """NOTIFY wakes the relay long before its slowest poll of a second would."""
     waits = []
     async with looping(Relay(producer).run):
-        for _ in range(7):
-            await asyncio.sleep(0.3)  # let the poll slow down
+        for _ in range(3):
+            await asyncio.sleep(2)  # let the poll slow down: the next would come in half a second
             started = time.monotonic()
             await journal.emit(producer)
             await drained(journal, producer, every=0.002)
             waits.append(time.monotonic() - started)
-    assert statistics.median(waits) < 0.2
+    assert statistics.median(waits) < 0.4
 
 
 async def test_audit_records_are_numbered_without_gaps(

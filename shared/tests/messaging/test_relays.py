@@ -177,7 +177,7 @@ async def drained(producer: Runtime) -> None:
             left = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM audit_outbox)"
             return bool((await tx.fetch_all(text(left)))[0][0] == 0)
 
-    await eventually(empty, within_seconds=40)
+    await eventually(empty, within_seconds=60)
 
 
 async def test_relays_share_the_shards_as_they_come_and_go(relays: Relays) -> None:
@@ -211,7 +211,7 @@ async def test_killed_stalled_and_cut_off_relays_cost_no_event_and_no_order(
         async def applied() -> bool:
             return len(await journal.effects(consumer)) >= total
 
-        await eventually(applied, within_seconds=30)
+        await eventually(applied, within_seconds=60)
     in_order = {key: list(range(1, last + 1)) for key, last in writers.versions.items()}
     assert first_copies(tap) == in_order
     effects = await journal.effects(consumer)
@@ -237,7 +237,7 @@ async def _hurt(relays: Relays, tap: Arrived) -> None:
 
     async def flows() -> None:
         seen = len(copies(tap))
-        await eventually(lambda: len(copies(tap)) > seen + 50, within_seconds=30)
+        await eventually(lambda: len(copies(tap)) > seen + 50, within_seconds=60)
 
     for _ in range(3):
         relays.start()
@@ -265,7 +265,7 @@ async def repeated_after_a_stall(
     """Stall a relay in the middle of a batch until another has sent everything; count what it sends then."""
     await journal.emit_many(producer, 3000)
     stalled = relays.start(**environment)
-    await eventually(lambda: tap, within_seconds=30, every=0.001)
+    await eventually(lambda: tap, within_seconds=60, every=0.001)
     stalled.send_signal(signal.SIGSTOP)
     async with looping(Relay(producer).run):
         await drained(producer)

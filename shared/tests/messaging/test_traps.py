@@ -86,8 +86,8 @@ async def test_a_handler_that_blocks_the_loop_past_the_heartbeats_has_one_effect
     await put(queues, uuid7())
     url = consumer.settings.database_url.get_secret_value()
     async with made.start(consumer.service, url) as runtime, looping(Consumer(runtime, QUEUE).run):
-        await eventually(lambda: _has_effects(journal, consumer, 2), within_seconds=30)
-        await eventually(lambda: _is_empty(queues), within_seconds=30)
+        await eventually(lambda: _has_effects(journal, consumer, 2), within_seconds=60)
+        await eventually(lambda: _is_empty(queues), within_seconds=60)
     assert len(await journal.effects(consumer)) == 2
 
 
