@@ -75,8 +75,13 @@ class Servers:
 
 
 # How long an example takes says how busy the machine is, not whether the claim holds.
+# And the examples are those of every run: a rare one that fails is found by whoever looks for it, with
+# `CLINIC_TEST_EXAMPLES=random`, and not by whoever happens to run the tests.
 hypothesis.settings.register_profile(
-    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "unhurried",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=os.environ.get("CLINIC_TEST_EXAMPLES") != "random",
 )
 hypothesis.settings.load_profile("unhurried")
 
