@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Row, Table, Text, Uuid, select
 
+from clinic_shared import merges
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ConcealedError
 from clinic_shared.policy import Decision, Record, Relation, current
@@ -68,6 +69,12 @@ async def relations_of(
     for row in rows:
         found[row.patient_id].append(_relation(row))
     return found
+
+
+async def relations_of_person(tx: Transaction, table: Table, patient_id: UUID) -> list[Relation]:
+    """Return those of all the person's records: whoever treats one of them treats the person."""
+    of_records = await relations_of(tx, table, await merges.records_of(tx, patient_id))
+    return [relation for relations in of_records.values() for relation in relations]
 
 
 def permit(caller: Principal, permission: str, record: Record, *, now: datetime) -> Decision:

@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import (
@@ -51,7 +52,11 @@ class PlaceOrder:
 
 
 async def place_order(tx: Transaction, command: PlaceOrder, *, caller: Principal) -> LabOrder:
-    """Give the order its number and say that it is placed. Results that came before it find it now."""
+    """Give the order its number and say that it is placed. Results that came before it find it now.
+
+    Asked for by a record that another one has replaced, it is placed for the one in use.
+    """
+    command = replace(command, patient_id=await merges.survivor_of(tx, command.patient_id))
     await _check_references(tx, command)
     centre_id, department_id = await _place(tx, command, caller)
     caller.require_place(centre_id=centre_id, department_id=department_id)
@@ -156,8 +161,10 @@ async def set_destination(
 async def list_orders(
     tx: Transaction, *, caller: Principal, patient_id: UUID | None, after: UUID | None, limit: int
 ) -> list[LabOrder]:
-    visible = reading.visible_orders(tx, caller=caller)
-    found = await store.list_orders(tx, patient_id=patient_id, visible=visible, after=after, limit=limit)
+    """Return what the caller may see; of a patient, the orders of all records that are the person's."""
+    person = await merges.records_of(tx, patient_id) if patient_id is not None else ()
+    visible = reading.visible_orders(tx, caller=caller, person=person)
+    found = await store.list_orders(tx, person=person, visible=visible, after=after, limit=limit)
     for order in found:
         _audit(tx, Action.READ, order)
     return found
@@ -182,7 +189,7 @@ async def _place(tx: Transaction, command: PlaceOrder, caller: Principal) -> tup
             raise ReferenceNotYetKnownError(
                 "The appointment is not known here yet.", reference="appointment_id"
             )
-        if visit.patient_id != command.patient_id:
+        if not await merges.are_one_person(tx, visit.patient_id, command.patient_id):
             raise InvalidRequestError("The appointment is another patient's.")
         department_id = department_id or visit.department_id
     if department_id is None and len(caller.department_ids) == 1:

@@ -1,5 +1,7 @@
 """Who reaches what of a laboratory's work: results the patient and those who treat them, orders also their place."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from clinic_shared import care
@@ -26,8 +28,8 @@ _ORDERS = Columns(
 
 async def permit_results(tx: Transaction, patient_id: UUID, *, caller: Principal) -> Decision:
     """Raises ConcealedError."""
-    relations = await care.relations_of(tx, tables.care_relationship, [patient_id])
-    record = Record(patient_id=patient_id, relations=relations.get(patient_id, []))
+    relations = await care.relations_of_person(tx, tables.care_relationship, patient_id)
+    record = Record(patient_id=patient_id, relations=relations)
     return care.permit(caller, RESULTS, record, now=tx.now)
 
 
@@ -37,15 +39,15 @@ async def permit_order(
     """Return the order, and why the caller may know of it. Raises ConcealedError."""
     if order is None:
         raise ConcealedError
-    relations = await care.relations_of(tx, tables.care_relationship, [order.patient_id])
     record = Record(
         patient_id=order.patient_id,
         owner_ids=[order.practitioner_id],
         places=[Place(centre_id=order.centre_id, department_id=order.department_id)],
-        relations=relations.get(order.patient_id, []),
+        relations=await care.relations_of_person(tx, tables.care_relationship, order.patient_id),
     )
     return order, care.permit(caller, ORDERS, record, now=tx.now)
 
 
-def visible_orders(tx: Transaction, *, caller: Principal) -> ColumnElement[bool]:
-    return visible(current(), caller, ORDERS, _ORDERS, now=tx.now)
+def visible_orders(tx: Transaction, *, caller: Principal, person: Sequence[UUID] = ()) -> ColumnElement[bool]:
+    """Return the condition of a list; of one about a single person, `person` names all their records."""
+    return visible(current(), caller, ORDERS, replace(_ORDERS, person=person), now=tx.now)

@@ -170,7 +170,8 @@ async def order_of_parent(
 async def list_results(
     tx: Transaction, patient_id: UUID, *, after: UUID | None, limit: int
 ) -> Sequence[Row[Any]]:
-    """Return the newest version of each of a patient's reports, without what it says."""
+    """Return the newest version of each of a person's reports, under any of their records, without what it says."""
+    person = await merges.records_of(tx, patient_id)
     columns = [c for c in lab_result_version.columns if c.name not in {"content", "meanings", "sent_at"}]
     statement = (
         select(*columns, lab_result.c.patient_id, lab_result.c.partner_id, lab_result.c.lab_order_id)
@@ -179,7 +180,7 @@ async def list_results(
             (lab_result.c.result_id == lab_result_version.c.result_id)
             & (lab_result.c.version == lab_result_version.c.version),
         )
-        .where(lab_result.c.patient_id == patient_id)
+        .where(lab_result.c.patient_id.in_(person))
         .order_by(lab_result.c.result_id)
         .limit(limit)
     )

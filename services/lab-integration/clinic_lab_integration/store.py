@@ -281,17 +281,17 @@ async def find_order(tx: Transaction, lab_order_id: UUID, *, lock: bool = False)
 async def list_orders(
     tx: Transaction,
     *,
-    patient_id: UUID | None,
+    person: Collection[UUID],
     visible: ColumnElement[bool],
     after: UUID | None,
     limit: int,
 ) -> list[LabOrder]:
-    """Return the `visible` ones of the orders, by id."""
+    """Return the `visible` ones of the orders, by id; `person`: of these records of a patient alone."""
     statement = select(lab_order).where(visible).order_by(lab_order.c.lab_order_id).limit(limit)
     if after is not None:
         statement = statement.where(lab_order.c.lab_order_id > after)
-    if patient_id is not None:
-        statement = statement.where(lab_order.c.patient_id == patient_id)
+    if person:
+        statement = statement.where(lab_order.c.patient_id.in_(person))
     return [_order(row) for row in await tx.fetch_all(statement)]
 
 

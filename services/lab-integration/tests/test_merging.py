@@ -136,3 +136,31 @@ async def test_a_chain_of_merges_leads_to_the_record_in_use(lab: Laboratory, com
     await post(lab, message(compose, 1, patient="MRN-3"))
     await process(lab)
     assert [UUID(e.data["patient_id"]) for e in await filed(lab)] == [anna]
+
+
+async def test_orders_and_results_of_both_records_are_seen_under_either_until_that_is_undone(
+    lab: Laboratory, compose
+) -> None:
+    anna, double = await lab.add_patient("MRN-1"), await lab.add_patient("MRN-2")
+    await lab.treat(anna)
+    await post(lab, message(compose, 1, patient="MRN-2"))
+    await process(lab)
+    ordered = await lab.order(double)
+
+    async def listed(what: str, patient: UUID) -> list[Any]:
+        return list((await lab.get(f"/v1/lab/{what}", patient_id=str(patient)))["items"])
+
+    merge_id = await merge(lab, double, anna)
+    for record in (anna, double):
+        assert [order["lab_order_id"] for order in await listed("orders", record)] == [
+            ordered["lab_order_id"]
+        ]
+        assert [result["patient_id"] for result in await listed("results", record)] == [str(double)]
+    await merge(lab, double, anna, merge_id=merge_id, undone=True)
+    assert await listed("orders", anna) == [] == await listed("results", anna)
+
+
+async def test_what_is_ordered_for_the_replaced_record_is_the_others(lab: Laboratory) -> None:
+    anna, double = await lab.add_patient("MRN-1"), await lab.add_patient("MRN-2")
+    await merge(lab, double, anna)
+    assert (await lab.order(double))["patient_id"] == str(anna)

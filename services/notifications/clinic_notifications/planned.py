@@ -1,5 +1,6 @@
 """Messages to come: reminders whose timers are pending, seen as the messages that they will be."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -46,15 +47,15 @@ async def list_planned(
     *,
     limit: int,
     after: UUID | None,
-    patient_id: UUID | None,
+    person: Collection[UUID],
     visible: ColumnElement[bool],
 ) -> list[PlannedMessage]:
     """Return the `visible` pending reminders by the id of the message that they will be."""
     statement = _pending().where(visible).order_by(_message_id).limit(limit)
     if after is not None:
         statement = statement.where(_message_id > after)
-    if patient_id is not None:
-        statement = statement.where(_payload["patient_id"].astext == str(patient_id))
+    if person:
+        statement = statement.where(_payload["patient_id"].astext.in_([str(one) for one in person]))
     return [_planned(row) for row in await tx.fetch_all(statement)]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import PreconditionFailedError, ReferenceNotYetKnownError
@@ -14,6 +15,7 @@ from clinic_notifications.domain import Channel, Preferences, Purpose
 
 async def read_preferences(tx: Transaction, patient_id: UUID, *, caller: Principal) -> Preferences:
     caller.require_patient(patient_id)
+    patient_id = await merges.survivor_of(tx, patient_id)
     await _require_known(tx, patient_id)
     _audit(tx, Action.READ, patient_id)
     return await store.find_preferences(tx, patient_id)
@@ -30,6 +32,7 @@ async def set_preferences(
 ) -> Preferences:
     """Replace a patient's choice; it counts for every message that isn't sent yet."""
     caller.require_patient(patient_id)
+    patient_id = await merges.survivor_of(tx, patient_id)
     await _require_known(tx, patient_id)
     current = await store.find_preferences(tx, patient_id, lock=True)
     tx.require_version(current.version, expected_version)

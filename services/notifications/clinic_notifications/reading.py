@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from clinic_shared import merges
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.policy import Decision
@@ -36,14 +37,18 @@ async def list_messages(
     after: UUID | None,
     limit: int,
 ) -> list[AnyMessage]:
-    """Return what was sent and, as `planned`, what will be; in the order of ids."""
+    """Return what was sent and, as `planned`, what will be; in the order of ids.
+
+    Of a patient they are those about any record that is the person's.
+    """
+    person = await merges.records_of(tx, patient_id) if patient_id is not None else ()
     found: list[AnyMessage] = []
     if status != PLANNED:
         messages = await store.list_messages(
             tx,
             limit=limit,
             after=after,
-            patient_id=patient_id,
+            person=person,
             status=status,
             purpose=purpose.value if purpose else None,
             visible=access.visible_to(tx, MESSAGES, caller=caller),
@@ -54,7 +59,7 @@ async def list_messages(
             tx,
             limit=limit,
             after=after,
-            patient_id=patient_id,
+            person=person,
             visible=access.visible_to(tx, TO_COME, caller=caller),
         )
     _audit(tx, None, patient_id)

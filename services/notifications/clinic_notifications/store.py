@@ -1,5 +1,6 @@
 """Notifications' queries, each on the open transaction it is given."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -269,7 +270,7 @@ async def list_messages(
     *,
     limit: int,
     after: UUID | None = None,
-    patient_id: UUID | None = None,
+    person: Collection[UUID] = (),
     status: str | None = None,
     purpose: str | None = None,
     visible: ColumnElement[bool],
@@ -278,8 +279,8 @@ async def list_messages(
     statement = select(message).where(visible).order_by(message.c.message_id).limit(limit)
     if after is not None:
         statement = statement.where(message.c.message_id > after)
-    if patient_id is not None:
-        statement = statement.where(message.c.patient_id == patient_id)
+    if person:
+        statement = statement.where(message.c.patient_id.in_(person))
     if status is not None:
         statement = statement.where(message.c.status == status)
     if purpose is not None:

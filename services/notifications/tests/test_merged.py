@@ -61,3 +61,15 @@ async def test_undone_each_is_reached_by_themselves(clinic: Clinic) -> None:
     await merged(clinic, double, undone=True)
     await clinic.book(patient_id=double)
     assert await told(clinic) == [OLD_PHONE.removeprefix("+")]
+
+
+async def test_messages_about_any_record_are_the_persons(clinic: Clinic) -> None:
+    double = await clinic.register(phones=[OLD_PHONE])
+    await clinic.book(patient_id=double)
+    before = await clinic.messages(patient_id=str(double))
+    assert {message["status"] for message in before} >= {"planned"}
+    assert await clinic.messages(patient_id=str(clinic.patient_id)) == []
+    await merged(clinic, double)
+    assert await clinic.messages(patient_id=str(clinic.patient_id)) == before
+    await merged(clinic, double, undone=True)
+    assert await clinic.messages(patient_id=str(clinic.patient_id)) == []

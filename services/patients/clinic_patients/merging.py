@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from clinic_patients import care, merge_domain, merge_store, store
 from clinic_patients.domain import Patient
 from clinic_patients.events import merge_event, patient_event
+from clinic_patients.exports import exporting
 from clinic_patients.merge_domain import Merge, MergeNotInForceError, MergeState, NotMergeableError
 from clinic_patients.registry import REGISTRAR_SCOPE
 from clinic_patients.tables import PATIENT_MERGED_ONCE, patient_merge
@@ -63,6 +64,8 @@ async def undo(tx: Transaction, target_id: UUID, merge_id: UUID, *, reason: str,
         raise MergeNotInForceError
     restored, left = merge_domain.parted(source, target, now=tx.now)
     await merge_store.undo(tx, merge_id, reason=reason)
+    # What was gathered of both is nobody's to take out any more.
+    await exporting.destroy_all_of(tx, done.source_id)
     await _save(tx, left, restored)
     undone = await _told(tx, merge_id, "undo")
     tx.emit(merge_event(undone))

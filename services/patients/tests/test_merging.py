@@ -8,6 +8,7 @@ from clinic_patients import tables
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 
+from . import test_exports
 from .conftest import Clinic
 
 REASON = {"reason": "Fictitious double registration"}
@@ -116,6 +117,18 @@ async def test_undone_each_has_what_was_its_own(
     assert (event.data["status"], event.data["version"]) == ("undone", merge["version"] + 1)
     again = await merged(clinic, anna, double)
     assert again["merge_id"] != merge["merge_id"]
+
+
+async def test_what_was_gathered_of_both_ends_with_the_merge(
+    clinic: Clinic, anna: dict[str, Any], double: dict[str, Any]
+) -> None:
+    merge = await merged(clinic, anna, double)
+    me = clinic.patient(anna["patient_id"])
+    asked = await test_exports.ask(clinic, anna["patient_id"], me)
+    await test_exports.gather(clinic)
+    assert (await test_exports.state(clinic, asked, me))["state"] == "ready"
+    await decide(clinic, merge, "undo", clinic.caller("registrar"))
+    assert (await test_exports.state(clinic, asked, me))["state"] == "expired"
 
 
 async def test_a_chain_of_merges_is_one_person(

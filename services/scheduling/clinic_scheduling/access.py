@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from clinic_shared import care, merges
+from clinic_shared import care
 from clinic_shared.database import Transaction
 from clinic_shared.errors import ConcealedError
 from clinic_shared.policy import Decision, Place, Record, current
@@ -30,14 +30,11 @@ async def permit(
     """Raises ConcealedError, for an appointment that isn't there too."""
     if appointment is None:
         raise ConcealedError
-    # Whoever treats one record of a person treats the person.
-    records = await merges.records_of(tx, appointment.patient_id)
-    relations = await care.relations_of(tx, tables.care_relationship, records)
     record = Record(
         patient_id=appointment.patient_id,
         owner_ids=[appointment.practitioner_id],
         places=[Place(centre_id=appointment.centre_id, department_id=appointment.department_id)],
-        relations=[relation for of_record in relations.values() for relation in of_record],
+        relations=await care.relations_of_person(tx, tables.care_relationship, appointment.patient_id),
     )
     return care.permit(caller, permission, record, now=tx.now)
 

@@ -151,7 +151,7 @@ async def keep_piece(tx: Transaction, export_id: UUID, service: str, piece: Piec
 
 
 async def destroy_all_of(tx: Transaction, patient_id: UUID) -> None:
-    """End what was gathered before something of the patient was erased."""
+    """End what was gathered before something of the patient was erased, or a merge of theirs undone."""
     for export_id in await store.unexpired_of(tx, patient_id):
         await store.destroy(tx, export_id)
 
