@@ -8,8 +8,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +19,14 @@ from clinic_audit.signing import INTERVAL_SECONDS
 from clinic_audit.verification import MAX_FINDINGS, Report, verify_log
 from clinic_audit.witnessing import ContradictionError, Statement, Witness, read_statements
 from clinic_shared.database import Database
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from rich.console import Console
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from clinic_local import commands_archive
+from clinic_local.audit_keys import DATABASE_URL, TAMPERED, PublicKeyFile, giving_up, public_key_of
 from clinic_local.errors import SetupError
 from clinic_local.operations import AsJson, operator, plural, print_json, print_table
 from clinic_local.paths import run_dir
@@ -35,17 +34,12 @@ from clinic_local.service_database import sqlalchemy_url
 from clinic_local.state import read_env, root
 
 app = typer.Typer(help="The audit log, checked without the audit service.", no_args_is_help=True)
+app.add_typer(commands_archive.app, name="archive")
 
-TAMPERED, CANNOT_VERIFY = 1, 4
-_DATABASE_URL = "CLINIC_AUDIT_DATABASE_URL"
-_SIGNING_KEY_FILE = "CLINIC_AUDIT_SIGNING_KEY_FILE"
 
 WITNESS_FILE = Path("witness") / "checkpoints.jsonl"
 WitnessFile = Annotated[
     Path | None, typer.Option("--witness", help="file of a witness; by default this system's own")
-]
-PublicKeyFile = Annotated[
-    Path | None, typer.Option("--public-key", help="PEM file of the key that verifies checkpoints")
 ]
 
 
@@ -65,9 +59,9 @@ def verify(public_key: PublicKeyFile = None, *, witness: WitnessFile = None, as_
     With what a witness remembers, every altered, missing, inserted or reordered record is named, whoever
     rewrote the log. Exit status: 0 intact, 1 altered or incomplete, 4 it could not be checked.
     """
-    with _giving_up():
-        key = _public_key(public_key)
-        url = sqlalchemy_url("audit", _DATABASE_URL)
+    with giving_up():
+        key = public_key_of(public_key)
+        url = sqlalchemy_url("audit", DATABASE_URL)
         verified = asyncio.run(_verify(url, key, _witnessed(witness, key)))
     if as_json:
         print_json(_document(verified))
@@ -89,12 +83,12 @@ def witness(
     Exit status: 1 when a checkpoint contradicts what was witnessed: such a log was rewritten or restored. With
     --once 4 when it could not be asked; without, that is told and tried again.
     """
-    with _giving_up():
-        key = _public_key(public_key)
+    with giving_up():
+        key = public_key_of(public_key)
     try:
         remembered = Witness(file, key)
         if once:
-            with _giving_up():
+            with giving_up():
                 _take_new(remembered)
         else:
             _watch(remembered)
@@ -124,27 +118,17 @@ def _take_new(remembered: Witness) -> None:
 @app.command("public-key")
 def print_public_key() -> None:
     """Print the public key (PEM), for an auditor to keep and to verify with: --public-key."""
-    with _giving_up():
-        key = _public_key(None)
+    with giving_up():
+        key = public_key_of(None)
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     print(pem.decode(), end="")
-
-
-@contextmanager
-def _giving_up() -> Iterator[None]:
-    """Report what keeps us from checking, with an exit status that can't be taken for an answer."""
-    try:
-        yield
-    except SetupError as error:
-        print(error.report(), file=sys.stderr)
-        raise typer.Exit(CANNOT_VERIFY) from error
 
 
 def _witnessed(given: Path | None, public_key: Ed25519PublicKey) -> list[Statement] | None:
     """Read the file that was given, else this system's own where there is one; it must itself be sound."""
     own = run_dir(root()) / WITNESS_FILE
     # As with the key: this system's witness knows nothing of another one's log.
-    elsewhere = os.environ.get(_DATABASE_URL) not in {None, read_env(root()).get(_DATABASE_URL)}
+    elsewhere = os.environ.get(DATABASE_URL) not in {None, read_env(root()).get(DATABASE_URL)}
     file = given or (own if own.exists() and not elsewhere else None)
     if file is None:
         return None
@@ -176,7 +160,7 @@ async def _verify(url: str, public_key: Ed25519PublicKey, witnessed: list[Statem
             )
     except SQLAlchemyError as error:
         raise SetupError(
-            "audit", f"its database can't be read: {_reason(error)}", f"Look at {_DATABASE_URL}."
+            "audit", f"its database can't be read: {_reason(error)}", f"Look at {DATABASE_URL}."
         ) from error
     finally:
         await database.dispose()
@@ -185,46 +169,6 @@ async def _verify(url: str, public_key: Ed25519PublicKey, witnessed: list[Statem
 def _reason(error: SQLAlchemyError) -> str:
     original = error.orig if isinstance(error, DBAPIError) else error
     return next(iter(str(original).splitlines()), type(error).__name__)
-
-
-def _public_key(given: Path | None) -> Ed25519PublicKey:
-    """Return the key of the file that was given, else of the signing key."""
-    if given is not None:
-        return _read_public(given)
-    named = os.environ.get(_SIGNING_KEY_FILE)
-    if named:
-        return _read_signing(Path(named))
-    # This system's key says nothing about another one's log.
-    if os.environ.get(_DATABASE_URL) not in {None, read_env(root()).get(_DATABASE_URL)}:
-        raise SetupError("audit", "the public key is needed", f"Give --public-key or {_SIGNING_KEY_FILE}.")
-    return _read_signing(run_dir(root()) / "secrets" / "audit" / "checkpoint-key.pem")
-
-
-def _read_public(file: Path) -> Ed25519PublicKey:
-    try:
-        key = serialization.load_pem_public_key(_read(file))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise SetupError("audit", f"{file} isn't a public key in PEM") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise SetupError("audit", f"{file} isn't an Ed25519 key")
-    return key
-
-
-def _read_signing(file: Path) -> Ed25519PublicKey:
-    try:
-        key = serialization.load_pem_private_key(_read(file), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SetupError("audit", f"{file} isn't a private key in PEM, without a password") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SetupError("audit", f"{file} isn't an Ed25519 key")
-    return key.public_key()
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise SetupError("audit", f"{file} can't be read: {error.strerror}") from error
 
 
 def _document(verified: _Verified) -> dict[str, object]:

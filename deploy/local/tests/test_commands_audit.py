@@ -54,7 +54,7 @@ class Log:
 
     def tamper(self, *statements: str) -> None:
         with psycopg.connect(url_of(self.audit), autocommit=True) as connection:
-            connection.execute("ALTER TABLE audit_record DISABLE TRIGGER audit_record_append_only")
+            connection.execute("ALTER TABLE audit_record DISABLE TRIGGER USER")
             for statement in statements:
                 connection.execute(statement)
 

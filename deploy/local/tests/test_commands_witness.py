@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from clinic_local.commands_audit import CANNOT_VERIFY
+from clinic_local.audit_keys import CANNOT_VERIFY
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

@@ -8,6 +8,8 @@ from typing import cast
 from clinic_shared.service import Runtime, Service
 
 from clinic_audit import access_log, api, consumers, fhir, suspicion_api
+from clinic_audit.archive_tables import encrypted
+from clinic_audit.archiving import archive_months
 from clinic_audit.detecting import detect
 from clinic_audit.intake import take_records
 from clinic_audit.local_witness import witness_checkpoints
@@ -31,6 +33,7 @@ service = Service(
     routers=(api.router, suspicion_api.router, access_log.router, fhir.router),
     handlers=consumers.handlers,
     startup=(signing_key,),
-    workers=(take_records, sign_checkpoints, witness_checkpoints, feed_syslog, detect),
+    workers=(take_records, sign_checkpoints, witness_checkpoints, feed_syslog, detect, archive_months),
+    encrypted=(encrypted,),
     measurements=(measure_log,),
 )

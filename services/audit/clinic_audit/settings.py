@@ -1,9 +1,12 @@
 """Audit's own settings."""
 
 from pathlib import Path
+from typing import Self
 
 from clinic_shared.settings import ServiceSettings
-from pydantic import Field
+from pydantic import Field, model_validator
+
+from clinic_audit.retention import ONLINE_DAYS, Jurisdiction, floors
 
 
 class AuditSettings(ServiceSettings):
@@ -22,7 +25,35 @@ class AuditSettings(ServiceSettings):
     audit_detection_file: Path | None = Field(
         default=None, description="other thresholds of detection, in the shape of detection.yaml"
     )
+    audit_archive_dir: Path | None = Field(
+        default=None,
+        description="where months older than the online period are archived; without it all stay",
+    )
+    audit_online_days: int = Field(
+        default=400, ge=ONLINE_DAYS, description="how long records stay in the log, searchable at once"
+    )
+    jurisdiction: Jurisdiction = Field(
+        default="gdpr", description="whose law says how long records are kept at least (retention.yaml)"
+    )
+    audit_kept_years: int | None = Field(
+        default=None, le=100, description="how long archives are kept; by default what the jurisdiction asks"
+    )
     audit_log_origin: str = "polyclinic.invalid/audit"
+
+    @model_validator(mode="after")
+    def _keeps_what_the_law_asks(self) -> Self:
+        floor = floors()[self.jurisdiction]
+        if self.kept_years < floor.kept_years:
+            raise ValueError(
+                f"CLINIC_AUDIT_KEPT_YEARS is less than {floor.kept_years}, the floor of {self.jurisdiction}"
+            )
+        return self
+
+    @property
+    def kept_years(self) -> int:
+        return (
+            floors()[self.jurisdiction].kept_years if self.audit_kept_years is None else self.audit_kept_years
+        )
 
     @property
     def signing_key_file(self) -> Path | None:

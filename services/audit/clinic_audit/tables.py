@@ -1,4 +1,4 @@
-"""Audit's tables. `audit_record` and `checkpoint` refuse UPDATE, DELETE and TRUNCATE by trigger."""
+"""Audit's tables. By trigger `checkpoint` is append-only, and records leave `audit_record` only into archives."""
 
 from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (

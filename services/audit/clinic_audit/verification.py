@@ -5,7 +5,7 @@ a gap in the index or in its producer's sequence, an inserted one isn't in the t
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from clinic_audit import log_reading, store
 from clinic_audit.comparison import differences
 from clinic_audit.domain import Checkpoint, Tree, leaf_hash
-from clinic_audit.log_reading import StoredRecord
+from clinic_audit.findings import Finding
+from clinic_audit.log_reading import ArchivedLeaf, StoredRecord
 from clinic_audit.recording import read_index
 from clinic_audit.witnessing import Statement
 
@@ -28,20 +29,14 @@ _MAY_BE_MISSING = {"request_id", "agent_kind"}
 """Columns that the release before doesn't fill: without them a record is found by fewer ways, not altered."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """`kind` is altered, missing, inserted, reordered, checkpoint, signature or incident."""
-
-    kind: str
-    text: str
-
-
 @dataclass
 class Report:
     records: int = 0
     checkpoints: int = 0
     producers: dict[str, int] = field(default_factory=dict)
     root_hash: bytes = b""
+    archived: int = 0
+    """So many of the records are in archives: here are only their hashes."""
     witnessed: int = 0
     """So many records were compared with what a witness remembers."""
     findings: list[Finding] = field(default_factory=list)
@@ -66,13 +61,11 @@ async def verify_log(
     stored = await store.read_tree(tx)
     checkpoints = await store.list_checkpoints(tx)
     roots = {c.tree_size: c for c in checkpoints}
-    async for rows in log_reading.read_log(tx):
-        for row in rows:
-            walk.step(row, report)
-            if walk.size in roots:
-                checkpoint = roots.pop(walk.size)
-                _check_checkpoint(report, checkpoint, walk.tree, public_key, signed_before=sound)
-                sound = walk.size if checkpoint.root_hash == walk.tree.root else sound
+    async for stands in _places(tx, walk, report):
+        if stands in roots:
+            checkpoint = roots.pop(stands)
+            _check_checkpoint(report, checkpoint, walk.tree, public_key, signed_before=sound)
+            sound = stands if checkpoint.root_hash == walk.tree.root else sound
     for checkpoint in roots.values():
         report.add("missing", f"the log is shorter than its checkpoint of size {checkpoint.tree_size}")
     for finding in walk.sequence_gaps():
@@ -82,12 +75,37 @@ async def verify_log(
         report.add(kind, f"the log has {walk.tree.size} records, its tree {stored.size}")
     if witnessed is not None:
         _compare(report, walk.leaves, witnessed)
+    await _check_archived(tx, report)
     if incidents := await store.count_incidents(tx):
         report.add("incident", f"{incidents} records could not be taken into the log")
     report.records, report.checkpoints = walk.tree.size, len(checkpoints)
     report.producers = {name: len(seen) for name, seen in sorted(walk.sequences.items())}
     report.root_hash = walk.tree.root
     return report
+
+
+async def _places(tx: Transaction, walk: "_Walk", report: Report) -> AsyncIterator[int]:
+    """Walk the log: first what stayed behind of archived records, then those that are there. Yields each size."""
+    async for leaves in log_reading.read_archived(tx):
+        for leaf in leaves:
+            walk.pass_by(leaf, report)
+            yield walk.size
+    report.archived = walk.size
+    async for rows in log_reading.read_log(tx):
+        for row in rows:
+            walk.step(row, report)
+            yield walk.size
+
+
+async def _check_archived(tx: Transaction, report: Report) -> None:
+    """What left the log must be in an archive, and what was restored must be what left it."""
+    if astray := await log_reading.count_astray(tx):
+        report.add("missing", f"{astray} records left the log into no archive")
+    for index in await log_reading.restored_otherwise(tx):
+        report.add("altered", f"record {index} was restored otherwise than it left the log")
+    async for rows in log_reading.read_log(tx, restored=True):
+        for row in rows:
+            _check_content(row, report)
 
 
 class _Walk:
@@ -111,13 +129,14 @@ class _Walk:
         return self._tree
 
     def step(self, row: StoredRecord, report: Report) -> None:
+        self.pass_by(row, report)
+        _check_content(row, report)
+
+    def pass_by(self, row: StoredRecord | ArchivedLeaf, report: Report) -> None:
+        """Take a record's place and hash into account, whatever its content."""
         if row.leaf_index != self._expected:
             report.add("missing", f"records {self._expected} to {row.leaf_index - 1} are missing")
         self._expected = row.leaf_index + 1
-        if leaf_hash(row.record) != row.leaf_hash:
-            report.add("altered", f"record {row.leaf_index} doesn't have the bytes that were hashed")
-        elif not (_index_is_spelt_alike(row) or _index_agrees(row)):
-            report.add("altered", f"the search columns of record {row.leaf_index} don't say what it says")
         self.sequences[row.producer].add(row.pseq)
         if self._keep_leaves:
             self.leaves.append(row.leaf_hash)
@@ -134,6 +153,13 @@ class _Walk:
             if missing := end - len(numbers):
                 shown = ", ".join(str(n) for n in islice((n for n in range(end) if n not in numbers), 5))
                 yield Finding("missing", f"{missing} records of {producer} are missing, from {shown}")
+
+
+def _check_content(row: StoredRecord, report: Report) -> None:
+    if leaf_hash(row.record) != row.leaf_hash:
+        report.add("altered", f"record {row.leaf_index} doesn't have the bytes that were hashed")
+    elif not (_index_is_spelt_alike(row) or _index_agrees(row)):
+        report.add("altered", f"the search columns of record {row.leaf_index} don't say what it says")
 
 
 def _index_is_spelt_alike(row: StoredRecord) -> bool:

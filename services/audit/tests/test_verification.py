@@ -33,7 +33,7 @@ async def verify(audit: ServiceHarness) -> Report:
 
 async def tamper(audit: ServiceHarness, *statements: str) -> None:
     async with audit.runtime.database.transaction() as tx:
-        await tx.execute(text("ALTER TABLE audit_record DISABLE TRIGGER audit_record_append_only"))
+        await tx.execute(text("ALTER TABLE audit_record DISABLE TRIGGER USER"))
         await tx.execute(text("ALTER TABLE checkpoint DISABLE TRIGGER checkpoint_append_only"))
         for statement in statements:
             await tx.execute(text(statement))

@@ -1,0 +1,198 @@
+"""`clinic audit archive`: parts of the audit log that left it. A file is checked by itself, without the database."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from clinic_audit import archive_file, restoring
+from clinic_audit.archive_file import Checked, UnreadableArchiveError
+from clinic_audit.archiving import ArchiveError, Archives
+from clinic_shared.database import Database
+from clinic_shared.encryption.key_store import FILE
+from clinic_shared.encryption.keyring import Keyring, KeysUnavailableError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy.exc import SQLAlchemyError
+
+from clinic_local.audit_keys import (
+    DATABASE_URL,
+    TAMPERED,
+    PublicKeyFile,
+    giving_up,
+    public_key_of,
+)
+from clinic_local.commands_keys import KeyFile
+from clinic_local.errors import SetupError
+from clinic_local.operations import AsJson, plural, print_json, print_table
+from clinic_local.paths import run_dir
+from clinic_local.service_database import known_url, sqlalchemy_url
+from clinic_local.state import root
+
+app = typer.Typer(help="Archived parts of the audit log.", no_args_is_help=True)
+
+_FOLDER = "CLINIC_AUDIT_ARCHIVE_DIR"
+First = Annotated[int, typer.Argument(help="number of its first record, as `list` shows it", min=0)]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", help=f"folder of the archives; by default {_FOLDER}")
+]
+Secrets = Annotated[
+    Path | None,
+    typer.Option("--secrets", help="folder of `clinic secrets init`; by default this system's own"),
+]
+Result = TypeVar("Result")
+
+
+@app.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="archives, each checked by itself")],
+    public_key: PublicKeyFile = None,
+    *,
+    secrets: Secrets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check archives against their signed checkpoints and name what was altered or taken out. Needs no database.
+
+    Without the keys that open the records, only what is missing or out of place is found. Exit status: 0 intact,
+    1 altered or incomplete, 4 it could not be checked.
+    """
+    with giving_up():
+        key = public_key_of(public_key)
+        keyring = _keyring(secrets)
+        checked = {file: _check(file, key, keyring) for file in files}
+    if as_json:
+        print_json([_document(file, one) for file, one in checked.items()])
+    else:
+        for file, one in checked.items():
+            _show(file, one)
+    if any(one.findings for one in checked.values()):
+        raise typer.Exit(TAMPERED)
+
+
+@app.command("list")
+def list_archives(
+    public_key: PublicKeyFile = None, *, secrets: Secrets = None, as_json: AsJson = False
+) -> None:
+    """List the archives: which records they hold, where, and how long they are kept."""
+    rows = _with_archives(None, secrets, public_key, lambda archives: archives.listed())
+    shown = [
+        {
+            "first_index": row.first_index,
+            "records": row.end_index - row.first_index,
+            "file": row.file_name,
+            "received_until": row.last_received_at.astimezone(UTC).date().isoformat(),
+            "kept_until": row.kept_until.astimezone(UTC).date().isoformat(),
+            "jurisdiction": row.jurisdiction,
+            "in_log": row.removed_at is None,
+        }
+        for row in rows
+    ]
+    if as_json:
+        print_json(shown)
+    else:
+        print_table(
+            ("first", "records", "file", "received until", "kept until", "law"),
+            (
+                (
+                    str(one["first_index"]),
+                    str(one["records"]),
+                    one["file"],
+                    one["received_until"],
+                    one["kept_until"],
+                    one["jurisdiction"],
+                )
+                for one in shown
+            ),
+        )
+
+
+@app.command()
+def restore(
+    first: First, public_key: PublicKeyFile = None, *, folder: Folder = None, secrets: Secrets = None
+) -> None:
+    """Put an archive's records beside the log, where every search finds them, once each was verified."""
+    restored = _with_archives(
+        folder, secrets, public_key, lambda archives: restoring.restore(archives, first)
+    )
+    print(
+        f"{plural(restored, 'record')} restored; when done with them: clinic audit archive put-away {first}"
+    )
+
+
+@app.command("put-away")
+def put_away(first: First, public_key: PublicKeyFile = None, *, secrets: Secrets = None) -> None:
+    """Take restored records out again; the archive stays."""
+    _with_archives(None, secrets, public_key, lambda archives: restoring.put_away(archives, first))
+    print("Put away.")
+
+
+def _check(file: Path, public_key: Ed25519PublicKey, keyring: Keyring | None) -> Checked:
+    try:
+        return archive_file.check(file.read_bytes(), public_key, keyring)
+    except OSError as error:
+        raise SetupError("audit", f"{file} can't be read: {error.strerror}") from error
+    except UnreadableArchiveError as error:
+        raise SetupError("audit", f"{file} can't be checked: {error}") from error
+    except KeysUnavailableError as error:
+        raise SetupError(
+            "audit", f"{file} was sealed with keys that aren't here", "Give --secrets."
+        ) from error
+
+
+def _keyring(secrets: Path | None) -> Keyring | None:
+    file = KeyFile("audit", (secrets or run_dir(root()) / "secrets") / "audit" / FILE)
+    return file.keyring() if secrets is not None or file.file.exists() else None
+
+
+def _with_archives(
+    folder: Path | None,
+    secrets: Path | None,
+    public_key: Path | None,
+    work: Callable[[Archives], Awaitable[Result]],
+) -> Result:
+    """Do something with the archives of the log whose database is configured."""
+    with giving_up():
+        given = folder or known_url(_FOLDER)
+        url, key, keyring = (
+            sqlalchemy_url("audit", DATABASE_URL),
+            public_key_of(public_key),
+            _keyring(secrets),
+        )
+
+        async def do() -> Result:
+            database = Database(url, service="audit", pool_size=2, keyring=keyring)
+            try:
+                return await work(Archives(database=database, public_key=key, folder=Path(given or ".")))
+            finally:
+                await database.dispose()
+
+        try:
+            return asyncio.run(do())
+        except ArchiveError as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(TAMPERED) from error
+        except SQLAlchemyError as error:
+            raise SetupError("audit", f"its database can't be used: {type(error).__name__}") from error
+
+
+def _document(file: Path, checked: Checked) -> dict[str, object]:
+    return {
+        "file": str(file),
+        "intact": not checked.findings,
+        "opened": checked.opened,
+        "first_index": checked.manifest.first_index,
+        "records": checked.manifest.end_index - checked.manifest.first_index,
+        "findings": [{"kind": finding.kind, "text": finding.text} for finding in checked.findings],
+    }
+
+
+def _show(file: Path, checked: Checked) -> None:
+    manifest = checked.manifest
+    records = plural(manifest.end_index - manifest.first_index, "record")
+    closed = "" if checked.opened else "; not opened: the keys aren't here"
+    state = "altered or incomplete" if checked.findings else "intact"
+    print(f"{file.name}: {records} from {manifest.first_index}, {state}{closed}")
+    if checked.findings:
+        print_table(("finding", "what"), ((finding.kind, finding.text) for finding in checked.findings))
