@@ -17,6 +17,7 @@ import structlog
 from clinic_shared import metrics
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running
+from clinic_shared.reloading import follow_secrets
 from clinic_shared.service import Runtime
 from clinic_shared.settings import ServiceSettings
 from prometheus_client import Counter, Gauge
@@ -50,7 +51,11 @@ async def listen(runtime: Runtime, stop: asyncio.Event) -> None:
     if settings.mllp_port or settings.mllp_tls_port:
         health = Health.of(runtime)
         server = MllpServer(runtime, doors_of(runtime))
-        await keep_running(NAME, stop, partial(server.serve, stop), health)
+        serving = keep_running(NAME, stop, partial(server.serve, stop), health)
+        # The folder of secrets is followed already.
+        certificate = settings.mllp_certificate_file
+        elsewhere = certificate.parent if certificate and certificate.parent != settings.secrets_dir else None
+        await asyncio.gather(serving, follow_secrets(elsewhere, runtime.reload, health, stop))
 
 
 @dataclass(frozen=True)
@@ -168,11 +173,14 @@ def tls_of(runtime: Runtime) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.mllp_client_ca_file is not None:
-        context.load_verify_locations(settings.mllp_client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
 
     def load(_: ServiceSettings) -> None:
-        context.load_cert_chain(settings.mllp_certificate_file or "", settings.mllp_key_file)
+        # First where it harms nobody: a context with half a renewal, a certificate of another key, greets no one.
+        for one in (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), context):
+            one.load_cert_chain(settings.mllp_certificate_file or "", settings.mllp_key_file)
+            if settings.mllp_client_ca_file is not None:
+                one.load_verify_locations(settings.mllp_client_ca_file)
 
     load(settings)
     runtime.on_reload(load)

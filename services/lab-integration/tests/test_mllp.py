@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,9 @@ from clinic_lab_integration.hl7.framing import BlockReader, frame
 from clinic_lab_integration.mllp import Door, MllpServer, tls_of
 from clinic_lab_integration.partners import PartnerDirectory
 from clinic_lab_integration.settings import LabSettings
+from clinic_shared.health import Health
 from clinic_shared.intake import intake_table
+from clinic_shared.reloading import follow_secrets
 from clinic_shared.service import Runtime
 from clinic_shared.testing import eventually
 from cryptography import x509
@@ -52,6 +55,11 @@ class Wire:
     async def ask(self, message: bytes) -> list[str]:
         await self.send(frame(message))
         return await self.answer()
+
+    @property
+    def certificate_number(self) -> int:
+        """The serial number of the certificate that the other end showed."""
+        return int(self._writer.get_extra_info("peercert")["serialNumber"], 16)
 
     async def is_closed(self) -> bool:
         async with asyncio.timeout(WAIT):
@@ -261,6 +269,44 @@ class TestTls:
         ):
             assert await wire.is_closed()
 
+    async def test_a_renewed_certificate_is_shown_without_a_restart(
+        self, lab: Laboratory, compose, authority, tmp_path: Path
+    ) -> None:
+        await configure(lab, mllp_certificate_names=["lab.example.org"])
+        runtime, stop = lab.lab.runtime, asyncio.Event()
+        laboratory = authority.client("lab.example.org")
+        async with listening(lab, tls=authority.server(runtime)) as server:
+            following = asyncio.create_task(
+                follow_secrets(tmp_path, lambda: runtime.take(runtime.settings), Health.of(runtime), stop)
+            )
+            try:
+                async with connected(server, ssl=laboratory) as before:
+                    first = before.certificate_number
+                    assert (await before.ask(compose()))[1] == "MSA|AA|MSG-1"
+                    second = authority.renew("localhost")
+                    assert second != first
+                    await eventually(partial(self._shown, server, laboratory, second), within_seconds=WAIT)
+                    assert (await before.ask(compose()))[1] == "MSA|AA|MSG-1"
+            finally:
+                stop.set()
+                await following
+
+    async def test_half_a_renewal_changes_nothing(self, lab: Laboratory, authority) -> None:
+        await configure(lab, mllp_certificate_names=["lab.example.org"])
+        runtime, laboratory = lab.lab.runtime, authority.client("lab.example.org")
+        async with listening(lab, tls=authority.server(runtime)) as server:
+            async with connected(server, ssl=laboratory) as wire:
+                first = wire.certificate_number
+            second = authority.renew("localhost", certificate_only=True)
+            with pytest.raises(ssl.SSLError):
+                runtime.take(runtime.settings)
+            assert second != first
+            assert await self._shown(server, laboratory, first)
+
+    async def _shown(self, server: MllpServer, laboratory: ssl.SSLContext, number: int) -> bool:
+        async with connected(server, ssl=laboratory) as wire:
+            return wire.certificate_number == number
+
 
 _USAGES = (
     "digital_signature",
@@ -301,6 +347,14 @@ class Authority:
         if name is not None:
             context.load_cert_chain(*self._issue(name))
         return context
+
+    def renew(self, name: str, *, certificate_only: bool = False) -> int:
+        """Replace a certificate and its key on disk; returns the new one's number."""
+        key = (self._folder / f"{name}.key").read_bytes()
+        certificate, _ = self._issue(name)
+        if certificate_only:
+            (self._folder / f"{name}.key").write_bytes(key)
+        return x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
 
     def _issue(self, name: str) -> tuple[Path, Path]:
         key = ec.generate_private_key(ec.SECP256R1())
