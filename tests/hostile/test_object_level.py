@@ -30,9 +30,6 @@ AT_LEAST = {"patients": 15, "billing": 10, "scheduling": 5, "lab-integration": 4
 OF_NOBODY = {
     # What every receipt prints.
     "getFiscalProfile",
-    # notifications doesn't know yet in whose care a patient is: any desk keeps anybody's choice of channels.
-    "getMessagePreferences",
-    "setMessagePreferences",
 }
 
 

@@ -44,12 +44,14 @@ class Department(BaseModel):
     department_id: UUID
     version: int
     name: str
+    centre_id: UUID
 
 
 class Patient(BaseModel):
     patient_id: UUID
     version: int
     status: str
+    centre_id: UUID | None
     phones: list[str] | None = None
     emails: list[str] | None = None
     language: str | None = None

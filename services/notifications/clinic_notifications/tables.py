@@ -35,6 +35,7 @@ department = Table(
     Column("department_id", Uuid, primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("name", Text, nullable=False),
+    Column("centre_id", Uuid),
 )
 patient = Table(
     "patient",
@@ -45,6 +46,7 @@ patient = Table(
     Column("phones", ARRAY(Text), nullable=False),
     Column("emails", ARRAY(Text), nullable=False),
     Column("language", Text),
+    Column("centre_id", Uuid),
 )
 consent = Table(
     "consent",

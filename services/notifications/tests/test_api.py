@@ -155,6 +155,34 @@ async def test_preferences_of_a_stranger_or_with_unknown_codes_are_refused(clini
     assert (await put_preferences(clinic, {"channels": ["pigeon"]})).status_code == 422
 
 
+async def test_a_desk_keeps_the_choices_of_those_who_are_registered_or_expected_there(clinic: Clinic) -> None:
+    patient_id = uuid7()
+    registered_at, theirs = uuid7(), uuid7()
+    await clinic.notifications.deliver_example(
+        "patients.patient-registered.v1", patient_id=str(patient_id), centre_id=str(registered_at)
+    )
+    await clinic.notifications.deliver_example(
+        "identity.department-opened.v1", department_id=str(theirs), centre_id=str(registered_at)
+    )
+
+    async def statuses(**places: Any) -> set[int]:
+        caller = clinic.notifications.principal("registrar", network=False, **places)
+        path = f"/v1/messages/preferences/{patient_id}"
+        headers = clinic.notifications.headers(caller)
+        http, chosen = clinic.notifications.http, {"channels": ["sms"]}
+        read = await http.get(path, headers=headers)
+        return {read.status_code, (await http.put(path, json=chosen, headers=headers)).status_code}
+
+    here = {"department_ids": frozenset({clinic.department_id})}
+    assert await statuses(centre_ids=frozenset({registered_at})) == {200}
+    assert await statuses(department_ids=frozenset({theirs})) == {200}
+    assert await statuses(**here) == {404}
+    await clinic.book(patient_id=patient_id)
+    assert await statuses(**here) == {200}
+    clinic.notifications.clock.advance(days=93)
+    assert await statuses(**here) == {404}
+
+
 async def test_a_patient_who_isn_t_known_here_yet_may_be_soon(clinic: Clinic) -> None:
     answer = await clinic.get(f"/v1/messages/preferences/{uuid7()}")
     assert answer.status_code == 409
