@@ -7,7 +7,7 @@ from typing import cast
 
 from clinic_shared.service import Runtime, Service
 
-from clinic_audit import access_log, api, consumers, fhir, suspicion_api
+from clinic_audit import access_log, api, breach_api, breaches, consumers, fhir, suspicion_api
 from clinic_audit.archive_tables import encrypted
 from clinic_audit.archiving import archive_months
 from clinic_audit.detecting import detect
@@ -30,10 +30,11 @@ service = Service(
     package_dir=Path(__file__).parent,
     settings=AuditSettings,
     key_files=load_signer,
-    routers=(api.router, suspicion_api.router, access_log.router, fhir.router),
+    routers=(api.router, suspicion_api.router, breach_api.router, access_log.router, fhir.router),
     handlers=consumers.handlers,
+    timers=breaches.timers,
     startup=(signing_key,),
     workers=(take_records, sign_checkpoints, witness_checkpoints, feed_syslog, detect, archive_months),
     encrypted=(encrypted,),
-    measurements=(measure_log,),
+    measurements=(measure_log, breaches.measure_breaches),
 )

@@ -62,6 +62,7 @@ prices.manage                 -    -               -      -    -  place  -    - 
 reports.read                  -    -               -      agg  -  -      -    -   -
 audit.read                    -    -               -      -    -  -      all  -   -
 suspicions.review             -    -               -      -    -  -      all  -   -
+breaches.manage               -    -               -      -    -  -      all  -   -
 access-log.read               own  -               -      -    -  -      all  -   -
 """
 
