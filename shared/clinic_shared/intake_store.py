@@ -160,6 +160,7 @@ async def store(tx: Transaction, entries: Sequence[Entry], via: Via) -> list[Acc
     accepted: list[Accepted] = []
     new: list[Entry] = []
     again: list[UUID] = []
+    in_both: list[Entry] = []
     for entry in entries:
         item = entry.item
         known = first.get(item.key)
@@ -171,22 +172,35 @@ async def store(tx: Transaction, entries: Sequence[Entry], via: Via) -> list[Acc
             continue
         if known.id != item.id:
             again.append(known.id)
+        elif via == "queue":
+            in_both.append(entry)
         accepted.append(replace(known, duplicate=True))
     if new:
         await tx.execute(insert(intake_table), await _rows(tx, new, via))
     for item_id in again:
         counted = update(intake_table).where(intake_table.c.id == item_id)
         await tx.execute(counted.values(duplicates=intake_table.c.duplicates + 1))
+    await _place_earlier(tx, in_both)
     return accepted
+
+
+async def _place_earlier(tx: Transaction, entries: Sequence[Entry]) -> None:
+    """What was stored after it had been answered from the queue has its turn from there."""
+    for entry, place in zip(entries, await _places(tx, entries), strict=True):
+        late = update(intake_table).where(intake_table.c.id == entry.item.id, intake_table.c.place > place)
+        await tx.execute(late.values(place=place))
+
+
+async def _places(tx: Transaction, entries: Sequence[Entry]) -> Sequence[Decimal]:
+    moments = [entry.queued_at or entry.item.received_at for entry in entries]
+    return await places_of_queued(tx, moments) if moments else ()
 
 
 async def _rows(tx: Transaction, entries: Sequence[Entry], via: Via) -> list[dict[str, Any]]:
     rows = [row_of(tx, entry.item, via) for entry in entries]
     if via == "database":
         return rows
-    moments = [entry.queued_at or entry.item.received_at for entry in entries]
-    places = await places_of_queued(tx, moments)
-    return [{**row, "place": place} for row, place in zip(rows, places, strict=True)]
+    return [{**row, "place": place} for row, place in zip(rows, await _places(tx, entries), strict=True)]
 
 
 async def _find_first(tx: Transaction, items: Sequence[Item]) -> dict[tuple[str, str, bytes], Accepted]:

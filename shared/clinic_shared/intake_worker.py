@@ -53,6 +53,9 @@ GATHER_SECONDS = 0.1
 """What comes so shortly after a batch waits for the next: ten in one transaction cost hardly more than one."""
 DRAIN_BATCH = 50
 DRAIN_SECONDS = 1.0
+PATIENCE_SECONDS = 4.0
+"""So long rows wait for a broker that can't be reached: a lost connection is back by then. Less than a question to
+a broker that hangs takes, so that one doesn't hold them up any longer."""
 TOGETHER = 16
 TRIES = 3
 _LOCK = 0x0C11_71C2
@@ -71,6 +74,7 @@ class IntakeWorker:
         self._interfaces = interfaces
         self._duty = Lookout.of(runtime).duty(INTAKE, _DUE, every_seconds=POLL_SECONDS)
         self._drained_at = 0.0
+        self._unreachable_since: float | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         health = Health.of(self._runtime)
@@ -82,10 +86,12 @@ class IntakeWorker:
         while not stop.is_set():
             up_to = await self._last_place()
             drained = await self._drain_if_possible(stop, is_urgent=up_to is not None)
-            begun = time.monotonic()
-            processed = 0 if up_to is None else await self.process_waiting(up_to)
+            waits, begun = self._waits_for_queue(), time.monotonic()
+            processed = 0 if up_to is None or waits else await self.process_waiting(up_to)
             health.report("intake", None)
-            if not drained and not processed:
+            if waits:
+                await pause(stop, POLL_SECONDS)
+            elif not drained and not processed:
                 await self._duty.wait(stop, at_most=DRAIN_SECONDS)
             elif not drained and processed < TOGETHER:
                 await pause(stop, GATHER_SECONDS - (time.monotonic() - begun))
@@ -101,18 +107,25 @@ class IntakeWorker:
         return None if row is None else row.last
 
     async def _drain_if_possible(self, stop: asyncio.Event, *, is_urgent: bool) -> int:
-        """Empty the buffer queue. With the broker down, the rows don't wait for it."""
+        """Empty the buffer queue. Returns how many items were in it."""
         was_reached = self._queue is not None
         if time.monotonic() - self._drained_at < DRAIN_SECONDS and not (is_urgent and was_reached):
             return 0
-        drained = 0
+        drained, begun = 0, time.monotonic()
         try:
             while not stop.is_set() and (batch := await self.drain_batch()):
                 drained += batch
+            self._unreachable_since = None
         except (BrokerUnavailableError, EntityMissingError):
             log.info("intake_queue_unreachable", queue=self._queue_name)
+            self._unreachable_since = self._unreachable_since or begun
         self._drained_at = time.monotonic()
         return drained
+
+    def _waits_for_queue(self) -> bool:
+        """What is on the queue may be older than the rows. With the broker down for good, they don't wait for it."""
+        since = self._unreachable_since
+        return since is not None and time.monotonic() - since < PATIENCE_SECONDS
 
     async def drain_batch(self) -> int:
         """Move up to a batch of items from the queue into the table; returns how many."""

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from clinic_shared import held
+from clinic_shared import held, intake_worker
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
@@ -298,8 +298,9 @@ async def test_an_item_that_can_never_be_processed_is_parked_at_once(consumer: R
 
 
 async def test_with_the_broker_down_stored_items_are_processed(
-    exposed: Runtime, consumer: Runtime, wire: Wire, looping: Looping
+    exposed: Runtime, consumer: Runtime, wire: Wire, looping: Looping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(intake_worker, "PATIENCE_SECONDS", 1.0)
     wire.go_down()
     await accept(exposed, item())
     async with looping(IntakeWorker(exposed, {"hl7": Processed()}).run):
