@@ -70,6 +70,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/browser/step-up", "identity", sign_in=True),
     Route("/welcome", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
     Route("/oauth2", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
+    Route("/oauth2/userinfo", "identity", body=Body.FORM),
     Route("/.well-known", "identity", Credentials.PUBLIC),
     Route("/fhir/R4/.well-known", "identity", Credentials.PUBLIC),
     *_all("identity", "me", "legal-entities", "centres", "departments", "staff", "users", "clients", "roles"),

@@ -100,6 +100,12 @@ def test_only_these_paths_need_no_token() -> None:
     }
 
 
+def test_who_logged_in_is_told_to_tokens_only() -> None:
+    route = TABLE.match("/oauth2/userinfo")
+    assert route is not None
+    assert route.credentials is Credentials.TOKEN
+
+
 def test_documents_and_lab_messages_may_be_larger() -> None:
     larger = {route.prefix for route in ROUTES if route.body in (Body.DOCUMENT, Body.LAB_MESSAGE)}
     assert larger == {"/v1/patients/*/documents", "/v1/lab/messages", "/fhir/R4"}

@@ -30,6 +30,7 @@ from clinic_identity import (
     single_sign_on_api,
     staff_api,
     token_care_api,
+    userinfo,
     welcome,
     well_known,
 )
@@ -123,6 +124,7 @@ service = Service(
         browser_api.router,
         single_sign_on_api.router,
         token_care_api.router,
+        userinfo.router,
         clients_api.router,
         well_known.router,
         revocations.router,

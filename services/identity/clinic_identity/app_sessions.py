@@ -31,6 +31,7 @@ from clinic_identity.oauth_domain import (
     answers_challenge,
 )
 from clinic_identity.oauth_forms import Refused
+from clinic_identity.smart_scopes import SMART_SCOPES
 from clinic_identity.tables import authorization_code
 
 CODE_PREFIX = "ac_"
@@ -77,7 +78,7 @@ async def lend_session(
 
 def _lent(account: Account, request: AuthorizationRequest) -> frozenset[str]:
     # Nobody but a patient has a patient of their own: others get fewer scopes than were asked for (RFC 6749, 3.3).
-    without = frozenset() if account.kind is AccountKind.PATIENT else {LAUNCH_PATIENT}
+    without = frozenset() if account.kind is AccountKind.PATIENT else {LAUNCH_PATIENT, *SMART_SCOPES}
     return request.scopes - without
 
 
@@ -137,11 +138,17 @@ async def _grant(
     return Granted(
         access_token=token.access_token,
         expires_in_seconds=token.expires_in_seconds,
-        scopes=token.scopes | (lent & PROTOCOL_SCOPES),
+        scopes=_as_asked(token.scopes, lent),
         refresh_token=await sessions.new_refresh_token(tx, session) if lent & LASTING else None,
         id_token=id_token,
         patient_id=str(token.patient_id) if LAUNCH_PATIENT in lent else None,
     )
+
+
+def _as_asked(permissions: frozenset[str], lent: frozenset[str]) -> frozenset[str]:
+    """Return what was granted in the app's own words: SMART's scopes, where they bring anything, as such."""
+    smart = {scope for scope in lent if SMART_SCOPES.get(scope, frozenset()) & permissions}
+    return (permissions & lent) | (lent & PROTOCOL_SCOPES) | smart
 
 
 async def _lock_code(tx: Transaction, code: str) -> _Code | None:

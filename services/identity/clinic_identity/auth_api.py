@@ -18,7 +18,7 @@ from clinic_shared.routing import (
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clinic_identity import authentication, fields, locking, session_store, sessions, store
+from clinic_identity import authentication, devices, fields, locking, session_store, sessions, store
 from clinic_identity.domain import AccountKind, Session
 from clinic_identity.fields import CurrentDesk, CurrentVisit, Login, Password
 from clinic_identity.staff_api import PersonNameBody
@@ -260,10 +260,11 @@ class SessionResponse(BaseModel):
     agent: Annotated[str | None, Field(description="What the browser or app calls itself")]
     methods: Annotated[list[str], Field(description="How its owner showed who they are (RFC 8176)")]
     client_id: Annotated[str | None, Field(description="The app that holds it")]
+    new_device: Annotated[bool, Field(description="Begun on a device that hadn't been seen before")]
     current: bool
 
     @classmethod
-    def of(cls, session: Session, *, current: UUID | None) -> Self:
+    def of(cls, session: Session, *, current: UUID | None, new_device: bool) -> Self:
         return cls(
             session_id=session.session_id,
             started_at=session.started_at,
@@ -273,6 +274,7 @@ class SessionResponse(BaseModel):
             agent=session.agent,
             methods=list(session.amr),
             client_id=session.client_id,
+            new_device=new_device,
             current=session.session_id == current,
         )
 
@@ -280,8 +282,20 @@ class SessionResponse(BaseModel):
 @router.get("/v1/sessions", permission="profile.read", operation_id="listSessions")
 async def list_sessions(tx: Tx, caller: Caller) -> list[SessionResponse]:
     """List one's own sessions that are still open."""
-    found = await session_store.list_sessions(tx, caller.subject)
-    return [SessionResponse.of(session, current=caller.session_id) for session in found]
+    return await _open_sessions(tx, caller.subject, caller)
+
+
+async def _open_sessions(tx: Tx, account_id: UUID, caller: Caller) -> list[SessionResponse]:
+    first_seen = await devices.first_seen(tx, account_id)
+    return [
+        SessionResponse.of(
+            session,
+            current=caller.session_id,
+            new_device=session.device_id is not None
+            and first_seen.get(session.device_id) == session.started_at,
+        )
+        for session in await session_store.list_sessions(tx, account_id)
+    ]
 
 
 @router.post(
@@ -321,8 +335,7 @@ async def choose_pin(desk: CurrentDesk, context: CurrentContext, body: PinReques
 )
 async def list_sessions_of_user(tx: Tx, caller: Caller, account_id: UUID) -> list[SessionResponse]:
     """List somebody's sessions that are still open."""
-    found = await session_store.list_sessions(tx, account_id)
-    return [SessionResponse.of(session, current=caller.session_id) for session in found]
+    return await _open_sessions(tx, account_id, caller)
 
 
 @router.delete(

@@ -33,6 +33,7 @@ from clinic_identity.oauth_domain import (
     PublicClientError,
     check_redirect_uri,
 )
+from clinic_identity.smart_scopes import SMART_SCOPES
 
 LAB_ROLE = "lab"
 RETIRE_SECRET = "client-secret.retire"  # noqa: S105  # a timer's kind
@@ -236,7 +237,7 @@ def _check_sign_in(
 ) -> None:
     for uri in redirect_uris:
         check_redirect_uri(uri)
-    if unknown := unknown_among(user_scopes, known_scopes - NEVER_LENT):
+    if unknown := unknown_among(user_scopes, (known_scopes | SMART_SCOPES.keys()) - NEVER_LENT):
         raise UnknownReferenceError(reference="user_scopes", unknown=unknown)
 
 

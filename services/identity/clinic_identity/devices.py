@@ -46,6 +46,14 @@ async def remember(tx: Transaction, account_id: UUID, device_id: UUID | None) ->
     return made, token
 
 
+async def first_seen(tx: Transaction, account_id: UUID) -> dict[UUID, datetime]:
+    """Return an account's devices, and when each first logged in."""
+    statement = select(known_device.c.device_id, known_device.c.first_seen_at).where(
+        known_device.c.account_id == account_id
+    )
+    return {row.device_id: row.first_seen_at for row in await tx.fetch_all(statement)}
+
+
 async def forget_all(tx: Transaction, account_id: UUID) -> None:
     """Know none of an account's devices any more: their owner may have lost one."""
     await tx.execute(delete(known_device).where(known_device.c.account_id == account_id))

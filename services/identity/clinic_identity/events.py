@@ -199,6 +199,22 @@ def access_link_requested(
     )
 
 
+def new_device_seen(account: Account, session: Session, *, device_id: UUID) -> Event:
+    return Event(
+        type="identity.new-device-seen.v1",
+        subject=device_id,
+        aggregate_version=1,
+        patient_id=account.patient_id,
+        data={
+            "device_id": str(device_id),
+            "version": 1,
+            **_whose(account),
+            "seen_at": wire_instant(session.started_at),
+        },
+        private={"address": session.address, "agent": session.agent},
+    )
+
+
 def _whose(account: Account) -> dict[str, str | None]:
     staff_id = account.account_id if account.kind is AccountKind.STAFF else None
     return {"staff_id": wire_id(staff_id), "patient_id": wire_id(account.patient_id)}

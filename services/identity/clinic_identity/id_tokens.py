@@ -32,12 +32,19 @@ def id_token_of(
     }
     if nonce is not None:
         claims["nonce"] = nonce
-    if FHIR_USER in (session.granted_scopes or ()):
-        claims["fhirUser"] = desk.settings.fhir_base + _fhir_reference(account)
+    if resource := fhir_user(desk, account, session):
+        claims["fhirUser"] = resource
     signer = desk.keys.signer
     # Another `typ` than an access token's: no service takes it for one.
     header = {"alg": ALGORITHM, "typ": "JWT", "kid": signer.key_id}
     return jws.serialize_compact(header, strict_json.dumps(claims), signer.key, algorithms=[ALGORITHM])
+
+
+def fhir_user(desk: Desk, account: Account, session: Session) -> str | None:
+    """Return the FHIR resource of whoever logged in, if the app may know it."""
+    if FHIR_USER not in (session.granted_scopes or ()):
+        return None
+    return desk.settings.fhir_base + _fhir_reference(account)
 
 
 def _fhir_reference(account: Account) -> str:

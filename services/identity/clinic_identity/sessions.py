@@ -25,8 +25,9 @@ from clinic_identity.domain import (
     SessionId,
     Visit,
 )
-from clinic_identity.events import session_revoked
+from clinic_identity.events import new_device_seen, session_revoked
 from clinic_identity.roles import scopes_of
+from clinic_identity.smart_scopes import permissions_in
 
 REFRESH_TOKEN_PREFIX = "rt_"  # noqa: S105  # tells people and scanners what it is
 RESTRICTED_SCOPES = frozenset({"profile.read"})
@@ -110,6 +111,8 @@ async def start_session(
         agent=visit.agent[:MAX_AGENT_LENGTH],
     )
     await session_store.add_session(tx, session)
+    if device_token is not None and desk.settings.new_devices_are_noticed:
+        tx.emit(new_device_seen(account, session, device_id=device_id))
     tx.audit(
         AuditEntry(
             action=Action.EXECUTE,
@@ -280,7 +283,7 @@ async def access_token_of(tx: Transaction, desk: Desk, account: Account, session
     issued_at = max(tx.now, account.tokens_valid_from)
     lifetime = token_lifetime(issued_at, until=session.expires_at)
     if session.granted_scopes is not None:
-        principal = replace(principal, scopes=principal.scopes & frozenset(session.granted_scopes))
+        principal = replace(principal, scopes=principal.scopes & permissions_in(session.granted_scopes))
     claims = claims_of(principal, issued_at=issued_at, lifetime_seconds=lifetime, client_id=session.client_id)
     return AccessToken(
         access_token=desk.keys.signer.sign(claims),

@@ -39,6 +39,10 @@ class IdentitySettings(ServiceSettings):
         description="whether links to choose a password are shown to whoever asks for one; otherwise they are"
         " only sent to their owners",
     )
+    notice_new_devices: bool | None = Field(
+        default=None,
+        description="whether people are told of logins from devices never seen before; by default in production",
+    )
     initial_password_seconds: int = Field(default=72 * 3600, ge=300)
     secret_overlap_seconds: int = Field(
         default=24 * 3600, ge=0, description="how long a replaced client secret goes on working"
@@ -106,6 +110,12 @@ class IdentitySettings(ServiceSettings):
     def password_change_is_enforced(self) -> bool:
         if self.enforce_password_change is not None:
             return self.enforce_password_change
+        return self.environment == "production"
+
+    @property
+    def new_devices_are_noticed(self) -> bool:
+        if self.notice_new_devices is not None:
+            return self.notice_new_devices
         return self.environment == "production"
 
     @property

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from clinic_identity.authorization import AuthorizationRequest
 from clinic_identity.factors import Method
 from clinic_identity.oauth_domain import PROTOCOL_SCOPES
+from clinic_identity.smart_scopes import permissions_in
 
 # For the description of what answers with `notice_page`.
 REFUSED: dict[str, Any] = {
@@ -87,7 +88,7 @@ def notice_page(title: str, text: str, status: int = 400) -> HTMLResponse:
 
 
 def _consent(request: AuthorizationRequest, meanings: Mapping[str, str]) -> str:
-    wanted = sorted(request.scopes - PROTOCOL_SCOPES)
+    wanted = sorted(permissions_in(request.scopes - PROTOCOL_SCOPES))
     told = "".join(f"<li>{escape(meanings.get(scope, scope))}</li>" for scope in wanted)
     name = f"<strong>{escape(request.client.name)}</strong>"
     if not told:

@@ -8,11 +8,13 @@ from clinic_shared.routing import PUBLIC, ClinicRouter
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
+from clinic_identity import userinfo
 from clinic_identity.client_assertions import ALGORITHMS
 from clinic_identity.desk import Desk
 from clinic_identity.fields import CurrentDesk
 from clinic_identity.oauth_api import GRANT_TYPES
 from clinic_identity.oauth_domain import FHIR_PATH, PROTOCOL_SCOPES
+from clinic_identity.smart_scopes import SMART_SCOPES
 
 router = ClinicRouter(tags=["identity"])
 
@@ -45,6 +47,7 @@ async def get_public_keys(desk: CurrentDesk) -> Response:
 async def get_openid_configuration(desk: CurrentDesk) -> Response:
     """Return what apps need to know to let people log in here (OpenID Connect Discovery, RFC 8414)."""
     document = _common(desk) | {
+        "userinfo_endpoint": f"{desk.settings.token_issuer}{userinfo.PATH}",
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [ALGORITHM],
         "claims_supported": sorted(
@@ -94,6 +97,9 @@ async def get_smart_configuration(desk: CurrentDesk) -> Response:
             "client-confidential-asymmetric",
             "permission-offline",
             "permission-online",
+            "permission-patient",
+            "permission-v1",
+            "permission-v2",
             "sso-openid-connect",
         ],
     }
@@ -121,5 +127,5 @@ def _common(desk: Desk) -> dict[str, Any]:
             "none",
         ],
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
-        "scopes_supported": sorted(desk.known_scopes | PROTOCOL_SCOPES),
+        "scopes_supported": sorted(desk.known_scopes | PROTOCOL_SCOPES | SMART_SCOPES.keys()),
     }

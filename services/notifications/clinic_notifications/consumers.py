@@ -1,6 +1,7 @@
 """Events in: projections, and what patients are told of."""
 
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,23 @@ class AccessLink(BaseModel):
     patient_id: UUID | None
     page_url: str
     expires_at: datetime
+
+
+class NewDevice(BaseModel):
+    device_id: UUID
+    version: int
+    staff_id: UUID | None
+    patient_id: UUID | None
+    seen_at: datetime
+    address: str | None = None
+
+    @property
+    def login_address(self) -> str | None:
+        """Return the address if it is one, and nothing that somebody could have written."""
+        try:
+            return str(ip_address(self.address or ""))
+        except ValueError:
+            return None
 
 
 class Centre(BaseModel):
@@ -151,6 +169,25 @@ async def send_access_link(tx: Transaction, _: Envelope, link: AccessLink) -> No
         department_id=None,
         facts={"page_url": link.page_url},
         useful_until_at=link.expires_at,
+    )
+
+
+@handlers.on("identity.new-device-seen.v1")
+async def tell_of_new_device(tx: Transaction, _: Envelope, device: NewDevice) -> None:
+    """Say when and where from; what the browser calls itself would be a stranger's words in our name."""
+    await announcing.announce(
+        tx,
+        purpose=Purpose.NEW_DEVICE,
+        about=Subject(type="device", id=device.device_id, version=device.version),
+        patient_id=device.patient_id,
+        staff_id=device.staff_id,
+        centre_id=None,
+        department_id=None,
+        facts={
+            "starts_at": device.seen_at.isoformat(),
+            "time_zone": "UTC",
+            "login_address": device.login_address,
+        },
     )
 
 

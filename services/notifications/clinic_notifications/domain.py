@@ -33,11 +33,12 @@ class Purpose(StrEnum):
     """To a member of staff, as the next one is."""
     ANSWER_NEEDED = "answer-needed"
     INVITATION = "account-invitation"
-    """About one's own login, as the next one is: whoever declines messages still gets it."""
+    """About one's own login, as the next ones are: whoever declines messages still gets it."""
     PASSWORD_RESET = "password-reset"  # noqa: S105  # a purpose
+    NEW_DEVICE = "new-device"
 
 
-ABOUT_LOGINS = frozenset({Purpose.INVITATION, Purpose.PASSWORD_RESET})
+ABOUT_LOGINS = frozenset({Purpose.INVITATION, Purpose.PASSWORD_RESET, Purpose.NEW_DEVICE})
 
 
 class MessageStatus(StrEnum):
