@@ -53,9 +53,9 @@ GATHER_SECONDS = 0.1
 """What comes so shortly after a batch waits for the next: ten in one transaction cost hardly more than one."""
 DRAIN_BATCH = 50
 DRAIN_SECONDS = 1.0
-PATIENCE_SECONDS = 4.0
-"""So long rows wait for a broker that can't be reached: a lost connection is back by then. Less than a question to
-a broker that hangs takes, so that one doesn't hold them up any longer."""
+PATIENCE_SECONDS = 20.0
+"""So long rows wait for a broker that can't be reached: a lost connection is back by then, and so is a broker that was
+restarted. What rows lead to would wait for it anyway, as events."""
 TOGETHER = 16
 TRIES = 3
 _LOCK = 0x0C11_71C2
