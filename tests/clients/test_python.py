@@ -28,6 +28,7 @@ LEFT_OUT = {
     "GET /v1/invoices/{invoice_id}/pdf",
     "GET /v1/lab/orders/{lab_order_id}/requisition",
     "GET /v1/lab/results/{result_id}/documents/{document_id}",
+    "GET /v1/patients/{patient_id}/exports/{export_id}/document",
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * SECONDS)]
