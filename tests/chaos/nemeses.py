@@ -91,9 +91,12 @@ def kill_supervisor(scene: Scene) -> tuple[str, bool]:
 
 
 def _nothing_is_open(scene: Scene) -> bool:
-    """Tell whether all payments are settled, so that nobody has to ask a vendor what it will have forgotten."""
-    pending = scene.stage.books.query("billing", "SELECT count(*) FROM payment WHERE status = 'pending'")
-    return scene.stage.till.nothing_to_notify() and not pending[0][0]
+    """Tell whether all payments and receipts are settled, so that nobody has to ask a vendor what it will have forgotten."""
+    open_ones = scene.stage.books.query(
+        "billing",
+        "SELECT 1 FROM payment WHERE status = 'pending' UNION ALL SELECT 1 FROM receipt WHERE status <> 'done' LIMIT 1",
+    )
+    return scene.stage.till.nothing_to_notify() and not open_ones
 
 
 def _start_again(scene: Scene) -> None:

@@ -23,6 +23,7 @@ def unpacked_packages(
     name: str,
     packages: Sequence[str],
     *,
+    where_known: Sequence[str] = (),
     advice: str = "",
     finish: Callable[[Path, Path], None] | None = None,
 ) -> Path:
@@ -31,11 +32,12 @@ def unpacked_packages(
     The first call downloads it to `cache/<name>-<digest>`, later ones find it there. Programs in it are started
     with `LD_LIBRARY_PATH` of `library_path(root)`. Other packages that they need have to be named: most of what
     apt would install besides is of no use to a program that isn't installed.
+    Those `where_known` are packages of their own in some releases only, and part of the others elsewhere.
     `finish(draft, target)` can change the files in `draft` before they are moved to `target` for good.
 
     Raises SetupError with `advice` when the packages can't be had here.
     """
-    target = _target(cache, name, packages)
+    target = _target(cache, name, [*packages, *where_known])
     if (target / "complete").exists():
         return target
     advice = advice or f"Install them: apt-get install {' '.join(packages)}"
@@ -44,7 +46,7 @@ def unpacked_packages(
     draft = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        _download_and_unpack(draft, name, packages, advice)
+        _download_and_unpack(draft, name, packages, where_known, advice)
         if finish is not None:
             finish(draft, target)
         _keep(draft, target)
@@ -86,7 +88,9 @@ def _target(cache: Path, name: str, packages: Sequence[str]) -> Path:
     return cache / f"{name}-{digest}"
 
 
-def _download_and_unpack(draft: Path, name: str, packages: Sequence[str], advice: str) -> None:
+def _download_and_unpack(
+    draft: Path, name: str, packages: Sequence[str], where_known: Sequence[str], advice: str
+) -> None:
     apt, archives = draft / "apt", draft / "packages"
     for folder in (
         apt / "lists/partial",
@@ -99,6 +103,8 @@ def _download_and_unpack(draft: Path, name: str, packages: Sequence[str], advice
     options = _apt_options(apt)
     # One bad source among many makes `update` fail; what counts is whether the packages can be had.
     update = _apt([*options, "update"], archives)
+    known = [one for one in where_known if not _apt([*options, "download", "--print-uris", one], archives)]
+    packages = [*packages, *known]
     wanted = [*packages, *_missing_libraries(options, packages)]
     download = _apt([*options, "download", *dict.fromkeys(wanted)], archives)
     if download:

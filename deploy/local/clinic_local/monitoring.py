@@ -14,6 +14,7 @@ from clinic_local import download
 from clinic_local.paths import CHECKOUT, cache_dir
 
 PACKAGES = ("prometheus",)
+SINCE_DEBIAN_13 = ("promtool",)
 ADVICE = "Install Prometheus 2.42 or newer, so that prometheus and promtool are in the PATH"
 
 
@@ -31,6 +32,8 @@ class Monitoring:
         here = [shutil.which(name) for name in ("prometheus", "promtool")]
         if here[0] and here[1]:
             return cls(Path(here[0]), Path(here[1]), dict(os.environ))
-        root = download.unpacked_packages(cache_dir(CHECKOUT), "prometheus", PACKAGES, advice=ADVICE)
+        root = download.unpacked_packages(
+            cache_dir(CHECKOUT), "prometheus", PACKAGES, where_known=SINCE_DEBIAN_13, advice=ADVICE
+        )
         environment = {**os.environ, "LD_LIBRARY_PATH": download.library_path(root)}
         return cls(root / "usr/bin/prometheus", root / "usr/bin/promtool", environment)

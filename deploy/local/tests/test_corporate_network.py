@@ -7,9 +7,7 @@ import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -19,9 +17,7 @@ from clinic_local.errors import SetupError
 from clinic_local.package_index import Indexes
 from clinic_local.packages import Packages
 from clinic_local.paths import CHECKOUT, cache_dir
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from clinic_shared.testing_certificates import write_certificate
 
 WHEEL = "fictitious-1.0-py3-none-any.whl"
 NOBODY_THERE = "http://127.0.0.1:9"
@@ -183,32 +179,11 @@ def test_our_own_servers_are_asked_past_the_proxy(company, monkeypatch):
 @pytest.fixture
 def company_with_tls(tmp_path) -> Iterator[tuple[Company, Path]]:
     """An index with a certificate that only the company's own file vouches for; also return that file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "A fictitious company")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file, key_file = tmp_path / "company.pem", tmp_path / "key.pem"
-    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    file, trusted = write_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key_file)
+    context.load_cert_chain(file)
     with Company(_wheel(), context) as index:
-        yield index, file
+        yield index, trusted
 
 
 def test_a_certificate_that_is_not_trusted_makes_the_bootstrap_name_ssl_cert_file(

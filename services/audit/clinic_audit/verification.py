@@ -61,11 +61,12 @@ async def verify_log(
     stored = await store.read_tree(tx)
     checkpoints = await store.list_checkpoints(tx)
     roots = {c.tree_size: c for c in checkpoints}
-    async for stands in _places(tx, walk, report):
-        if stands in roots:
-            checkpoint = roots.pop(stands)
-            _check_checkpoint(report, checkpoint, walk.tree, public_key, signed_before=sound)
-            sound = stands if checkpoint.root_hash == walk.tree.root else sound
+    async for steps in _steps(tx, walk, report):
+        for size in steps:
+            if size in roots:
+                checkpoint = roots.pop(size)
+                _check_checkpoint(report, checkpoint, walk.tree, public_key, signed_before=sound)
+                sound = size if checkpoint.root_hash == walk.tree.root else sound
     for checkpoint in roots.values():
         report.add("missing", f"the log is shorter than its checkpoint of size {checkpoint.tree_size}")
     for finding in walk.sequence_gaps():
@@ -84,17 +85,13 @@ async def verify_log(
     return report
 
 
-async def _places(tx: Transaction, walk: "_Walk", report: Report) -> AsyncIterator[int]:
-    """Walk the log: first what stayed behind of archived records, then those that are there. Yields each size."""
+async def _steps(tx: Transaction, walk: "_Walk", report: Report) -> AsyncIterator[Iterator[int]]:
+    """Walk the log in parts: first what stayed behind of archived records, then those that are there."""
     async for leaves in log_reading.read_archived(tx):
-        for leaf in leaves:
-            walk.pass_by(leaf, report)
-            yield walk.size
+        yield walk.past(leaves, report)
     report.archived = walk.size
     async for rows in log_reading.read_log(tx):
-        for row in rows:
-            walk.step(row, report)
-            yield walk.size
+        yield walk.along(rows, report)
 
 
 async def _check_archived(tx: Transaction, report: Report) -> None:
@@ -128,12 +125,20 @@ class _Walk:
         self._tree, self._pending = self._tree.append(self._pending), []
         return self._tree
 
-    def step(self, row: StoredRecord, report: Report) -> None:
-        self.pass_by(row, report)
-        _check_content(row, report)
+    def along(self, rows: Sequence[StoredRecord], report: Report) -> Iterator[int]:
+        """Check records; yield the log's size after each."""
+        for row in rows:
+            self._take(row, report)
+            _check_content(row, report)
+            yield self.size
 
-    def pass_by(self, row: StoredRecord | ArchivedLeaf, report: Report) -> None:
-        """Take a record's place and hash into account, whatever its content."""
+    def past(self, leaves: Sequence[ArchivedLeaf], report: Report) -> Iterator[int]:
+        """Take places and hashes into account, the content being elsewhere; yield the log's size after each."""
+        for leaf in leaves:
+            self._take(leaf, report)
+            yield self.size
+
+    def _take(self, row: StoredRecord | ArchivedLeaf, report: Report) -> None:
         if row.leaf_index != self._expected:
             report.add("missing", f"records {self._expected} to {row.leaf_index - 1} are missing")
         self._expected = row.leaf_index + 1

@@ -3,8 +3,6 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 
@@ -16,9 +14,7 @@ from clinic_shared.audit import Outcome
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 from clinic_shared.testing import ServiceHarness, eventually
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from clinic_shared.testing_certificates import write_certificate
 
 from .conftest import RecordFactory
 
@@ -46,42 +42,15 @@ class Repository:
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate of 127.0.0.1 with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "repository.example.org")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "repository.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
-
-
-@pytest.fixture
-async def repository(certificate: Path, audit: ServiceHarness) -> AsyncIterator[Repository]:
+async def repository(tmp_path: Path, audit: ServiceHarness) -> AsyncIterator[Repository]:
     """A receiver that the service is told to send to."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, authority = write_certificate(tmp_path)
     context.load_cert_chain(certificate)
     receiver = Repository()
     server = await asyncio.start_server(receiver.take, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    given = {"audit_syslog_address": f"127.0.0.1:{port}", "audit_syslog_ca_file": certificate}
+    given = {"audit_syslog_address": f"127.0.0.1:{port}", "audit_syslog_ca_file": authority}
     audit.runtime.settings = audit.runtime.settings.model_copy(update=given)
     yield receiver
     server.close()
