@@ -158,7 +158,9 @@ def fetch(url: str, accept: str = "*/*", *, timeout_seconds: float = _TIMEOUT_SE
     if at:
         token = base64.b64encode(unquote(credentials).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
-    with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:  # noqa: S310
+    # `urlopen` would keep the certificates of its first call, in Python 3.13 and later.
+    opener = urllib.request.build_opener()
+    with opener.open(request, timeout=timeout_seconds) as answer:
         return bytes(answer.read())
 
 
