@@ -201,7 +201,7 @@ except SetupError as error:
     ids=["without capabilities", "without setuid", "in a user namespace"],
 )
 def test_a_root_that_cannot_become_another_user_gets_three_choices(container, reason):
-    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode != 0:
+    if container[0] == "unshare" and subprocess.run([*container, "true"], check=False).returncode != 0:
         pytest.skip("the kernel makes no user namespaces in a changed root")
     ended = subprocess.run(
         [*container, sys.executable, "-c", SERVER_USER], capture_output=True, text=True, check=False
