@@ -54,6 +54,9 @@ DRAIN_SECONDS = 15
 WATCH_SECONDS = 0.5
 SILENCE_SECONDS = 30
 """So long without a delivery, a consumer asks whether there is something to deliver."""
+RENEW_SECONDS = 300
+"""So long without one, it begins anew: a queue that is deleted and at once declared again may believe that it delivers
+to the consumers of the one before (RabbitMQ 3.10), and what it gave them is neither waiting nor with anybody."""
 
 Work = Callable[[DeliveredMessage, asyncio.Event], Awaitable[None]]
 WorkTogether = Callable[[Sequence[DeliveredMessage]], Awaitable[bool]]
@@ -132,10 +135,10 @@ class Subscriber:
     async def _watch(
         self, stop: asyncio.Event, channel: aiormq.Channel, tag: str, session: "_Session"
     ) -> None:
-        """Return when told to stop; raise when the channel, the consumer or a lane is gone."""
+        """Return when told to stop or to begin anew; raise when the channel, the consumer or a lane is gone."""
         stopping = asyncio.create_task(stop.wait())
         try:
-            while not stop.is_set():
+            while not (stop.is_set() or session.is_stale):
                 if channel.is_closed or tag not in channel.consumers or session.over.is_set():
                     raise BrokerUnavailableError
                 if session.is_silent:
@@ -186,6 +189,7 @@ class _Session:
         self._acknowledging = asyncio.Lock()
         self._is_lost = False
         self._lanes = Lanes(self._handle_safely, lanes=lanes, most=TOGETHER if together else 1)
+        self._delivered_at = time.monotonic()
         self.heard()
 
     def heard(self) -> None:
@@ -196,8 +200,14 @@ class _Session:
         """Nothing is in hand, and nothing has come for a while."""
         return self._in_hand.is_empty and time.monotonic() - self._heard_at > SILENCE_SECONDS
 
+    @property
+    def is_stale(self) -> bool:
+        """Nothing is in hand, and nothing has come for so long that nothing may come any more."""
+        return self._in_hand.is_empty and time.monotonic() - self._delivered_at > RENEW_SECONDS
+
     async def receive(self, delivery: DeliveredMessage) -> None:
         # Nothing may be awaited here: aiormq runs this as a task of its own per delivery.
+        self._delivered_at = time.monotonic()
         self.heard()
         self._in_hand.take(delivery)
         message = raw_message(delivery, "")
