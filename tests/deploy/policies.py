@@ -144,7 +144,7 @@ def cleans_up_after_itself(workload: Manifest, _: Manifests) -> Iterator[str]:
 
 def refers_to_what_is_there(workload: Manifest, manifests: Manifests) -> Iterator[str]:
     maps = {one["metadata"]["name"] for one in of_kind(manifests, "ConfigMap")}
-    secrets = secrets_of(manifests)
+    secrets, claims = secrets_of(manifests), claims_of(manifests)
     volumes = pod(workload).get("volumes", [])
     named = {volume["name"] for volume in volumes}
     for volume in volumes:
@@ -152,6 +152,8 @@ def refers_to_what_is_there(workload: Manifest, manifests: Manifests) -> Iterato
             yield f"mounts {volume['configMap']['name']}, which isn't there"
         if secrets and "secret" in volume and volume["secret"]["secretName"] not in secrets:
             yield f"mounts {volume['secret']['secretName']}, which nobody makes"
+        if "persistentVolumeClaim" in volume and volume["persistentVolumeClaim"]["claimName"] not in claims:
+            yield f"mounts {volume['persistentVolumeClaim']['claimName']}, which nobody claims"
     for container in containers(workload):
         for source in container.get("envFrom", []):
             if source["configMapRef"]["name"] not in maps:
@@ -160,6 +162,21 @@ def refers_to_what_is_there(workload: Manifest, manifests: Manifests) -> Iterato
             if mount["name"] not in named | _claims(workload):
                 yield f"mounts {mount['name']}, which isn't there"
         yield from _unknown_ports(container)
+
+
+def finds_its_disk_on_every_node(workload: Manifest, manifests: Manifests) -> Iterator[str]:
+    """Without a number of its own, one is scaled: several pods, on several nodes."""
+    if workload["kind"] != "Deployment" or workload["spec"].get("replicas") == 1:
+        return
+    claims = claims_of(manifests)
+    for volume in pod(workload).get("volumes", []):
+        name = volume.get("persistentVolumeClaim", {}).get("claimName")
+        if name in claims and claims[name]["spec"]["accessModes"] != ["ReadWriteMany"]:
+            yield f"shares {name}, which only one node can mount"
+
+
+def claims_of(manifests: Manifests) -> dict[str, Manifest]:
+    return {one["metadata"]["name"]: one for one in of_kind(manifests, "PersistentVolumeClaim")}
 
 
 def secrets_of(manifests: Manifests) -> set[str]:
@@ -194,6 +211,7 @@ CHECKS: tuple[Check, ...] = (
     allows_draining,
     cleans_up_after_itself,
     refers_to_what_is_there,
+    finds_its_disk_on_every_node,
 )
 
 _SECRET = re.compile(r"password|passwd|secret|token|private.?key|://[^/@\s]+:[^/@\s]+@", re.IGNORECASE)

@@ -23,6 +23,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(enc
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
 SERVICES = tuple(load().services)
 ROLES = {"api": "api", "worker": "worker", "migration": "migrate"}
+ARCHIVES = "audit-archives:/var/lib/clinic/audit-archives"
 SERVERS = {"postgres", "rabbitmq", "prometheus", "grafana"}
 OURS = {name: one for name, one in CONTAINERS.items() if name not in SERVERS}
 
@@ -61,7 +62,17 @@ def test_every_service_has_api_worker_and_migration(service, role):
     container = CONTAINERS[f"{service}-{role}"]
     assert container["command"] == [load().services[service].package, ROLES[role]]
     assert container["profiles"] == [service]
-    assert container["volumes"] == [f"./secrets/{service}:/run/secrets/clinic:ro"]
+    secrets, *more = container["volumes"]
+    assert secrets == f"./secrets/{service}:/run/secrets/clinic:ro"
+    assert more == ([ARCHIVES] if (service, role) == ("audit", "worker") else [])
+
+
+def test_the_audit_worker_archives_into_a_volume_that_it_may_write():
+    folder = ARCHIVES.partition(":")[2]
+    assert CONTAINERS["audit-worker"]["environment"]["CLINIC_AUDIT_ARCHIVE_DIR"] == folder
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    # The root file system is read-only, and a new volume belongs to whom the image's folder belongs to.
+    assert re.search(rf"^RUN install .*--owner=10001 .*{folder}$", dockerfile, re.MULTILINE)
 
 
 def test_the_installed_services_are_one_list(example):

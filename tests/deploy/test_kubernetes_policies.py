@@ -122,6 +122,24 @@ def test_a_budget_that_blocks_draining_is_found():
     assert list(policies.allows_draining(deployment, manifests)) != []
 
 
+@pytest.mark.parametrize(
+    ("check", "plant"),
+    [
+        (policies.refers_to_what_is_there, lambda claim: claim["metadata"].update(name="else")),
+        (
+            policies.finds_its_disk_on_every_node,
+            lambda claim: claim["spec"].update(accessModes=["ReadWriteOnce"]),
+        ),
+    ],
+)
+def test_a_volume_that_a_worker_could_not_mount_is_found(check, plant):
+    manifests = copy.deepcopy(rendered("overlays/production"))
+    worker = one(manifests, "Deployment", "audit-worker")
+    assert list(check(worker, manifests)) == []
+    plant(one(manifests, "PersistentVolumeClaim", "audit-archives"))
+    assert list(check(worker, manifests)) != []
+
+
 def test_a_secret_in_the_open_is_found():
     settings = {"kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"CLINIC_AMQP_URL": "amqp://a:b@c"}}
     assert policies.secrets_in_the_open((settings,)) != []

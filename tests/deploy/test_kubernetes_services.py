@@ -114,3 +114,18 @@ def test_removing_one_line_leaves_a_service_out(service, tmp_path):
     assert [
         title(m) for m in of_kind(manifests, "NetworkPolicy") if m["metadata"]["name"].startswith(service)
     ] == []
+
+
+@pytest.mark.parametrize("overlay", ["overlays/dev", "overlays/production"])
+def test_the_audit_worker_alone_archives_into_a_volume_that_stays(overlay):
+    manifests = rendered(overlay)
+    writers = {}
+    for workload in workloads(manifests):
+        mounted = {mount["mountPath"]: mount["name"] for mount in containers(workload)[0]["volumeMounts"]}
+        folder = settings_of(workload, manifests).get("CLINIC_AUDIT_ARCHIVE_DIR")
+        if folder is not None:
+            volumes = {volume["name"]: volume for volume in pod(workload)["volumes"]}
+            writers[title(workload)] = volumes[mounted[folder]]["persistentVolumeClaim"]["claimName"]
+    assert writers == {"Deployment/audit-worker": "audit-archives"}
+    claim = one(manifests, "PersistentVolumeClaim", "audit-archives")
+    assert claim["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false"
