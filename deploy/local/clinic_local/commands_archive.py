@@ -1,8 +1,12 @@
-"""`clinic audit archive`: parts of the audit log that left it. A file is checked by itself, without the database."""
+"""`clinic audit archive`: parts of the audit log that left it. A file is checked by itself, without the database.
+
+What needs the database runs where the archives are: in a container of audit it takes that process's own settings.
+"""
 
 import asyncio
+import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -10,11 +14,14 @@ from typing import Annotated, TypeVar
 import typer
 from clinic_audit import archive_file, restoring
 from clinic_audit.archive_file import Checked, UnreadableArchiveError
-from clinic_audit.archiving import ArchiveError, Archives
+from clinic_audit.archiving import ArchiveError, Archives, Rules
+from clinic_audit.settings import ArchiveSettings
 from clinic_shared.database import Database
 from clinic_shared.encryption.key_store import FILE
 from clinic_shared.encryption.keyring import Keyring, KeysUnavailableError
+from clinic_shared.secret_files import SECRETS_DIR, with_secret_files
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from clinic_local.audit_keys import (
@@ -28,12 +35,13 @@ from clinic_local.commands_keys import KeyFile
 from clinic_local.errors import SetupError
 from clinic_local.operations import AsJson, plural, print_json, print_table
 from clinic_local.paths import run_dir
-from clinic_local.service_database import known_url, sqlalchemy_url
+from clinic_local.service_database import checked_url, known_url, sqlalchemy_url
 from clinic_local.state import root
 
 app = typer.Typer(help="Archived parts of the audit log.", no_args_is_help=True)
 
 _FOLDER = "CLINIC_AUDIT_ARCHIVE_DIR"
+_OWN_DATABASE_URL = "CLINIC_DATABASE_URL"
 First = Annotated[int, typer.Argument(help="number of its first record, as `list` shows it", min=0)]
 Folder = Annotated[
     Path | None, typer.Option("--folder", help=f"folder of the archives; by default {_FOLDER}")
@@ -51,6 +59,13 @@ def verify(
     public_key: PublicKeyFile = None,
     *,
     secrets: Secrets = None,
+    keys_from_log: Annotated[
+        bool,
+        typer.Option(
+            "--keys-from-log",
+            help="open each with what the log's database has: once the keys of its time are withdrawn",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check archives against their signed checkpoints and name what was altered or taken out. Needs no database.
@@ -58,10 +73,11 @@ def verify(
     Without the keys that open the records, only what is missing or out of place is found. Exit status: 0 intact,
     1 altered or incomplete, 4 it could not be checked.
     """
+    data_keys = _data_keys(public_key, secrets) if keys_from_log else {}
     with giving_up():
         key = public_key_of(public_key)
         keyring = _keyring(secrets)
-        checked = {file: _check(file, key, keyring) for file in files}
+        checked = {file: _check(file, key, keyring, data_keys.get(file.name)) for file in files}
     if as_json:
         print_json([_document(file, one) for file, one in checked.items()])
     else:
@@ -108,6 +124,27 @@ def list_archives(
         )
 
 
+@app.command("now")
+def archive_now(public_key: PublicKeyFile = None, *, folder: Folder = None, secrets: Secrets = None) -> None:
+    """Archive whole months older than the online period at once, by the rules that audit's settings give.
+
+    A worker with a folder for archives does so every hour; it and this command never work at the same time.
+    """
+    with giving_up():
+        rules = _rules()
+        if folder is None and not known_url(_FOLDER):
+            raise SetupError("audit", "where archives are kept isn't known", f"Give --folder or {_FOLDER}.")
+        if _keyring(secrets) is None:
+            raise SetupError("audit", "the keys that seal archives aren't here", "Give --secrets.")
+    made = _with_archives(folder, secrets, public_key, lambda archives: archives.archive_old(rules))
+    if made:
+        print(f"{plural(made, 'archive')} made; which records they hold: clinic audit archive list")
+    else:
+        print(
+            f"Nothing archived: no whole month is older than {rules.online.days} days, or a worker is at it now."
+        )
+
+
 @app.command()
 def restore(
     first: First, public_key: PublicKeyFile = None, *, folder: Folder = None, secrets: Secrets = None
@@ -128,22 +165,49 @@ def put_away(first: First, public_key: PublicKeyFile = None, *, secrets: Secrets
     print("Put away.")
 
 
-def _check(file: Path, public_key: Ed25519PublicKey, keyring: Keyring | None) -> Checked:
+def _rules() -> Rules:
     try:
-        return archive_file.check(file.read_bytes(), public_key, keyring)
+        return Rules.of(ArchiveSettings())
+    except ValidationError as error:
+        raise SetupError("audit", "; ".join(str(each["msg"]) for each in error.errors())) from None
+
+
+def _data_keys(public_key: Path | None, secrets: Path | None) -> Mapping[str, bytes]:
+    """Return what opens each archive, by its file's name: a rotation of keys changes it here and not in the file."""
+    rows = _with_archives(None, secrets, public_key, lambda archives: archives.listed())
+    return {row.file_name: bytes(row.data_key) for row in rows if row.data_key is not None}
+
+
+def _check(
+    file: Path, public_key: Ed25519PublicKey, keyring: Keyring | None, data_key: bytes | None
+) -> Checked:
+    try:
+        return archive_file.check(file.read_bytes(), public_key, keyring, data_key=data_key)
     except OSError as error:
         raise SetupError("audit", f"{file} can't be read: {error.strerror}") from error
     except UnreadableArchiveError as error:
         raise SetupError("audit", f"{file} can't be checked: {error}") from error
     except KeysUnavailableError as error:
         raise SetupError(
-            "audit", f"{file} was sealed with keys that aren't here", "Give --secrets."
+            "audit",
+            f"{file} was sealed with keys that aren't here",
+            "Give --secrets, and after a rotation of keys --keys-from-log.",
         ) from error
 
 
 def _keyring(secrets: Path | None) -> Keyring | None:
     file = KeyFile("audit", (secrets or run_dir(root()) / "secrets") / "audit" / FILE)
+    own = os.environ.get(SECRETS_DIR)
+    if secrets is None and own is not None:
+        file = KeyFile("audit", Path(own) / FILE)
     return file.keyring() if secrets is not None or file.file.exists() else None
+
+
+def _database_url() -> str:
+    own = with_secret_files(os.environ).get(_OWN_DATABASE_URL) if SECRETS_DIR in os.environ else None
+    if own is not None and not known_url(DATABASE_URL):
+        return checked_url("audit", _OWN_DATABASE_URL, own)
+    return sqlalchemy_url("audit", DATABASE_URL)
 
 
 def _with_archives(
@@ -156,7 +220,7 @@ def _with_archives(
     with giving_up():
         given = folder or known_url(_FOLDER)
         url, key, keyring = (
-            sqlalchemy_url("audit", DATABASE_URL),
+            _database_url(),
             public_key_of(public_key),
             _keyring(secrets),
         )

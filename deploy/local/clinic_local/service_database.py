@@ -19,6 +19,11 @@ def sqlalchemy_url(component: str, name: str) -> str:
     url = known_url(name)
     if not url:
         raise SetupError(component, f"nothing has run here and {name} isn't set")
+    return checked_url(component, name, url)
+
+
+def checked_url(component: str, name: str, url: str) -> str:
+    """Return a URL as SQLAlchemy wants it. Raises SetupError."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):

@@ -9,6 +9,7 @@ from clinic_audit.app import service
 from clinic_audit.archiving import Archives, Rules
 from clinic_audit.recording import IncomingRecord, record_batch
 from clinic_audit.signing import Signer, sign_checkpoint
+from clinic_local import commands_keys
 from clinic_shared.audit import Action, AuditEntry, canonical_record, leaf_hash
 from clinic_shared.context import Context
 from clinic_shared.encryption.key_store import FILE, keys_in_clear, new_file
@@ -33,9 +34,18 @@ class Archived:
     """A log whose ten records are all in an archive, and the files of its keys."""
 
     audit: ServiceHarness
-    file: Path
+    folder: Path
     public_key: Path
     secrets: Path
+
+    @property
+    def file(self) -> Path:
+        [file] = self.folder.iterdir()
+        return file
+
+    @property
+    def keys(self) -> tuple[object, ...]:
+        return "--public-key", self.public_key, "--secrets", self.secrets
 
     async def restored(self) -> int:
         async with self.audit.runtime.database.transaction() as tx:
@@ -44,9 +54,10 @@ class Archived:
 
 
 @pytest.fixture
-async def archived(
+async def old_log(
     audit: ServiceHarness, clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Archived:
+    """Return a log of ten records of which nothing is archived yet."""
     secrets, public, folder = tmp_path / "secrets", tmp_path / "public.pem", tmp_path / "archives"
     (secrets / "audit").mkdir(parents=True)
     (secrets / "audit" / FILE).write_text(new_file())
@@ -58,12 +69,20 @@ async def archived(
         await record_batch(tx, [record(n) for n in range(10)])
         await sign_checkpoint(tx, audit.runtime.get(Signer))
     audit.clock.advance(days=500)
-    rules = Rules(online=timedelta(days=400), kept_years=6, jurisdiction="hipaa")
-    assert await Archives(database=database, public_key=key, folder=folder).archive_old(rules) == 1
     monkeypatch.setenv("CLINIC_AUDIT_DATABASE_URL", audit.runtime.settings.database_url.get_secret_value())
     monkeypatch.setenv("CLINIC_AUDIT_ARCHIVE_DIR", str(folder))
-    [file] = folder.iterdir()
-    return Archived(audit, file, public, secrets)
+    return Archived(audit, folder, public, secrets)
+
+
+@pytest.fixture
+async def archived(old_log: Archived) -> Archived:
+    runtime = old_log.audit.runtime
+    archives = Archives(
+        database=runtime.database, public_key=runtime.get(Signer).public_key, folder=old_log.folder
+    )
+    rules = Rules(online=timedelta(days=400), kept_years=6, jurisdiction="hipaa")
+    assert await archives.archive_old(rules) == 1
+    return old_log
 
 
 async def test_an_archive_is_verified_with_and_without_the_keys_of_its_records(
@@ -102,3 +121,81 @@ async def test_an_archive_is_listed_restored_and_put_away(clinic: Clinic, archiv
     nothing = await clinic("audit", "archive", "restore", "5", *given)
     assert nothing.status == 1
     assert nothing.err == "no archive begins with record 5\n"
+
+
+async def test_old_months_are_archived_at_once_and_sealed(
+    clinic: Clinic, old_log: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINIC_JURISDICTION", "152-fz")
+    archived = await clinic("audit", "archive", "now", *old_log.keys)
+    assert (archived.status, "1 archive made" in archived.out) == (0, True), archived.err
+    [listed] = (await clinic("audit", "archive", "list", *old_log.keys, "--json")).document
+    assert (listed["records"], listed["jurisdiction"], listed["in_log"]) == (10, "152-fz", False)
+    [checked] = (await clinic("audit", "archive", "verify", old_log.file, *old_log.keys, "--json")).document
+    assert (checked["intact"], checked["opened"]) == (True, True)
+    assert await old_log.restored() == 0
+    assert b"Patient" not in old_log.file.read_bytes()
+    again = await clinic("audit", "archive", "now", *old_log.keys)
+    assert (again.status, again.out[:17]) == (0, "Nothing archived:")
+
+
+async def test_nothing_is_archived_without_keys_a_folder_or_by_rules_below_the_law(
+    clinic: Clinic, old_log: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyless = await clinic("audit", "archive", "now", "--public-key", old_log.public_key)
+    assert (keyless.status, "the keys that seal archives aren't here" in keyless.err) == (4, True)
+    monkeypatch.setenv("CLINIC_AUDIT_KEPT_YEARS", "5")
+    unlawful = await clinic("audit", "archive", "now", *old_log.keys)
+    assert (unlawful.status, "the floor of gdpr" in unlawful.err) == (4, True), unlawful.err
+    monkeypatch.delenv("CLINIC_AUDIT_KEPT_YEARS")
+    monkeypatch.delenv("CLINIC_AUDIT_ARCHIVE_DIR")
+    nowhere = await clinic("audit", "archive", "now", *old_log.keys)
+    assert (nowhere.status, "where archives are kept isn't known" in nowhere.err) == (4, True)
+    assert not old_log.folder.exists()
+
+
+async def test_in_a_container_of_audit_its_own_settings_are_enough(
+    clinic: Clinic, old_log: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / FILE).write_bytes((old_log.secrets / "audit" / FILE).read_bytes())
+    (own / "clinic_database_url").write_text(
+        old_log.audit.runtime.settings.database_url.get_secret_value(), encoding="utf-8"
+    )
+    monkeypatch.delenv("CLINIC_AUDIT_DATABASE_URL")
+    monkeypatch.setenv("CLINIC_SECRETS_DIR", str(own))
+    archived = await clinic("audit", "archive", "now", "--public-key", old_log.public_key)
+    assert archived.status == 0, archived.err
+    [checked] = (
+        await clinic(
+            *("audit", "archive", "verify", old_log.file, "--json", "--public-key", old_log.public_key)
+        )
+    ).document
+    assert (checked["intact"], checked["opened"]) == (True, True)
+
+
+async def test_an_archive_stays_readable_when_the_key_that_sealed_it_is_replaced_and_withdrawn(
+    clinic: Clinic, archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keys(command: str) -> str:
+        ended = await clinic("keys", command, "audit", "--secrets", archived.secrets)
+        assert ended.status == 0, ended.err
+        return str(ended.out)
+
+    monkeypatch.setattr(commands_keys, "SPREAD", timedelta(0))
+    monkeypatch.setattr(commands_keys, "FORGOTTEN", timedelta(0))
+    await keys("rotate")
+    assert "is used from now on" in await keys("rotate")
+    assert "0 keys" in await keys("retire"), "an archive still needs the old one"
+    assert "1 row" in await keys("rewrap")
+    assert "1 key " in await keys("retire")
+    verify = ("audit", "archive", "verify", archived.file, *archived.keys)
+    closed = await clinic(*verify)
+    assert (closed.status, "--keys-from-log" in closed.err) == (4, True)
+    opened = await clinic(*verify, "--keys-from-log")
+    assert (opened.status, opened.out) == (0, f"{archived.file.name}: 10 records from 0, intact\n")
+    proven = await clinic("audit", "archive", "verify", archived.file, "--public-key", archived.public_key)
+    assert (proven.status, "intact" in proven.out) == (0, True), "its proof needs no key at all"
+    restored = await clinic("audit", "archive", "restore", "0", *archived.keys)
+    assert (restored.status, await archived.restored()) == (0, 10), restored.err

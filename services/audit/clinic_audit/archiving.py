@@ -29,7 +29,7 @@ from clinic_audit.archive_file import ArchivedRecord, Checked, UnreadableArchive
 from clinic_audit.archive_tables import archive_segment
 from clinic_audit.domain import Checkpoint, Tree
 from clinic_audit.retention import Jurisdiction
-from clinic_audit.settings import AuditSettings
+from clinic_audit.settings import ArchiveSettings, AuditSettings
 from clinic_audit.signing import Signer
 from clinic_audit.syslog_feed import NAME as SYSLOG
 
@@ -60,7 +60,7 @@ class Rules:
     waits_for_syslog: bool = False
 
     @classmethod
-    def of(cls, settings: AuditSettings) -> "Rules":
+    def of(cls, settings: ArchiveSettings) -> "Rules":
         return cls(
             online=timedelta(days=settings.audit_online_days),
             kept_years=settings.kept_years,

@@ -1,30 +1,20 @@
-"""Audit's own settings."""
+"""Audit's own settings. Those of its archives are read by `clinic audit archive`, too."""
 
 from pathlib import Path
 from typing import Self
 
 from clinic_shared.settings import ServiceSettings
 from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clinic_audit.retention import ONLINE_DAYS, Jurisdiction, floors
 
 
-class AuditSettings(ServiceSettings):
-    audit_signing_key_file: Path | None = Field(
-        default=None, description="by default checkpoint-key.pem in CLINIC_SECRETS_DIR"
-    )
-    audit_witness_file: Path | None = Field(
-        default=None, description="where signed checkpoints are kept beside the database: on another volume"
-    )
-    audit_syslog_address: str | None = Field(
-        default=None, pattern=r"^.+:\d+$", description="host:port of an audit repository: syslog over TLS"
-    )
-    audit_syslog_ca_file: Path | None = Field(
-        default=None, description="PEM of the authority that signed its certificate"
-    )
-    audit_detection_file: Path | None = Field(
-        default=None, description="other thresholds of detection, in the shape of detection.yaml"
-    )
+class ArchiveSettings(BaseSettings):
+    """What may leave the log, when, and where to."""
+
+    model_config = SettingsConfigDict(env_prefix="CLINIC_", extra="ignore", frozen=True)
+
     audit_archive_dir: Path | None = Field(
         default=None,
         description="where months older than the online period are archived; without it all stay",
@@ -38,7 +28,9 @@ class AuditSettings(ServiceSettings):
     audit_kept_years: int | None = Field(
         default=None, le=100, description="how long archives are kept; by default what the jurisdiction asks"
     )
-    audit_log_origin: str = "polyclinic.invalid/audit"
+    audit_syslog_address: str | None = Field(
+        default=None, pattern=r"^.+:\d+$", description="host:port of an audit repository: syslog over TLS"
+    )
 
     @model_validator(mode="after")
     def _keeps_what_the_law_asks(self) -> Self:
@@ -54,6 +46,22 @@ class AuditSettings(ServiceSettings):
         return (
             floors()[self.jurisdiction].kept_years if self.audit_kept_years is None else self.audit_kept_years
         )
+
+
+class AuditSettings(ArchiveSettings, ServiceSettings):
+    audit_signing_key_file: Path | None = Field(
+        default=None, description="by default checkpoint-key.pem in CLINIC_SECRETS_DIR"
+    )
+    audit_witness_file: Path | None = Field(
+        default=None, description="where signed checkpoints are kept beside the database: on another volume"
+    )
+    audit_syslog_ca_file: Path | None = Field(
+        default=None, description="PEM of the authority that signed its certificate"
+    )
+    audit_detection_file: Path | None = Field(
+        default=None, description="other thresholds of detection, in the shape of detection.yaml"
+    )
+    audit_log_origin: str = "polyclinic.invalid/audit"
 
     @property
     def signing_key_file(self) -> Path | None:
