@@ -24,6 +24,7 @@ from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.errors import TemporarilyUnavailableError
 from clinic_shared.failures import is_disconnect
 from clinic_shared.intake_answers import AnswerNotes
+from clinic_shared.intake_marks import QueueMarks
 from clinic_shared.intake_order import DatabaseTime
 from clinic_shared.intake_store import (
     DATABASE_SECONDS,
@@ -72,9 +73,11 @@ class Intake:
         self._runtime = runtime
         self._publisher = Publisher(Broker.of(runtime).publishing)
         self._time = DatabaseTime()
-        self._database = GroupCommit(runtime.database, self._time)
+        self._marks = QueueMarks(runtime.database)
+        self._database = GroupCommit(runtime.database, self._time, self._marks)
         self._answers = AnswerNotes(runtime.database, runtime.clock)
         runtime.closing.push_async_callback(self._answers.close)
+        runtime.closing.push_async_callback(self._marks.close)
         self._avoid_database_until = 0.0
 
     @classmethod
@@ -175,6 +178,7 @@ class Intake:
         if outcome is not Outcome.CONFIRMED:
             log.error("intake_refused", interface=item.interface, outcome=outcome)
             raise TemporarilyUnavailableError
+        self._marks.used()
         return item.accepted("queue")
 
 

@@ -37,6 +37,7 @@ from clinic_shared.encryption.keyring import Keyring, SealedRow
 from clinic_shared.events import runtime_metadata
 from clinic_shared.failures import is_disconnect
 from clinic_shared.ids import uuid7
+from clinic_shared.intake_marks import QueueMarks
 from clinic_shared.intake_order import DatabaseTime, places_of_queued
 
 DATABASE_SECONDS = 2.0
@@ -314,9 +315,10 @@ class GroupCommit:
     Where one item makes its group fail, each is tried by itself.
     """
 
-    def __init__(self, database: Database, time: DatabaseTime) -> None:
+    def __init__(self, database: Database, time: DatabaseTime, marks: QueueMarks) -> None:
         self._database = database
         self._time = time
+        self._marks = marks
         self._waiting: deque[Sequence[_Waiting]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers = 0
@@ -359,6 +361,7 @@ class GroupCommit:
         try:
             async with self._database.transaction() as tx:
                 await self._time.look(tx)
+                await self._marks.leave(tx)
                 accepted = await store(tx, [entry for entry, _ in group], "database")
         except Exception as error:  # noqa: BLE001  # raised to whoever waits for it
             await self._failed(group, error)

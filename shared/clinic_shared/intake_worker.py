@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from clinic_shared.held import SCHEDULE, RawMessage
 from clinic_shared.inbound.registry import Prepares, Process, work_off
 from clinic_shared.inbound.tables import note
 from clinic_shared.intake import decode
+from clinic_shared.intake_marks import all_marks, forget, is_unmarked
 from clinic_shared.intake_order import by_turn
 from clinic_shared.intake_store import Entry, Item, intake_table, item_of, store
 from clinic_shared.lookout import INTAKE, Lookout
@@ -54,12 +56,22 @@ GATHER_SECONDS = 0.1
 DRAIN_BATCH = 50
 DRAIN_SECONDS = 1.0
 PATIENCE_SECONDS = 20.0
-"""So long rows wait for a broker that can't be reached: a lost connection is back by then, and so is a broker that was
-restarted. What rows lead to would wait for it anyway, as events."""
+"""So long rows wait for a broker that can't be reached, and for marks of what is on its queue (`intake_marks`): with a
+mark they wait for as long as it takes."""
 TOGETHER = 16
 TRIES = 3
 _LOCK = 0x0C11_71C2
 _DUE = "SELECT 1 FROM intake WHERE state = 'received' AND next_attempt_at <= now()"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What there was at one moment, before the queue is emptied."""
+
+    up_to: Decimal | None
+    """The place up to which rows may be processed then: what is durable came after what was confirmed onto the
+    queue before it, and that is on the queue by now."""
+    marks: Sequence[UUID]
 
 
 class IntakeWorker:
@@ -83,12 +95,15 @@ class IntakeWorker:
             await self._queue.channel.close()
 
     async def _work(self, stop: asyncio.Event, health: Health) -> None:
+        # After the database was away, other processes need a moment, too, before they can leave their marks.
+        self._unreachable_since = None
         while not stop.is_set():
-            up_to = await self._last_place()
-            drained = await self._drain_if_possible(stop, is_urgent=up_to is not None)
-            waits, begun = self._waits_for_queue(), time.monotonic()
-            processed = 0 if up_to is None or waits else await self.process_waiting(up_to)
-            health.report("intake", None)
+            seen = await self._look()
+            drained = await self._drain_if_possible(stop, seen)
+            waits, begun = self._waits_for_queue(seen), time.monotonic()
+            # Told to stop, it may have left something on the queue.
+            processed = 0 if waits or stop.is_set() else await self._process_seen(seen)
+            self._report(health, seen, waits=waits)
             if waits:
                 await pause(stop, POLL_SECONDS)
             elif not drained and not processed:
@@ -96,20 +111,22 @@ class IntakeWorker:
             elif not drained and processed < TOGETHER:
                 await pause(stop, GATHER_SECONDS - (time.monotonic() - begun))
 
-    async def _last_place(self) -> Decimal | None:
-        """Return the place up to which rows may be processed once the queue has been emptied.
-
-        What is durable now came after what was confirmed onto the queue before it: that is on the queue by now.
-        """
+    async def _look(self) -> _Seen:
         async with self._database.transaction() as tx:
             place, _ = by_turn(intake_table)
-            row = await tx.fetch_one(select(func.max(place).label("last")).where(*self._due(tx)))
-        return None if row is None else row.last
+            last = select(func.max(place)).where(*self._due(tx))
+            row = await tx.fetch_one(
+                select(last.scalar_subquery().label("last"), all_marks().scalar_subquery().label("marks"))
+            )
+        return _Seen(None, ()) if row is None else _Seen(row.last, row.marks or ())
 
-    async def _drain_if_possible(self, stop: asyncio.Event, *, is_urgent: bool) -> int:
+    async def _process_seen(self, seen: _Seen) -> int:
+        return 0 if seen.up_to is None else await self.process_waiting(seen.up_to)
+
+    async def _drain_if_possible(self, stop: asyncio.Event, seen: _Seen) -> int:
         """Empty the buffer queue. Returns how many items were in it."""
-        was_reached = self._queue is not None
-        if time.monotonic() - self._drained_at < DRAIN_SECONDS and not (is_urgent and was_reached):
+        is_urgent = seen.up_to is not None and self._unreachable_since is None
+        if time.monotonic() - self._drained_at < DRAIN_SECONDS and not is_urgent:
             return 0
         drained, begun = 0, time.monotonic()
         try:
@@ -119,13 +136,26 @@ class IntakeWorker:
         except (BrokerUnavailableError, EntityMissingError):
             log.info("intake_queue_unreachable", queue=self._queue_name)
             self._unreachable_since = self._unreachable_since or begun
+        else:
+            if seen.marks and not stop.is_set():
+                async with self._database.transaction() as tx:
+                    await forget(tx, seen.marks)
         self._drained_at = time.monotonic()
         return drained
 
-    def _waits_for_queue(self) -> bool:
-        """What is on the queue may be older than the rows. With the broker down for good, they don't wait for it."""
+    def _waits_for_queue(self, seen: _Seen) -> bool:
+        """What is on the queue may be older than the rows. With a mark it is; without, they lose patience."""
         since = self._unreachable_since
-        return since is not None and time.monotonic() - since < PATIENCE_SECONDS
+        return since is not None and (bool(seen.marks) or time.monotonic() - since < PATIENCE_SECONDS)
+
+    def _report(self, health: Health, seen: _Seen, *, waits: bool) -> None:
+        if not waits or seen.up_to is None:
+            health.report("intake", None)
+            return
+        reason = f"waits for {self._queue_name}, which may hold what is older than the rows"
+        if health.reasons.get("intake") != reason:
+            log.warning("intake_waits_for_queue", queue=self._queue_name, is_marked=bool(seen.marks))
+        health.report("intake", reason)
 
     async def drain_batch(self) -> int:
         """Move up to a batch of items from the queue into the table; returns how many."""
@@ -239,7 +269,12 @@ class IntakeWorker:
         place, item_id = by_turn(intake_table)
         return await tx.fetch_all(
             select(intake_table)
-            .where(*self._due(tx), true() if up_to is None else place <= up_to)
+            .where(
+                *self._due(tx),
+                true() if up_to is None else place <= up_to,
+                # In one look with the rows: a mark is committed with the row that must wait, or before it.
+                true() if self._unreachable_since is None else is_unmarked(),
+            )
             .order_by(place, item_id)
             .limit(most)
             .with_for_update()

@@ -11,21 +11,23 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from clinic_shared import intake, intake_store, intake_worker
+from clinic_shared import intake, intake_marks, intake_store, intake_worker
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.errors import TemporarilyUnavailableError
+from clinic_shared.health import Health
 from clinic_shared.ids import uuid7_at
 from clinic_shared.inbound.decisions import reprocess
 from clinic_shared.inbound.selection import Chosen
 from clinic_shared.intake import Accepted, Intake, Item, intake_table
+from clinic_shared.intake_marks import mark_table
 from clinic_shared.intake_order import turn_of
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.service import Runtime, Service
 from clinic_shared.testing import Servers, eventually
 from pydantic import SecretStr
-from sqlalchemy import func, literal, select, text, update
+from sqlalchemy import delete, func, literal, select, text, update
 
 from .conftest import Made, Wire
 
@@ -271,3 +273,108 @@ async def test_a_row_of_the_release_before_takes_its_turn_by_the_database(consum
         rows: Sequence[Any] = await tx.fetch_all(text("SELECT id, place FROM intake"))
     assert min(rows, key=turn_of).id == first
     assert all(isinstance(row.place, Decimal) for row in rows)
+
+
+async def _marks(runtime: Runtime) -> int:
+    async with runtime.database.transaction() as tx:
+        return len(await tx.fetch_all(select(mark_table.c.mark_id)))
+
+
+class Outage:
+    """First the database was away, so that a message is on the queue; now the database is back, and the broker away."""
+
+    def __init__(self, exposed: Runtime, consumer: Runtime, database_wire: Wire, wire: Wire) -> None:
+        self.done = Done()
+        self.worker = IntakeWorker(exposed, {"hl7": self.done})
+        self.health = Health.of(exposed)
+        self.wire = wire
+        self._exposed = exposed
+        self._consumer = consumer
+        self._database_wire = database_wire
+
+    async def begin(self) -> None:
+        await accept(self._exposed, HOUR, b"first")
+        self._database_wire.go_down()
+        await put_on_queue(self._exposed, HOUR, b"queued", since=self._consumer)
+        self.wire.go_down()
+        self._database_wire.come_back()
+
+    async def have_taken_effect(self, *bodies: bytes) -> None:
+        async def have() -> bool:
+            return self.done.bodies == list(bodies)
+
+        await eventually(have, within_seconds=LONG)
+
+    def is_out_of_patience(self) -> bool:
+        since = self.worker._unreachable_since
+        return since is not None and time.monotonic() - since > 5 * intake_worker.PATIENCE_SECONDS
+
+
+@pytest.fixture
+def outage(
+    consumer: Runtime, exposed: Runtime, database_wire: Wire, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> Outage:
+    monkeypatch.setattr(intake_worker, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(intake, "AVOID_DATABASE_SECONDS", 0)
+    return Outage(exposed, consumer, database_wire, wire)
+
+
+@pytest.fixture
+def no_mark_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks come with rows only."""
+    monkeypatch.setattr(intake_marks, "RETRY_SECONDS", LONG)
+
+
+async def _waits_and_goes_on_in_order(outage: Outage, consumer: Runtime, looping: Looping) -> None:
+    async with looping(outage.worker.run):
+        await eventually(outage.is_out_of_patience, within_seconds=LONG)
+        await eventually(lambda: "reporting.intake" in outage.health.reasons.get("intake", ""))
+        assert outage.done.bodies == []
+        outage.wire.come_back()
+        await outage.have_taken_effect(b"first", b"queued", b"stored")
+        await eventually(lambda: "intake" not in outage.health.reasons, within_seconds=LONG)
+    assert await _marks(consumer) == 0
+
+
+async def test_rows_wait_for_what_their_own_process_has_put_on_the_queue_however_long_the_broker_is_away(
+    outage: Outage, exposed: Runtime, consumer: Runtime, looping: Looping, no_mark_alone: None
+) -> None:
+    await outage.begin()
+    assert (await accept(exposed, -HOUR, b"stored")).via == "database"
+    assert await _marks(consumer) == 1
+    await _waits_and_goes_on_in_order(outage, consumer, looping)
+
+
+async def test_rows_wait_for_what_another_process_has_put_on_the_queue_however_long_the_broker_is_away(
+    outage: Outage, consumer: Runtime, looping: Looping
+) -> None:
+    """That process stores nothing more: its mark comes alone."""
+    await outage.begin()
+    await eventually(lambda: _marks(consumer), within_seconds=LONG)
+    assert (await accept(consumer, -HOUR, b"stored")).via == "database"
+    await _waits_and_goes_on_in_order(outage, consumer, looping)
+
+
+async def test_going_on_without_a_mark_would_be_noticed(
+    outage: Outage, exposed: Runtime, looping: Looping, mutation: Callable[[str], None]
+) -> None:
+    mutation("queue-unmarked")
+    await outage.begin()
+    await accept(exposed, -HOUR, b"stored")
+    async with looping(outage.worker.run):
+        await outage.have_taken_effect(b"first", b"stored")
+        outage.wire.come_back()
+        await outage.have_taken_effect(b"first", b"stored", b"queued")
+
+
+async def test_a_mark_that_comes_after_the_look_holds_its_rows_back(
+    outage: Outage, exposed: Runtime, consumer: Runtime, no_mark_alone: None
+) -> None:
+    """The worker had found no mark, and the broker away for too long."""
+    await outage.begin()
+    await accept(exposed, -HOUR, b"stored")
+    outage.worker._unreachable_since = -LONG
+    assert await outage.worker.process_waiting() == 0
+    async with consumer.database.transaction() as tx:
+        await tx.execute(delete(mark_table))
+    assert await outage.worker.process_waiting()
