@@ -22,7 +22,7 @@ from sqlalchemy import Row
 from clinic_identity import link_store, store, throttle
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, AccountId, LinkNotValidError
-from clinic_identity.events import access_link_requested
+from clinic_identity.events import access_link_requested, password_changed
 from clinic_identity.password_rules import require_good_password
 from clinic_identity.sessions import end_sessions
 
@@ -69,6 +69,22 @@ async def issue_link(tx: Transaction, desk: Desk, account: Account, *, send: boo
     send = not shown if send is None else send
     invited = account.must_change_password or not account.password_hash
     purpose, life = ("invitation", INVITATION_LIFE) if invited else ("reset", RESET_LIFE)
+    _audit_link(tx, account, purpose, delivery="message" if send else "hand-over")
+    # Of the configured site, never of the request's Host, which anybody can send.
+    page_url = f"{desk.settings.url}{PATH}"
+    if send:
+        return await _request_link(tx, account, purpose, page_url, life)
+    token = await make_link(tx, account.account_id, life=life)
+    return Link(url=f"{page_url}?token={token}", expires_at=tx.now + life)
+
+
+async def send_reset_link(tx: Transaction, account: Account, *, page_url: str) -> None:
+    """Have a link sent that nobody else asked for than its owner. The caller holds the account's lock."""
+    _audit_link(tx, account, "reset", delivery="message")
+    await _request_link(tx, account, "reset", page_url, RESET_LIFE)
+
+
+def _audit_link(tx: Transaction, account: Account, purpose: str, *, delivery: str) -> None:
     tx.audit(
         AuditEntry(
             action=Action.CREATE,
@@ -76,15 +92,9 @@ async def issue_link(tx: Transaction, desk: Desk, account: Account, *, send: boo
             resource_id=account.account_id,
             patient_id=account.patient_id,
             reason=purpose,
-            details={"delivery": "message" if send else "hand-over"},
+            details={"delivery": delivery},
         )
     )
-    # Of the configured site, never of the request's Host, which anybody can send.
-    page_url = f"{desk.settings.url}{PATH}"
-    if send:
-        return await _request_link(tx, account, purpose, page_url, life)
-    token = await make_link(tx, account.account_id, life=life)
-    return Link(url=f"{page_url}?token={token}", expires_at=tx.now + life)
 
 
 async def _request_link(
@@ -172,6 +182,8 @@ async def accept_link(desk: Desk, context: Context, *, token: str, new_password:
         await store.save_account(tx, changed)
         await throttle.forget_strangers(tx, changed.login)
         await end_sessions(tx, changed, reason_code="password-changed")
+        if not current.must_change_password:
+            tx.emit(password_changed(changed, at=tx.now))
         tx.audit(
             AuditEntry(
                 action=Action.UPDATE,

@@ -22,6 +22,7 @@ from clinic_identity import (
     clients_api,
     consumers,
     factor_api,
+    forgotten,
     governance,
     governance_api,
     oauth_api,
@@ -105,7 +106,7 @@ def _load_keys(settings: IdentitySettings) -> tuple[KeyRing, SecretBox]:
 
 
 timers = Timers()
-for group in (client_timers, governance.timers, access_reviews.timers):
+for group in (client_timers, forgotten.timers, governance.timers, access_reviews.timers):
     for kind, handler in group.handlers.items():
         timers.on(kind)(handler)
 

@@ -28,6 +28,7 @@ from clinic_identity.domain import (
     fold_login,
     normalise_password,
 )
+from clinic_identity.events import password_changed
 from clinic_identity.factors import ENROLMENT_WINDOW, EnrolmentClosedError
 from clinic_identity.password_rules import require_good_password
 from clinic_identity.second_step import Shown, ask_for_second_factor, finish_login
@@ -197,6 +198,8 @@ async def _set_password(
     changed = replace(current, password_hash=new_hash, password_expires_at=None, must_change_password=False)
     await store.save_account(tx, changed)
     await end_sessions(tx, changed, reason_code="password-changed", but=keep_session)
+    if not current.must_change_password:
+        tx.emit(password_changed(changed, at=tx.now))
     tx.audit(
         AuditEntry(
             action=Action.UPDATE,

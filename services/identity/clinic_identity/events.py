@@ -6,6 +6,7 @@ from uuid import UUID
 
 from clinic_shared.auth import LEEWAY_SECONDS, LIFETIME_SECONDS
 from clinic_shared.events import Event, wire_id, wire_instant
+from clinic_shared.ids import uuid7
 from sqlalchemy import Row
 
 from clinic_identity.domain import Account, AccountKind, Centre, Department, Session, StaffMember
@@ -212,6 +213,23 @@ def new_device_seen(account: Account, session: Session, *, device_id: UUID) -> E
             "seen_at": wire_instant(session.started_at),
         },
         private={"address": session.address, "agent": session.agent},
+    )
+
+
+def password_changed(account: Account, *, at: datetime) -> Event:
+    """A password that its owner had chosen is another one."""
+    change_id = uuid7()
+    return Event(
+        type="identity.password-changed.v1",
+        subject=change_id,
+        aggregate_version=1,
+        patient_id=account.patient_id,
+        data={
+            "change_id": str(change_id),
+            "version": 1,
+            **_whose(account),
+            "changed_at": wire_instant(at),
+        },
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import ColumnElement, Row, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, insert, select, union_all, update
 
 from clinic_identity.domain import AccountId
 from clinic_identity.tables import access_link, access_link_request
@@ -47,6 +47,19 @@ async def withdraw_links(tx: Transaction, account_id: AccountId) -> None:
     await tx.execute(
         delete(access_link).where(access_link.c.account_id == account_id, access_link.c.used_at.is_(None))
     )
+
+
+async def has_live_link(tx: Transaction, account_id: AccountId) -> bool:
+    """Say whether a link of an account works, or is under way."""
+    works = select(access_link.c.account_id).where(
+        access_link.c.account_id == account_id,
+        access_link.c.used_at.is_(None),
+        access_link.c.expires_at > tx.now,
+    )
+    coming = select(access_link_request.c.account_id).where(
+        access_link_request.c.account_id == account_id, access_link_request.c.expires_at > tx.now
+    )
+    return await tx.fetch_one(union_all(works, coming).limit(1)) is not None
 
 
 async def purge_requests(tx: Transaction, *, expired_before: datetime) -> None:

@@ -63,6 +63,11 @@ class IdentitySettings(ServiceSettings):
     failures_per_address: int = Field(
         default=20, ge=1, description="failed logins from one address within five minutes"
     )
+    forgotten_per_address: int = Field(
+        default=10,
+        ge=1,
+        description="requests of a link for a forgotten password from one address in five minutes",
+    )
     site_name: str = Field(default="Polyclinic", description="what authenticator apps and browsers show")
     passkey_rp_id: str = Field(
         default="", description="domain that passkeys are bound to, for good; without one they aren't offered"

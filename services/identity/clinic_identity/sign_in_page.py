@@ -9,6 +9,7 @@ from typing import Any
 from clinic_shared.errors import DomainError
 from fastapi.responses import HTMLResponse
 
+from clinic_identity.access_links import PATH as PASSWORD_PAGE
 from clinic_identity.authorization import AuthorizationRequest
 from clinic_identity.factors import Method
 from clinic_identity.oauth_domain import PROTOCOL_SCOPES
@@ -50,7 +51,8 @@ def password_page(
         f'<input id="login" name="login" autocomplete="username" value="{escape(login)}" required autofocus>'
         '<label for="password">Password</label>'
         '<input id="password" name="password" type="password" autocomplete="current-password" required>'
-        f"<button>Log in and go on</button></form>{_way_back(action)}"
+        f'<button>Log in and go on</button></form><p><a href="{PASSWORD_PAGE}">Forgot your password?</a></p>'
+        f"{_way_back(action)}"
     )
     return _page(content, request, refused)
 

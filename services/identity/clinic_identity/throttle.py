@@ -9,9 +9,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
+from sqlalchemy import Row
 
 from clinic_identity import session_store
 from clinic_identity.domain import (
@@ -25,6 +27,7 @@ from clinic_identity.factors import LONGEST_DELAY
 
 CODES = "second-factor"
 ADDRESS, DEVICE, STRANGER, STRANGERS = "address", "device", "stranger", "strangers"
+QUESTIONS = "question"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +60,8 @@ async def admit(tx: Transaction, attempt: Attempt, *, failures_per_address: int)
     if attempt.device is not None:
         return await _count(tx, DEVICE, attempt.device.bytes, wait=delay_after)
     address = await session_store.lock_failures(tx, ADDRESS, attempt.address_key)
-    window_ends_at = address.counted_from + ADDRESS_WINDOW
-    if address.failures >= failures_per_address and tx.now < window_ends_at:
-        return timedelta(seconds=(window_ends_at - tx.now).total_seconds())
+    if wait := _rest_of_window(tx, address, most=failures_per_address):
+        return wait
     strangers = await session_store.lock_failures(tx, STRANGERS, attempt.account_key)
     if strangers.blocked_until is not None and tx.now < strangers.blocked_until:
         return timedelta(seconds=(strangers.blocked_until - tx.now).total_seconds())
@@ -85,15 +87,20 @@ async def record_failure(tx: Transaction, attempt: Attempt) -> None:
     if attempt.device is not None:
         return
     address = await session_store.lock_failures(tx, ADDRESS, attempt.address_key)
-    new_window = tx.now >= address.counted_from + ADDRESS_WINDOW
-    await session_store.save_failures(
-        tx,
-        ADDRESS,
-        attempt.address_key,
-        failures=1 if new_window else address.failures + 1,
-        counted_from=tx.now if new_window else address.counted_from,
-        blocked_until=None,
-    )
+    await _count_in_window(tx, ADDRESS, attempt.address_key, address)
+
+
+async def admit_question(tx: Transaction, address: str, *, most: int) -> timedelta | None:
+    """Count somebody who says they forgot their password; return how long to wait instead.
+
+    By address alone: whatever counted by account would let strangers keep its owner from asking.
+    """
+    key = _digest(address)
+    counted = await session_store.lock_failures(tx, QUESTIONS, key)
+    wait = _rest_of_window(tx, counted, most=most)
+    if wait is None:
+        await _count_in_window(tx, QUESTIONS, key, counted)
+    return wait
 
 
 async def forget_strangers(tx: Transaction, login: str) -> None:
@@ -112,6 +119,25 @@ async def forget_codes(tx: Transaction, account_id: UUID) -> None:
 
 def _delay_of_codes(failures: int) -> timedelta:
     return delay_after(failures, longest=LONGEST_DELAY)
+
+
+def _rest_of_window(tx: Transaction, counted: Row[Any], *, most: int) -> timedelta | None:
+    ends_at = counted.counted_from + ADDRESS_WINDOW
+    if counted.failures < most or tx.now >= ends_at:
+        return None
+    return timedelta(seconds=(ends_at - tx.now).total_seconds())
+
+
+async def _count_in_window(tx: Transaction, kind: str, subject: bytes, counted: Row[Any]) -> None:
+    new_window = tx.now >= counted.counted_from + ADDRESS_WINDOW
+    await session_store.save_failures(
+        tx,
+        kind,
+        subject,
+        failures=1 if new_window else counted.failures + 1,
+        counted_from=tx.now if new_window else counted.counted_from,
+        blocked_until=None,
+    )
 
 
 async def _count(

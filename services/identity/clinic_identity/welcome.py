@@ -1,18 +1,23 @@
-"""The page behind an access link: a form without scripts, so that it opens on any device."""
+"""The page behind an access link, and without one the way to it: forms without scripts, for any device."""
 
 from html import escape
 from typing import Annotated
 from urllib.parse import parse_qs, urlencode
 
 from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
-from fastapi import Query
+from fastapi import Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ConfigDict, Field
 
-from clinic_identity import access_links, fields
+from clinic_identity import access_links, fields, forgotten
 from clinic_identity.access_links import PATH
-from clinic_identity.domain import LinkNotValidError, WeakPasswordError
-from clinic_identity.fields import CurrentDesk, Password
+from clinic_identity.domain import (
+    MAX_LOGIN_LENGTH,
+    LinkNotValidError,
+    TooManyAttemptsError,
+    WeakPasswordError,
+)
+from clinic_identity.fields import CurrentDesk, CurrentVisit, Login, Password
 
 router = ClinicRouter(tags=["identity"])
 
@@ -59,8 +64,36 @@ async def accept_access_link(desk: CurrentDesk, context: CurrentContext, body: A
     await access_links.accept_link(desk, context, token=body.token, new_password=body.new_password)
 
 
+class ForgottenPasswordRequest(fields.Request):
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"login": "anna.testova@example.org"}]}
+    )
+
+    login: Login
+
+
+@router.post(
+    "/v1/auth/access-links",
+    permission=PUBLIC,
+    transactional=False,
+    status_code=202,
+    operation_id="askForAccessLink",
+)
+async def ask_for_access_link(
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: ForgottenPasswordRequest
+) -> Response:
+    """Have a link to a new password sent to the login's owner. The answer doesn't say whether there is one.
+
+    It works for a quarter of an hour; until then asking again sends nothing. A second factor stays asked for.
+    """
+    await forgotten.ask_for_link(desk, context, login=body.login, address=visit.address)
+    return Response(status_code=202)
+
+
 @router.get(PATH, permission=PUBLIC, transactional=False, include_in_schema=False)
 async def show_welcome(desk: CurrentDesk, token: Annotated[str, Query(max_length=128)] = "") -> HTMLResponse:
+    if not token:
+        return _page(_question())
     return _page(_form(token) + (_sign_on(token) if desk.provider else ""))
 
 
@@ -72,8 +105,12 @@ async def show_welcome(desk: CurrentDesk, token: Annotated[str, Query(max_length
     max_body_bytes=_MAX_FORM_BYTES,
     include_in_schema=False,
 )
-async def take_welcome(desk: CurrentDesk, context: CurrentContext, body: RawBody) -> HTMLResponse:
+async def take_welcome(
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: RawBody
+) -> HTMLResponse:
     form = parse_qs(body.decode("utf-8", "replace"))
+    if "login" in form:
+        return await _take_question(desk, context, visit, form["login"][0][:MAX_LOGIN_LENGTH])
     token, password, again = (form.get(name, [""])[0] for name in ("token", "password", "again"))
     if password != again:
         return _page(_form(token, "The two passwords differ."), 422)
@@ -82,8 +119,25 @@ async def take_welcome(desk: CurrentDesk, context: CurrentContext, body: RawBody
     except WeakPasswordError as error:
         return _page(_form(token, f"Choose another password: {_reasons(error)}."), 422)
     except LinkNotValidError as error:
-        return _page(f"<h1>{escape(error.title)}</h1><p>{escape(error.fix)}</p>", error.status)
+        again = f'<p><a href="{PATH}">Forgot your password?</a></p>'
+        return _page(f"<h1>{escape(error.title)}</h1><p>{escape(error.fix)}</p>{again}", error.status)
     return _page("<h1>Your password is set</h1><p>You can log in now.</p>")
+
+
+async def _take_question(
+    desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, login: str
+) -> HTMLResponse:
+    try:
+        await forgotten.ask_for_link(desk, context, login=login, address=visit.address)
+    except TooManyAttemptsError as error:
+        answer = _page(_question(f"Wait for {error.retry_after_seconds} seconds."), error.status)
+        answer.headers["Retry-After"] = str(error.retry_after_seconds)
+        return answer
+    return _page(
+        "<h1>Look at your messages</h1><p>If somebody logs in so, a link is on its way to them. It works for"
+        " 15 minutes. If none comes, ask the clinic's reception desk.</p>",
+        202,
+    )
 
 
 def _reasons(error: WeakPasswordError) -> str:
@@ -100,6 +154,16 @@ def _form(token: str, complaint: str = "") -> str:
         '<label for="again">The same once more</label>'
         '<input id="again" name="again" type="password" autocomplete="new-password" required>'
         "<button>Set password</button></form>"
+    )
+
+
+def _question(complaint: str = "") -> str:
+    alert = f'<p role="alert">{escape(complaint)}</p>' if complaint else ""
+    return (
+        f'<h1>Forgot your password?</h1>{alert}<form method="post" action="{PATH}">'
+        '<label for="login">E-mail address or phone number that you log in with</label>'
+        '<input id="login" name="login" autocomplete="username" required autofocus>'
+        "<button>Send me a link</button></form>"
     )
 
 

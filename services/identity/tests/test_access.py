@@ -19,6 +19,7 @@ PUBLIC_PATHS = {
     "/v1/auth/mfa/recovery-code",
     "/v1/auth/mfa/passkey",
     "/v1/auth/mfa/passkey/options",
+    "/v1/auth/access-links",
     "/v1/auth/access-links/accept",
     "/welcome",
     "/oauth2/token",

@@ -48,6 +48,14 @@ class NewDevice(BaseModel):
             return None
 
 
+class ChangedPassword(BaseModel):
+    change_id: UUID
+    version: int
+    staff_id: UUID | None
+    patient_id: UUID | None
+    changed_at: datetime
+
+
 class Centre(BaseModel):
     centre_id: UUID
     version: int
@@ -188,6 +196,20 @@ async def tell_of_new_device(tx: Transaction, _: Envelope, device: NewDevice) ->
             "time_zone": "UTC",
             "login_address": device.login_address,
         },
+    )
+
+
+@handlers.on("identity.password-changed.v1")
+async def tell_of_changed_password(tx: Transaction, _: Envelope, change: ChangedPassword) -> None:
+    await announcing.announce(
+        tx,
+        purpose=Purpose.PASSWORD_CHANGED,
+        about=Subject(type="password", id=change.change_id, version=change.version),
+        patient_id=change.patient_id,
+        staff_id=change.staff_id,
+        centre_id=None,
+        department_id=None,
+        facts={"starts_at": change.changed_at.isoformat(), "time_zone": "UTC"},
     )
 
 

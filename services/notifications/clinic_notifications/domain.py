@@ -36,9 +36,12 @@ class Purpose(StrEnum):
     """About one's own login, as the next ones are: whoever declines messages still gets it."""
     PASSWORD_RESET = "password-reset"  # noqa: S105  # a purpose
     NEW_DEVICE = "new-device"
+    PASSWORD_CHANGED = "password-changed"  # noqa: S105  # a purpose
 
 
-ABOUT_LOGINS = frozenset({Purpose.INVITATION, Purpose.PASSWORD_RESET, Purpose.NEW_DEVICE})
+ABOUT_LOGINS = frozenset(
+    {Purpose.INVITATION, Purpose.PASSWORD_RESET, Purpose.NEW_DEVICE, Purpose.PASSWORD_CHANGED}
+)
 
 
 class MessageStatus(StrEnum):

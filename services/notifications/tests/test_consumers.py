@@ -21,6 +21,7 @@ SAID = {
     "billing.invoice-issued.v1": "invoice",
     "billing.payment-received.v1": "payment-received",
     "identity.new-device-seen.v1": "new-device",
+    "identity.password-changed.v1": "password-changed",
 }
 
 
