@@ -29,6 +29,8 @@ PIECE_BYTES = 192 * 1024
 """Of a message: brokers take more, but a long one holds up those behind it."""
 LONGEST_PART_BYTES = 16 * 1024 * 1024
 INCLUDED, TOO_LARGE = "included", "too-large"
+LEFT_OUT = "left-out"
+"""The name under which a part says what of a service's isn't in it, and where to get that."""
 
 Json = Mapping[str, Any]
 

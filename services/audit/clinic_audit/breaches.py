@@ -34,6 +34,11 @@ OVERDUE = Gauge(
     "Notices of breaches that are past their deadline",
     registry=REGISTRY,
 )
+DUE = Gauge(
+    "clinic_audit_breach_notice_due_timestamp_seconds",
+    "When the next notice of a breach is due; 0 when none is waited for",
+    registry=REGISTRY,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +168,15 @@ async def note_overdue(tx: Transaction, timer: Timer) -> None:
 
 
 async def measure_breaches(_: Runtime, tx: Transaction) -> None:
-    late = breach_clock.c.overdue_at.is_not(None) & breach_clock.c.met_at.is_(None)
-    row = await tx.fetch_one(select(func.count()).select_from(breach_clock).where(late))
-    OVERDUE.set(row[0] if row else 0)
+    late = breach_clock.c.overdue_at.is_not(None)
+    row = await tx.fetch_one(
+        select(
+            func.count().filter(late).label("late"),
+            func.min(breach_clock.c.due_at).filter(~late).label("next_due_at"),
+        ).where(breach_clock.c.met_at.is_(None))
+    )
+    OVERDUE.set(row.late if row else 0)
+    DUE.set(row.next_due_at.timestamp() if row and row.next_due_at else 0)
 
 
 async def _lock(tx: Transaction, breach_id: UUID) -> Breach:

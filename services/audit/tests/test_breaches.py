@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 import pytest
 from clinic_audit.breach_domain import profiles
-from clinic_audit.breaches import OVERDUE, measure_breaches
+from clinic_audit.breaches import DUE, OVERDUE, measure_breaches
 from clinic_audit.recording import record_batch
 from clinic_shared.audit import Action, Outcome
 from clinic_shared.ids import uuid7
@@ -159,3 +159,21 @@ async def test_nobody_else_reads_or_records_breaches_and_a_scope_has_a_length(
     scope = {"since": MONDAY.isoformat(), "until": MONDAY.isoformat()}
     body = {key: found[key] for key in ("jurisdiction", "summary", "discovered_at")} | {"scope": scope}
     assert (await ask(audit, "POST", "", officers[0], body)).status_code == 422
+
+
+async def test_when_the_next_notice_is_due_is_measured_until_all_are_given(
+    audit: ServiceHarness, officers: tuple[Principal, Principal]
+) -> None:
+    path = f"/{(await recorded(audit, officers[0]))['breach_id']}"
+
+    async def due_in_hours() -> float | None:
+        async with audit.runtime.database.transaction() as tx:
+            await measure_breaches(audit.runtime, tx)
+        due_at = DUE._value.get()
+        return (due_at - MONDAY.timestamp()) / 3600 if due_at else None
+
+    assert await due_in_hours() == 24
+    await ask(audit, "POST", f"{path}/clocks/authority/meet", officers[0], NOTE)
+    assert await due_in_hours() == 72
+    await ask(audit, "POST", f"{path}/clocks/investigation/meet", officers[0], NOTE)
+    assert await due_in_hours() is None

@@ -11,7 +11,7 @@ import pytest
 from clinic_patients import tables
 from clinic_patients.exports.exporting import contributors
 from clinic_patients.exports.package import Section, shortened
-from clinic_shared.exporting import Part, context_of, sealed_pieces
+from clinic_shared.exporting import LEFT_OUT, Part, context_of, sealed_pieces
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 
@@ -167,6 +167,19 @@ async def test_what_is_too_large_is_named(clinic: Clinic, anna: dict[str, Any], 
     told = await state(clinic, asked, me)
     assert (told["state"], told["parts"]["audit"]) == ("ready", "too-large")
     assert document(await bundle(clinic, asked, me), "manifest")["services"]["audit"] == "too-large"
+
+
+async def test_what_a_service_left_out_stands_in_the_manifest_with_where_to_get_it(
+    clinic: Clinic, anna: dict[str, Any]
+) -> None:
+    me = clinic.patient(anna["patient_id"])
+    asked = await ask(clinic, anna["patient_id"], me)
+    await gather(clinic, without="audit")
+    said = {"what": "accesses before the oldest that is here", "count": 2, "where": "fictitious"}
+    await contribute(clinic, "audit", Part(others={"access-log": [{"a": 1}], LEFT_OUT: [said]}))
+    found = await bundle(clinic, asked, me)
+    assert {"service": "audit", **said} in document(found, "manifest")["left_out"]
+    assert document(found, "audit.access-log") == [{"a": 1}]
 
 
 async def test_asking_again_while_it_is_gathered_gives_the_same_one(

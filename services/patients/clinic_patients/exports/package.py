@@ -7,7 +7,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import orjson
-from clinic_shared.exporting import Json, reference
+from clinic_shared.exporting import LEFT_OUT, Json, Part, reference
 
 from clinic_patients.exports.exporting import Taken
 
@@ -32,6 +32,11 @@ def manifest(taken: Taken) -> dict[str, Any]:
             "results that aren't released yet" if export.for_patient else None,
             "messages of laboratories as they were received: one may be about several people",
             "messages to staff, and the names of staff",
+            *(
+                {"service": service, **missing}
+                for service, part in taken.parts.items()
+                for missing in part.others.get(LEFT_OUT, ())
+            ),
         ],
     }
 
@@ -43,8 +48,7 @@ def bundle(taken: Taken, *, base_url: str) -> bytes:
     documents += [
         _document(taken, f"{service}.{name}", rows)
         for service, part in taken.parts.items()
-        for name, rows in part.others.items()
-        if rows
+        for name, rows in _shown(part)
     ]
     collection = {
         "resourceType": "Bundle",
@@ -57,6 +61,11 @@ def bundle(taken: Taken, *, base_url: str) -> bytes:
         ],
     }
     return orjson.dumps(collection)
+
+
+def _shown(part: Part) -> Iterator[tuple[str, Sequence[Json]]]:
+    """Yield what stands for itself; what was left out stands in the manifest."""
+    yield from ((name, rows) for name, rows in part.others.items() if rows and name != LEFT_OUT)
 
 
 def _document(taken: Taken, name: str, content: object) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def sections(taken: Taken) -> list[Section]:
     for service, part in taken.parts.items():
         for resource in part.resources:
             kinds.setdefault(resource["resourceType"], []).append(resource)
-        for name, rows in part.others.items():
+        for name, rows in _shown(part):
             kinds.setdefault(f"{service}: {name}", []).extend(rows)
     return [
         Section(title=title, things=[list(_lines(thing)) for thing in things])
