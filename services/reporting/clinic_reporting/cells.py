@@ -301,8 +301,8 @@ async def turnarounds(tx: Transaction, scope: Scope, period: Period, level: Leve
 MOST_TESTS = 1000
 
 
-async def test_lines(tx: Transaction, scope: Scope, period: Period) -> list[AnalysisLine]:
-    """Return the tests of results first received in the period, the most frequent first."""
+async def test_lines(tx: Transaction, scope: Scope, period: Period) -> list[tuple[int, AnalysisLine]]:
+    """Return the tests of results first received in the period, the most frequent first, with how many."""
     result, placed_at = tables.lab_result_fact.c, tables.lab_order_fact.c.placed_at
     received_at, filed_at = _RECEIVED.c.reached_at, _FILED.c.reached_at
     stages = {
@@ -326,22 +326,23 @@ async def test_lines(tx: Transaction, scope: Scope, period: Period) -> list[Anal
         .order_by(func.count().desc(), *keys)
         .limit(MOST_TESTS)
     )
-    return [
-        AnalysisLine(
-            partner_id=row.partner_id,
-            test_code=row.test_code,
-            test_system=row.test_system,
-            results=row.results,
-            stages={
-                stage: Spread(
-                    median_seconds=_whole(getattr(row, f"{stage}_median")),
-                    p90_seconds=_whole(getattr(row, f"{stage}_p90")),
-                )
-                for stage in stages
-            },
-        )
-        for row in rows
-    ]
+    return [(row.results, _analysis(row)) for row in rows]
+
+
+def _analysis(row: Any) -> AnalysisLine:
+    return AnalysisLine(
+        partner_id=row.partner_id,
+        test_code=row.test_code,
+        test_system=row.test_system,
+        results=row.results,
+        stages={
+            stage: Spread(
+                median_seconds=_whole(getattr(row, f"{stage}_median")),
+                p90_seconds=_whole(getattr(row, f"{stage}_p90")),
+            )
+            for stage in LaboratoryStage
+        },
+    )
 
 
 # -- revenue

@@ -268,13 +268,45 @@ class LaboratoryStage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisLine:
-    """Results of one test of one laboratory, with the spread of each stage."""
+    """Results of one test of one laboratory, with the spread of each stage; `suppressed`: of several rare ones."""
 
     partner_id: UUID | None
     test_code: str | None
     test_system: str | None
-    results: int
+    results: int | None
     stages: Mapping[LaboratoryStage, Spread]
+    suppressed: bool = False
+
+
+SMALLEST_CELL = 5
+"""Fewer results of one test than this could be told apart by who knows whom it was made for."""
+
+
+def without_rare_tests(counted: Sequence[tuple[int, AnalysisLine]]) -> list[AnalysisLine]:
+    """Put rare tests, which could point at somebody, into one line that names none of them.
+
+    The next more frequent ones join them until the line stands for enough results: what is missing from the
+    laboratory's total is then never the figure of one rare test.
+    """
+    told = sorted(counted, key=lambda each: each[0], reverse=True)
+    hidden = 0
+    while told and (told[-1][0] < SMALLEST_CELL or 0 < hidden < SMALLEST_CELL):
+        hidden += told.pop()[0]
+    lines = [line for _, line in told]
+    if hidden:
+        lines.append(_rare(hidden if hidden >= SMALLEST_CELL else None))
+    return lines
+
+
+def _rare(results: int | None) -> AnalysisLine:
+    return AnalysisLine(
+        partner_id=None,
+        test_code=None,
+        test_system=None,
+        results=results,
+        stages=dict.fromkeys(LaboratoryStage, Spread()),
+        suppressed=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

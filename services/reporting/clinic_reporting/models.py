@@ -232,8 +232,12 @@ class AnalysisFigures(BaseModel):
     partner_id: UUID | None
     test_code: str | None
     test_system: str | None
-    results: Count
+    results: Annotated[Count | None, Field(description="Null: suppressed, and fewer than five in all")]
     stages: StagesResponse
+    suppressed: Annotated[
+        bool,
+        Field(description="Tests with fewer than five reports each, or too few beside them, in one line"),
+    ]
 
     @classmethod
     def of(cls, line: AnalysisLine) -> "AnalysisFigures":

@@ -128,7 +128,7 @@ async def laboratory(
 
 async def turnaround(tx: Transaction, question: Question, caller: Principal) -> Report[figures.AnalysisLine]:
     reading = await _read(tx, question, caller)
-    lines = await cells.test_lines(tx, reading.scope, question.period)
+    lines = figures.without_rare_tests(await cells.test_lines(tx, reading.scope, question.period))
     heard = (tables.lab_order_fact, tables.lab_result_fact)
     columns = [*(table.c.occurred_at for table in heard), tables.lab_milestone.c.reached_at]
     return await reading.report(tx, lines, columns)

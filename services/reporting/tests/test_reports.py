@@ -123,13 +123,18 @@ async def test_laboratory_tells_turnaround_corrections_and_criticals(network: Ne
     assert centre["turnaround"] == line["turnaround"]
 
 
+def _of(code: str) -> dict[str, Any]:
+    return {"report": {"code": code, "system": None, "display": None}}
+
+
 async def test_turnaround_is_told_by_laboratory_test_and_stage(network: Network) -> None:
     times = {"collected_at": "2026-03-04T08:02:00Z", "reported_at": "2026-03-04T08:05:00Z"}
-    for minutes in (10, 20, 30):
+    for minutes in (10, 20, 20, 20, 20, 30):
         await _result(network, minutes, **times)
-    await _result(network, 10, report={"code": "X", "system": None, "display": None}, lab_order_id=None)
+    for _ in range(5):
+        await _result(network, 10, **_of("X"), lab_order_id=None)
     frequent, other = await network.items("laboratory/turnaround")
-    assert (frequent["test_code"], frequent["results"]) == ("58410-2", 3)
+    assert (frequent["test_code"], frequent["results"]) == ("58410-2", 6)
     assert frequent["partner_id"] == other["partner_id"]
     assert {name: spread["median_seconds"] for name, spread in frequent["stages"].items()} == {
         "placed_to_collected": 120,
@@ -139,6 +144,25 @@ async def test_turnaround_is_told_by_laboratory_test_and_stage(network: Network)
         "placed_to_filed": 1210,
     }
     assert (other["test_code"], other["stages"]["placed_to_filed"]["median_seconds"]) == ("X", None)
+    assert (frequent["suppressed"], other["suppressed"]) == (False, False)
+
+
+async def test_a_rare_test_is_neither_named_nor_counted_nor_computed(network: Network) -> None:
+    for count, code in ((7, "frequent"), (5, "less-frequent"), (1, "rare")):
+        for _ in range(count):
+            await _result(network, 10, **_of(code))
+    frequent, hidden = await network.items("laboratory/turnaround")
+    assert (frequent["test_code"], frequent["results"]) == ("frequent", 7)
+    assert (hidden["test_code"], hidden["partner_id"], hidden["suppressed"]) == (None, None, True)
+    assert hidden["results"] == 6, "what the total leaves over is of two tests"
+    assert {spread["median_seconds"] for spread in hidden["stages"].values()} == {None}
+
+
+async def test_of_too_few_results_in_all_not_even_the_number_is_told(network: Network) -> None:
+    for _ in range(4):
+        await _result(network, 10, **_of("rare"))
+    [hidden] = await network.items("laboratory/turnaround")
+    assert (hidden["test_code"], hidden["results"], hidden["suppressed"]) == (None, None, True)
 
 
 async def test_a_result_without_an_order_is_counted_for_the_network_only(network: Network) -> None:
