@@ -19,6 +19,7 @@ from clinic_shared.principal import Principal
 from clinic_shared.problems import domain_problem, unexpected_problem
 from clinic_shared.reloading import follow_secrets
 from clinic_shared.telemetry import configure_logging
+from clinic_shared.tls import OwnCertificate
 from joserfc.jwk import ECKey
 from prometheus_client import Counter, Histogram
 from starlette.applications import Starlette
@@ -332,7 +333,7 @@ def _exchange_key(settings: GatewaySettings) -> ECKey | None:
 
 def _verifier(settings: GatewaySettings) -> Verifier:
     url = settings.effective_jwks_url
-    source = RemoteKeys(url) if url else StaticKeys({"keys": []})
+    source = RemoteKeys(url, authority=settings.tls_authority_file) if url else StaticKeys({"keys": []})
     return TokenVerifier(source, issuer=settings.token_issuer, audience=settings.token_audience)
 
 
@@ -345,11 +346,17 @@ def main(environ: Mapping[str, str]) -> None:
 
 
 async def _serve(settings: GatewaySettings, reread: Callable[[], GatewaySettings]) -> None:
-    gateway = create_app(settings, reread=reread)
+    gateway, stop = create_app(settings, reread=reread), stop_on_signals()
+    certificate = OwnCertificate.of(settings)
     listening = Listening(
         host=settings.http_host,
         port=settings.http_port,
+        tls=certificate.context if certificate else None,
         drain_seconds=settings.drain_seconds,
         grace_seconds=settings.grace_seconds,
     )
-    await serve_http(gateway, listening, stop=stop_on_signals(), health=gateway.health)
+    serving = serve_http(gateway, listening, stop=stop, health=gateway.health)
+    if certificate is None:
+        await serving
+    else:
+        await asyncio.gather(serving, certificate.follow(gateway.health, stop))

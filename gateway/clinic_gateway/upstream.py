@@ -1,12 +1,13 @@
 """Requests to the services: one pool of connections per service, and what a failure means to the caller."""
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
 import aiohttp
-from clinic_shared import tracing
+from clinic_shared import tls, tracing
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -31,15 +32,18 @@ class Upstreams:
         return service in self.urls
 
     def open(self) -> None:
-        self._sessions = {service: self._session() for service in self.urls}
+        trusted = tls.trusting(self._settings.tls_authority_file)
+        self._sessions = {service: self._session(trusted) for service in self.urls}
 
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self, trusted: ssl.SSLContext) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            limit=self._settings.connections_per_upstream, keepalive_timeout=IDLE_CONNECTION_SECONDS
+            limit=self._settings.connections_per_upstream,
+            keepalive_timeout=IDLE_CONNECTION_SECONDS,
+            ssl=trusted,
         )
         timeout = aiohttp.ClientTimeout(
             connect=self._settings.connect_timeout_seconds,

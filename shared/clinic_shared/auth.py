@@ -113,7 +113,8 @@ class TokenVerifier:
     @classmethod
     def from_settings(cls, settings: ServiceSettings, *, clock: Clock | None = None) -> Self:
         """Read the issuer's keys from `jwks_url`; without one, refuse every token."""
-        source = RemoteKeys(settings.jwks_url) if settings.jwks_url else StaticKeys({"keys": []})
+        url = settings.jwks_url
+        source = RemoteKeys(url, authority=settings.tls_authority_file) if url else StaticKeys({"keys": []})
         return cls(source, issuer=settings.token_issuer, audience=settings.token_audience, clock=clock)
 
     @classmethod

@@ -8,6 +8,7 @@ new is accepted, and what is under way gets its time to finish.
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,10 +31,11 @@ _CLOSE = (b"connection", b"close")
 
 @dataclass(frozen=True, kw_only=True)
 class Listening:
-    """Where to serve, and how patiently to end."""
+    """Where to serve, and how patiently to end. With `tls`, HTTPS."""
 
     host: str
     port: int
+    tls: ssl.SSLContext | None = None
     drain_seconds: float = DRAIN_SECONDS
     grace_seconds: float = GRACE_SECONDS
 
@@ -72,6 +74,7 @@ async def serve_http(app: ASGIApp, listening: Listening, *, stop: asyncio.Event,
 
     Sets `stop` itself when the server ends on its own (its port is in use).
     """
+    tls = listening.tls
     server = _Server(
         uvicorn.Config(
             app,
@@ -84,6 +87,7 @@ async def serve_http(app: ASGIApp, listening: Listening, *, stop: asyncio.Event,
             # Whom to believe about the client is decided by the application, not by who connects.
             proxy_headers=False,
             timeout_graceful_shutdown=int(listening.grace_seconds),
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         )
     )
     serving = asyncio.create_task(server.serve())

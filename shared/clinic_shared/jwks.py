@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -11,6 +12,7 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from clinic_shared import tls
 from clinic_shared.errors import TemporarilyUnavailableError
 from clinic_shared.metrics import JWKS_FETCHES
 from clinic_shared.telemetry import describe_error
@@ -91,9 +93,16 @@ class StaticKeys:
 class RemoteKeys:
     """The keys at a URL, cached. One request at a time asks for them; the others wait for it."""
 
-    def __init__(self, url: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        authority: Path | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.generation = 0
         self._url = url
+        self._authority = authority
         self._monotonic = monotonic
         self._keys: dict[str, ECKey] = {}
         self._jwks: Mapping[str, Any] | None = None
@@ -147,7 +156,7 @@ class RemoteKeys:
                 timeout=3,
                 follow_redirects=False,
                 # Loading the certificate store takes longer than the request; plain HTTP needs none.
-                verify=self._url.startswith("https:"),
+                verify=tls.trusting(self._authority) if self._url.startswith("https:") else False,
             ) as client,
             client.stream("GET", self._url) as response,
         ):

@@ -38,6 +38,7 @@ from clinic_shared.service import Runtime, Service, running
 from clinic_shared.settings import ServiceSettings
 from clinic_shared.sweeper import sweep
 from clinic_shared.timer_worker import TimerWorker
+from clinic_shared.tls import OwnCertificate
 from clinic_shared.topology import queues_of
 
 log = structlog.get_logger()
@@ -102,15 +103,21 @@ async def _serve(service: Service, settings: ServiceSettings, role: Role) -> Non
 
 
 async def _serve_http(runtime: Runtime, app: ASGIApp, stop: asyncio.Event) -> None:
-    settings = runtime.settings
+    settings, health = runtime.settings, Health.of(runtime)
+    certificate = OwnCertificate.of(settings)
     listening = Listening(
         host=settings.http_host,
         port=settings.http_port,
+        tls=certificate.context if certificate else None,
         drain_seconds=settings.drain_seconds,
         grace_seconds=settings.grace_seconds,
     )
     # A server that ended by itself (a port in use) takes the process with it, for the supervisor to see.
-    await serve_http(app, listening, stop=stop, health=Health.of(runtime))
+    serving = serve_http(app, listening, stop=stop, health=health)
+    if certificate is None:
+        await serving
+    else:
+        await asyncio.gather(serving, certificate.follow(health, stop))
 
 
 def worker_loops(runtime: Runtime) -> dict[str, Loop]:

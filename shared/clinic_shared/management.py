@@ -1,10 +1,13 @@
 """RabbitMQ's management API: the only way to set policies and to read back what is in effect."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
+
+from clinic_shared import tls
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
@@ -25,7 +28,7 @@ class NamedDocument(Protocol):
 class Management:
     """RabbitMQ's management API, for one virtual host."""
 
-    def __init__(self, management_url: str, amqp_url: str) -> None:
+    def __init__(self, management_url: str, amqp_url: str, *, authority: Path | None = None) -> None:
         self.vhost = vhost_of(amqp_url)
         self._vhost = quote(self.vhost, safe="")
         self._client = httpx.AsyncClient(
@@ -33,14 +36,17 @@ class Management:
             timeout=TIMEOUT_SECONDS,
             trust_env=False,
             # Loading the certificate store takes longer than the request; plain HTTP needs none.
-            verify=management_url.startswith("https:"),
+            verify=tls.trusting(authority) if management_url.startswith("https:") else False,
         )
 
     @classmethod
     def from_settings(cls, settings: "ServiceSettings") -> Self | None:
         """Return the API that the settings name, or None where it isn't open to us."""
         url = settings.amqp_management_url
-        return cls(url.get_secret_value(), settings.amqp_url.get_secret_value()) if url else None
+        if url is None:
+            return None
+        amqp_url = settings.amqp_url.get_secret_value()
+        return cls(url.get_secret_value(), amqp_url, authority=settings.tls_authority_file)
 
     @classmethod
     def of(cls, runtime: "Runtime") -> Self | None:

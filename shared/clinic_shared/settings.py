@@ -47,6 +47,18 @@ class ServiceSettings(BaseSettings):
     )
     http_host: str = "127.0.0.1"
     http_port: int = 0
+    tls_certificate_file: Path | None = Field(
+        default=None, description="PEM with its chain: HTTPS is served with it; read again when it is renewed"
+    )
+    tls_key_file: Path | None = Field(default=None, description="PEM, unless it stands in that file")
+    tls_authority_file: Path | None = Field(
+        default=None,
+        description="PEM; who vouches for our servers of HTTPS, instead of the machine's authorities",
+    )
+    network_is_encrypted: bool = Field(
+        default=False,
+        description="whether something below us encrypts between machines, so that addresses may be plain",
+    )
     drain_seconds: float = Field(
         default=DRAIN_SECONDS, ge=0, description="after SIGTERM: unready, but still answering"
     )

@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from sqlalchemy import text
 
 URLS: dict[str, Any] = {
-    "database_url": "postgresql://x:long-and-random@db/x",
-    "amqp_url": "amqp://x:long-and-random@mq/",
+    "database_url": "postgresql://x:long-and-random@db/x?sslmode=verify-full",
+    "amqp_url": "amqps://x:long-and-random@mq/,amqps://x:long-and-random@mq-2/",
 }
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
@@ -53,6 +53,37 @@ def test_production_refuses_secrets_that_were_made_for_development(name: str, va
 
 def test_production_takes_secrets_of_its_own() -> None:
     assert ServiceSettings(**PRODUCTION).environment == "production"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("database_url", "postgresql://x:long-and-random@db/x"),
+        ("database_url", "postgresql://x:long-and-random@db/x?sslmode=require"),
+        ("amqp_url", "amqps://x:long-and-random@mq/,amqp://x:long-and-random@mq-2/"),
+        ("amqp_management_url", "http://x:long-and-random@mq:15672"),
+        ("jwks_url", "http://identity-api:8080/.well-known/jwks.json"),
+    ],
+)
+def test_production_refuses_what_would_cross_the_network_in_clear(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ServiceSettings(**{**PRODUCTION, name: value})
+    assert f"CLINIC_{name.upper()}" in str(refused.value)
+    assert "long-and-random" not in str(refused.value)
+    below = ServiceSettings(**{**PRODUCTION, name: value, "network_is_encrypted": True})
+    assert below.network_is_encrypted
+
+
+def test_production_refuses_to_serve_other_machines_without_a_certificate(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="CLINIC_TLS_CERTIFICATE_FILE"):
+        ServiceSettings(**PRODUCTION, http_host="10.1.2.3")
+    shown = {"http_host": "10.1.2.3", "tls_certificate_file": tmp_path / "tls.crt"}
+    assert ServiceSettings(**PRODUCTION, **shown).http_host == "10.1.2.3"
+
+
+def test_on_one_machine_production_needs_no_tls() -> None:
+    local = {"database_url": "postgresql://x:y-long@127.0.0.1/x", "amqp_url": "amqp://x:y-long@localhost/"}
+    assert ServiceSettings(**PRODUCTION | local).environment == "production"
 
 
 def test_production_refuses_an_issuer_that_nobody_chose() -> None:

@@ -119,8 +119,11 @@ class Rabbit:
         environ: Mapping[str, str] = os.environ,
         disk_free_limit_bytes: int = 200_000_000,
         membership: Membership | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        """`settings` are further lines of its configuration."""
         self._root = root
+        self._settings = settings or {}
         self._membership = membership
         self._disk_free_limit_bytes = disk_free_limit_bytes
         self._ports = ports or PortBook()
@@ -150,7 +153,8 @@ class Rabbit:
             write_private(password_file, DEVELOPMENT_MARK + secrets.token_urlsafe(24))
         password = password_file.read_text()
         ports = self._take_ports()
-        _write_configuration(base, ports, password, self._disk_free_limit_bytes, self._membership)
+        own = {"disk_free_limit.absolute": str(self._disk_free_limit_bytes), **self._settings}
+        _write_configuration(base, ports, password, own, self._membership)
         folder = run_dir(self._root) / "log" if durable else data_dir
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / ("rabbitmq.log" if self._membership is None else f"{self._membership.node}.log")
@@ -261,7 +265,7 @@ def _write_configuration(
     base: Path,
     ports: dict[str, int],
     password: str,
-    disk_free_limit_bytes: int,
+    own: Mapping[str, str],
     membership: Membership | None,
 ) -> None:
     """Everything the broker reads is written anew, so that an old `.run/` can't hold old settings."""
@@ -283,7 +287,7 @@ def _write_configuration(
         "log.console.level": "warning",
         "log.file": "false",
         "vm_memory_high_watermark.absolute": "512MB",
-        "disk_free_limit.absolute": str(disk_free_limit_bytes),
+        **own,
     }
     if membership is not None:
         (base / ".erlang.cookie").unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from clinic_shared.testing import Servers
 
 PRODUCTION = {
     "CLINIC_ENV": "production",
+    "CLINIC_NETWORK_IS_ENCRYPTED": "true",
     "CLINIC_TOKEN_ISSUER": "https://clinic.example.org",
     "CLINIC_JWKS_URL": "http://identity:8000/.well-known/jwks.json",
 }

@@ -117,8 +117,8 @@ async def test_while_a_secret_is_replaced_both_are_good(
 
 def test_production_needs_real_keys() -> None:
     urls: dict[str, Any] = {
-        "database_url": "postgresql://x",
-        "amqp_url": "amqp://x",
+        "database_url": "postgresql://x?sslmode=verify-full",
+        "amqp_url": "amqps://x",
         "token_issuer": "https://clinic.example.org",
     }
     with pytest.raises(ValueError, match="CLINIC_STRIPE_SECRET_KEY, CLINIC_STRIPE_WEBHOOK_SECRET"):

@@ -17,8 +17,8 @@ from .conftest import ADMIN_LOGIN, ADMIN_PASSWORD, Installation, Network
 
 def settings(folder: Path | None, **changes: Any) -> IdentitySettings:
     given = {
-        "database_url": "postgresql://nowhere",
-        "amqp_url": "amqp://nowhere",
+        "database_url": "postgresql://nowhere?sslmode=verify-full",
+        "amqp_url": "amqps://nowhere",
         "token_issuer": "https://clinic.example.org",
         "secrets_dir": folder,
     }

@@ -17,9 +17,8 @@ import structlog
 from clinic_shared import metrics
 from clinic_shared.health import Health
 from clinic_shared.loops import keep_running
-from clinic_shared.reloading import follow_secrets
 from clinic_shared.service import Runtime
-from clinic_shared.settings import ServiceSettings
+from clinic_shared.tls import OwnCertificate
 from prometheus_client import Counter, Gauge
 
 from clinic_lab_integration.connection import Address
@@ -49,25 +48,28 @@ async def listen(runtime: Runtime, stop: asyncio.Event) -> None:
     """Listen on the ports that the settings name, if any, until told to stop."""
     settings = cast("LabSettings", runtime.settings)
     if settings.mllp_port or settings.mllp_tls_port:
-        health = Health.of(runtime)
-        server = MllpServer(runtime, doors_of(runtime))
+        health, doors = Health.of(runtime), doors_of(settings)
+        server = MllpServer(runtime, doors)
         serving = keep_running(NAME, stop, partial(server.serve, stop), health)
-        # The folder of secrets is followed already.
-        certificate = settings.mllp_certificate_file
-        elsewhere = certificate.parent if certificate and certificate.parent != settings.secrets_dir else None
-        await asyncio.gather(serving, follow_secrets(elsewhere, runtime.reload, health, stop))
+        certificates = [door.certificate for door in doors if door.certificate]
+        await asyncio.gather(serving, *(certificate.follow(health, stop) for certificate in certificates))
 
 
 @dataclass(frozen=True)
 class Door:
     port: int
-    tls: ssl.SSLContext | None = None
+    certificate: OwnCertificate | None = None
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        return self.certificate.context if self.certificate else None
 
 
-def doors_of(runtime: Runtime) -> list[Door]:
-    settings = cast("LabSettings", runtime.settings)
+def doors_of(settings: LabSettings) -> list[Door]:
     doors = [Door(settings.mllp_port)] if settings.mllp_port else []
-    return [*doors, Door(settings.mllp_tls_port, tls_of(runtime))] if settings.mllp_tls_port else doors
+    return (
+        [*doors, Door(settings.mllp_tls_port, certificate_of(settings))] if settings.mllp_tls_port else doors
+    )
 
 
 class MllpServer:
@@ -165,23 +167,10 @@ def _certificate_names(writer: asyncio.StreamWriter) -> frozenset[str]:
     return frozenset(names)
 
 
-def tls_of(runtime: Runtime) -> ssl.SSLContext:
-    """Ours, asking for a client certificate where its authority is named; renewed files are read again."""
-    settings = cast("LabSettings", runtime.settings)
+def certificate_of(settings: LabSettings) -> OwnCertificate:
+    """Ours, asking for a client certificate where its authority is named."""
     if settings.mllp_certificate_file is None:
         raise RuntimeError("CLINIC_MLLP_TLS_PORT needs CLINIC_MLLP_CERTIFICATE_FILE")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.mllp_client_ca_file is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-
-    def load(_: ServiceSettings) -> None:
-        # First where it harms nobody: a context with half a renewal, a certificate of another key, greets no one.
-        for one in (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), context):
-            one.load_cert_chain(settings.mllp_certificate_file or "", settings.mllp_key_file)
-            if settings.mllp_client_ca_file is not None:
-                one.load_verify_locations(settings.mllp_client_ca_file)
-
-    load(settings)
-    runtime.on_reload(load)
-    return context
+    return OwnCertificate(
+        settings.mllp_certificate_file, settings.mllp_key_file, client_authority=settings.mllp_client_ca_file
+    )

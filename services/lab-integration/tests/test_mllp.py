@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import pytest
 from clinic_lab_integration.hl7.framing import BlockReader, frame
-from clinic_lab_integration.mllp import Door, MllpServer, tls_of
+from clinic_lab_integration.mllp import Door, MllpServer, certificate_of
 from clinic_lab_integration.partners import PartnerDirectory
 from clinic_lab_integration.settings import LabSettings
 from clinic_shared.health import Health
 from clinic_shared.intake import intake_table
-from clinic_shared.reloading import follow_secrets
 from clinic_shared.service import Runtime
 from clinic_shared.testing import eventually
+from clinic_shared.tls import OwnCertificate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -247,7 +247,7 @@ async def test_being_told_to_stop_answers_what_was_read(lab: Laboratory, compose
 class TestTls:
     async def test_a_certificate_says_who_connects(self, lab: Laboratory, compose, authority) -> None:
         await configure(lab, mllp_certificate_names=["lab.example.org"])
-        async with listening(lab, tls=authority.server(lab.lab.runtime)) as server:
+        async with listening(lab, certificate=authority.server(lab.lab.runtime)) as server:
             async with connected(server, ssl=authority.client("lab.example.org")) as wire:
                 assert (await wire.ask(compose()))[1] == "MSA|AA|MSG-1"
             async with connected(server, ssl=authority.client("other.example.org")) as wire:
@@ -255,7 +255,7 @@ class TestTls:
 
     async def test_without_a_certificate_nobody_gets_in(self, lab: Laboratory, authority) -> None:
         await configure(lab, mllp_peers=["127.0.0.1"])
-        async with listening(lab, tls=authority.server(lab.lab.runtime)) as server:
+        async with listening(lab, certificate=authority.server(lab.lab.runtime)) as server:
             with suppress(ssl.SSLError, ConnectionError):
                 async with connected(server, ssl=authority.client(None)) as wire:
                     assert await wire.is_closed()
@@ -264,21 +264,19 @@ class TestTls:
     async def test_an_address_may_be_demanded_besides(self, lab: Laboratory, authority) -> None:
         await configure(lab, mllp_peers=["192.0.2.1"], mllp_certificate_names=["lab.example.org"])
         async with (
-            listening(lab, tls=authority.server(lab.lab.runtime)) as server,
+            listening(lab, certificate=authority.server(lab.lab.runtime)) as server,
             connected(server, ssl=authority.client("lab.example.org")) as wire,
         ):
             assert await wire.is_closed()
 
     async def test_a_renewed_certificate_is_shown_without_a_restart(
-        self, lab: Laboratory, compose, authority, tmp_path: Path
+        self, lab: Laboratory, compose, authority
     ) -> None:
         await configure(lab, mllp_certificate_names=["lab.example.org"])
         runtime, stop = lab.lab.runtime, asyncio.Event()
-        laboratory = authority.client("lab.example.org")
-        async with listening(lab, tls=authority.server(runtime)) as server:
-            following = asyncio.create_task(
-                follow_secrets(tmp_path, lambda: runtime.take(runtime.settings), Health.of(runtime), stop)
-            )
+        laboratory, certificate = authority.client("lab.example.org"), authority.server(runtime)
+        async with listening(lab, certificate=certificate) as server:
+            following = asyncio.create_task(certificate.follow(Health.of(runtime), stop))
             try:
                 async with connected(server, ssl=laboratory) as before:
                     first = before.certificate_number
@@ -293,13 +291,14 @@ class TestTls:
 
     async def test_half_a_renewal_changes_nothing(self, lab: Laboratory, authority) -> None:
         await configure(lab, mllp_certificate_names=["lab.example.org"])
-        runtime, laboratory = lab.lab.runtime, authority.client("lab.example.org")
-        async with listening(lab, tls=authority.server(runtime)) as server:
+        laboratory = authority.client("lab.example.org")
+        certificate = authority.server(lab.lab.runtime)
+        async with listening(lab, certificate=certificate) as server:
             async with connected(server, ssl=laboratory) as wire:
                 first = wire.certificate_number
             second = authority.renew("localhost", certificate_only=True)
             with pytest.raises(ssl.SSLError):
-                runtime.take(runtime.settings)
+                certificate.renew()
             assert second != first
             assert await self._shown(server, laboratory, first)
 
@@ -330,7 +329,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test Authority")])
         self._write("ca", self._sign(self._name, self._key, is_authority=True), self._key)
 
-    def server(self, runtime: Runtime) -> ssl.SSLContext:
+    def server(self, runtime: Runtime) -> OwnCertificate:
         certificate, key = self._issue("localhost")
         settings = cast("LabSettings", runtime.settings).model_copy(
             update={
@@ -339,7 +338,7 @@ class Authority:
                 "mllp_client_ca_file": self._folder / "ca.pem",
             }
         )
-        return tls_of(replace(runtime, settings=settings))
+        return certificate_of(settings)
 
     def client(self, name: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self._folder / "ca.pem"))

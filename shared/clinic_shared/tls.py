@@ -1,0 +1,69 @@
+"""TLS between processes: what a server of ours shows, and whom a client of ours believes.
+
+Databases and the broker are told in their addresses instead (`sslmode` and `sslrootcert`, `cafile`).
+"""
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Protocol, Self
+
+from clinic_shared.health import Health
+from clinic_shared.reloading import follow_secrets
+
+
+class _Settings(Protocol):
+    @property
+    def tls_certificate_file(self) -> Path | None: ...
+
+    @property
+    def tls_key_file(self) -> Path | None: ...
+
+
+class OwnCertificate:
+    """A server's certificate in a file: once renewed it is shown to whoever connects from then on.
+
+    With a `client_authority`, clients are asked for one of that authority's.
+    """
+
+    def __init__(
+        self, certificate: Path, key: Path | None = None, *, client_authority: Path | None = None
+    ) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._client_authority = client_authority
+        self.context = _server_context()
+        if client_authority is not None:
+            self.context.verify_mode = ssl.CERT_REQUIRED
+        self.renew()
+
+    @classmethod
+    def of(cls, settings: _Settings) -> Self | None:
+        """Return what HTTPS is served with; None where HTTP is."""
+        file = settings.tls_certificate_file
+        return cls(file, settings.tls_key_file) if file is not None else None
+
+    def renew(self) -> None:
+        """Read the files again. Raises OSError and keeps the old ones when they can't be used."""
+        # First where it harms nobody: a context with half a renewal, a certificate of another key, greets no one.
+        for context in (_server_context(), self.context):
+            context.load_cert_chain(self._certificate, self._key)
+            if self._client_authority is not None:
+                context.load_verify_locations(self._client_authority)
+
+    async def follow(self, health: Health, stop: asyncio.Event) -> None:
+        """Renew it whenever a file beside it has changed, until told to stop."""
+        await follow_secrets(self._certificate.parent, self.renew, health, stop)
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def trusting(authority: Path | None) -> ssl.SSLContext:
+    """Return what a client checks servers with: this authority alone, or those of the machine."""
+    context = ssl.create_default_context(cafile=authority)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
