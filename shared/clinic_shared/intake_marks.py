@@ -31,6 +31,7 @@ from clinic_shared.database import Database, Transaction
 from clinic_shared.events import runtime_metadata
 from clinic_shared.ids import uuid7
 from clinic_shared.loops import pause
+from clinic_shared.telemetry import describe_error
 
 log = structlog.get_logger()
 
@@ -92,8 +93,9 @@ class QueueMarks:
         try:
             async with self._database.transaction() as tx:
                 await self.leave(tx)
-        except Exception as error:  # the database is away, as it was when the queue was used
-            log.info("intake_queue_not_marked_yet", exc_info=error)
+        except Exception as error:  # noqa: BLE001  # the database is away, as it was when the queue was used
+            # Said each second of an outage, so without a traceback, whose rendering would hold up the loop.
+            log.info("intake_queue_not_marked_yet", **describe_error(error))
 
 
 def all_marks() -> Select[tuple[Sequence[UUID]]]:
