@@ -77,7 +77,7 @@ def test_production_refuses_what_would_cross_the_network_in_clear(name: str, val
 def test_production_refuses_to_serve_other_machines_without_a_certificate(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="CLINIC_TLS_CERTIFICATE_FILE"):
         ServiceSettings(**PRODUCTION, http_host="10.1.2.3")
-    shown = {"http_host": "10.1.2.3", "tls_certificate_file": tmp_path / "tls.crt"}
+    shown: dict[str, Any] = {"http_host": "10.1.2.3", "tls_certificate_file": tmp_path / "tls.crt"}
     assert ServiceSettings(**PRODUCTION, **shown).http_host == "10.1.2.3"
 
 

@@ -98,7 +98,7 @@ async def test_a_database_is_talked_to_over_tls_once_its_authority_vouches_for_i
     database = database_of(servers, servers.authority)
     async with database.transaction() as tx:
         statement = text("SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl")
-        assert (await tx.fetch_one(statement)).version in {"TLSv1.2", "TLSv1.3"}
+        assert [row.version for row in await tx.fetch_all(statement)] in (["TLSv1.2"], ["TLSv1.3"])
     await database.engine.dispose()
 
 
