@@ -77,6 +77,7 @@ class ForgottenPasswordRequest(fields.Request):
     permission=PUBLIC,
     transactional=False,
     status_code=202,
+    response_class=Response,
     operation_id="askForAccessLink",
 )
 async def ask_for_access_link(
