@@ -29,14 +29,16 @@ _FIRST = UUID(int=0)
 
 async def seal_patients(runtime: "Runtime", stop: asyncio.Event) -> None:
     """Seal what is still in clear, now and every hour, until told to stop."""
+    health = Health.of(runtime)
 
     async def work() -> None:
         while not stop.is_set():
             if runtime.database.keyring.encrypting:
                 await seal_all(runtime.database, stop)
+            health.report(NAME, None)
             await pause(stop, INTERVAL_SECONDS)
 
-    await keep_running(NAME, stop, work, Health.of(runtime))
+    await keep_running(NAME, stop, work, health)
 
 
 async def seal_all(database: Database, stop: asyncio.Event) -> int:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from clinic_patients import tables
 from clinic_patients.protection import PATIENT_KEYS, place_of_key
-from clinic_patients.sealing_old import seal_all
+from clinic_patients.sealing_old import NAME, seal_all, seal_patients
 from clinic_shared.encryption.backlog import count_by_key, rewrap_all
 from clinic_shared.encryption.ciphers import KeyEncryptionKey, KeyId, SealBrokenError
 from clinic_shared.encryption.keyring import Keyring
+from clinic_shared.health import Health
+from clinic_shared.testing import eventually
 from sqlalchemy import text
 
 from .conftest import Clinic
@@ -148,3 +150,22 @@ async def test_a_rotation_reaches_the_patients_keys(clinic: Clinic) -> None:
     ring.take([new])
     again = await clinic.read(f"/v1/patients/{registered['patient_id']}", "registrar")
     assert again["phones"] == [PHONE]
+
+
+async def test_a_failure_that_is_over_keeps_nobody_from_being_ready(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    async def fails_once(database: object, _: asyncio.Event) -> int:
+        calls.append(database)
+        if len(calls) == 1:
+            raise TimeoutError
+        return 0
+
+    monkeypatch.setattr("clinic_patients.sealing_old.seal_all", fails_once)
+    health, stop = Health.of(clinic.patients.runtime), asyncio.Event()
+    working = asyncio.create_task(seal_patients(clinic.patients.runtime, stop))
+    await eventually(lambda: len(calls) == 2 and NAME not in health.reasons)
+    stop.set()
+    await working

@@ -73,14 +73,16 @@ KINDS = (
 
 async def encrypt_stored(runtime: "Runtime", stop: asyncio.Event) -> None:
     """Encrypt what the release before stored in clear, now and every hour, until told to stop."""
+    health = Health.of(runtime)
 
     async def work() -> None:
         while not stop.is_set():
             if runtime.database.keyring.encrypting:
                 await encrypt_backlog(runtime.database, stop)
+            health.report(NAME, None)
             await pause(stop, INTERVAL_SECONDS)
 
-    await keep_running(NAME, stop, work, Health.of(runtime))
+    await keep_running(NAME, stop, work, health)
 
 
 async def encrypt_backlog(database: Database, stop: asyncio.Event) -> int:

@@ -5,9 +5,11 @@ import os
 from typing import Any
 
 import pytest
-from clinic_shared.encryption.backlog import count_by_key, encrypt_backlog, rewrap_all
+from clinic_shared.encryption.backlog import NAME, count_by_key, encrypt_backlog, encrypt_stored, rewrap_all
 from clinic_shared.encryption.ciphers import KEY_BYTES, KeyEncryptionKey, KeyId, SealBrokenError
+from clinic_shared.health import Health
 from clinic_shared.intake_store import body_of, item_of
+from clinic_shared.testing import eventually
 from sqlalchemy import text
 
 from .conftest import CANARY, Office, Person
@@ -122,3 +124,22 @@ async def test_a_corrected_copy_is_encrypted_under_its_own_name(
         assert body_of(tx, rows[1]) == b"MSH|good"
     await lab.works()
     assert await lab.states() == ["superseded", "processed"]
+
+
+async def test_a_failure_that_is_over_keeps_nobody_from_being_ready(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    async def fails_once(database: object, _: asyncio.Event) -> int:
+        calls.append(database)
+        if len(calls) == 1:
+            raise TimeoutError
+        return 0
+
+    monkeypatch.setattr("clinic_shared.encryption.backlog.encrypt_backlog", fails_once)
+    health, stop = Health.of(office.runtime), asyncio.Event()
+    working = asyncio.create_task(encrypt_stored(office.runtime, stop))
+    await eventually(lambda: len(calls) == 2 and NAME not in health.reasons)
+    stop.set()
+    await working
