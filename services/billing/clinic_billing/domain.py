@@ -319,8 +319,11 @@ class Payment:
         return wanted_minor or refundable
 
     def refunding(self, amount_minor: int) -> "Payment":
-        """Set money aside for a refund under way; a negative amount releases it."""
-        return replace(self, version=self.version + 1, refunding_minor=self.refunding_minor + amount_minor)
+        """Set money aside for a refund under way; a negative amount releases it.
+
+        No event tells of that, so the version stays: subscribers hear of each version of a received payment.
+        """
+        return replace(self, refunding_minor=self.refunding_minor + amount_minor)
 
     def refunded(self, amount_minor: int, *, of_reserved: bool) -> "Payment":
         """`of_reserved`: the money was set aside when the refund was asked for here."""

@@ -258,6 +258,27 @@ async def test_a_refund_that_the_provider_refuses_can_be_asked_for_again(provide
     await till.assert_books_are_right()
 
 
+async def test_events_tell_each_version_of_a_payment_however_many_refunds_are_asked_for(
+    provider: Provider,
+) -> None:
+    till, payment = provider.till, await provider.started()
+    await provider.pay(payment)
+    await refund(till, payment, amount_minor=1_000)
+    await provider.fail_next(status=400, code="charge_disputed")
+    await provider.call()
+    for _ in range(2):
+        await refund(till, payment, amount_minor=1_000)
+        await provider.call()
+        await provider.quiet()
+    [received] = await till.billing.events("billing.payment-received.v1")
+    refunded = await till.billing.events("billing.payment-refunded.v1")
+    assert [event.aggregate_version for event in refunded] == [
+        received.aggregate_version + 1,
+        received.aggregate_version + 2,
+    ]
+    assert (await till.read_payment(payment["payment_id"]))["version"] == refunded[-1].aggregate_version
+
+
 async def test_a_refund_made_at_the_provider_is_booked_too(provider: Provider) -> None:
     till, payment = provider.till, await provider.started()
     await provider.pay(payment)
