@@ -42,6 +42,8 @@ def main() -> int:
         "",
         report.faults(done.injections),
         "",
+        report.crash_points(done.injections),
+        "",
         report.operations(done.verdict),
         "",
         *done.verdict.remarks,

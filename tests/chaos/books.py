@@ -5,6 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, LiteralString
 
 import httpx
@@ -18,7 +19,7 @@ from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.intake_store import place_of
 from clinic_shared.topology import UNROUTED
 
-from . import messengers, owing
+from . import messengers, outside, owing
 from .accounting import AuditTrail, Finding, Published, Snapshot, Verdict, Violation, judge
 from .history import History
 from .owing import Rows
@@ -46,6 +47,16 @@ _NEXT_TRY: LiteralString = """
         (SELECT max(next_attempt_at) FROM outbox)
     ) - clock_timestamp())
 """
+_OWED_OUTSIDE: dict[str, tuple[str, LiteralString]] = {
+    "orders to send": (
+        "lab-integration",
+        "SELECT count(*) FROM order_transmission WHERE state = 'pending'",
+    ),
+    "refunds to make": (
+        "billing",
+        "SELECT count(*) FROM refund WHERE status IN ('pending', 'awaiting-approval')",
+    ),
+}
 _TO_SEND: LiteralString = (
     "SELECT count(*) FROM message WHERE status = 'queued' AND send_at <= clock_timestamp()"
 )
@@ -73,6 +84,7 @@ class Books:
         self._management = addresses["CLINIC_PRIVATE_AMQP_MANAGEMENT_URL"]
         self._registrar = owing.Registrar(addresses["CLINIC_FAKES_URL"])
         self._messengers = messengers.Messengers(addresses["CLINIC_FAKES_URL"])
+        self._laboratory = outside.Laboratory(addresses["CLINIC_FAKES_URL"])
         # A system that ran before these tests knows effects and messages of which their history doesn't.
         self._earlier: dict[str, dict[str, Counter[str]]] = {}
         earlier = self.read()
@@ -188,7 +200,18 @@ class Books:
         }
         if "notifications" in self._urls:
             waiting["messages to send"] = self.query("notifications", _TO_SEND)[0][0]
-        return waiting | self._queues()
+        return waiting | self._owed_outside() | self._queues()
+
+    def _owed_outside(self) -> dict[str, int]:
+        return {
+            name: self.query(service, statement)[0][0]
+            for name, (service, statement) in _OWED_OUTSIDE.items()
+            if service in self._urls
+        }
+
+    def owed_outside(self) -> int:
+        """Return how many orders and refunds still have to be told to somebody."""
+        return sum(self._owed_outside().values())
 
     def _subscriptions(self) -> dict[str, tuple[str, ...]]:
         return {
@@ -230,6 +253,7 @@ class Books:
         """Remember what the vendors' stand-ins were told: they are about to be started anew."""
         self._registrar.remember()
         self._messengers.remember()
+        self._laboratory.remember()
 
     def _audit_trails(self) -> dict[str, AuditTrail]:
         stored = self.query(
@@ -251,8 +275,10 @@ class Books:
                 LAB_RESULT: _lab_results,
                 CORRECTION: _corrections,
                 OBSERVATION: _observations,
+                outside.ORDER: lambda rows: outside.orders(rows, self._laboratory.taken(), mark=MARK),
+                outside.MENDED: partial(outside.mended, history=self._history),
             }
-        return kinds | {PAYMENT: _payments}
+        return kinds | {PAYMENT: _payments, outside.REFUND: outside.refunds}
 
     def _new(self, kind: str, places: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
         earlier = self._earlier.get(kind, {})

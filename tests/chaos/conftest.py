@@ -11,7 +11,8 @@ from clinic_local.testing import System
 
 from .books import Books
 from .history import History
-from .people import Desk, Lab, Till
+from .paying import Till
+from .people import Desk, Lab
 from .server_harm import Broker
 from .stage import Stage, staged
 from .traffic import Traffic

@@ -45,11 +45,18 @@ class History:
         self._attempts: list[Attempt] = []
         self.foreign: set[UUID] = set()
         """Ids of events that a test put on the broker itself, so that no producer knows of them."""
+        self.planted: set[UUID] = set()
+        """Those among them that can't take effect as they came: whoever has to apply them may park them."""
         self.resent: list[Resent] = []
 
     def record(self, kind: str, key: str, answer: Answer) -> None:
         with self._lock:
             self._attempts.append(Attempt(kind, key, answer, time.time()))
+
+    def copied(self, event_id: str) -> None:
+        """Note the id of a corrected copy: an event where it was made, and nowhere else."""
+        self.foreign.add(UUID(event_id))
+        self.planted.add(UUID(event_id))
 
     def __len__(self) -> int:
         return len(self._copy())

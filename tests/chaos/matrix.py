@@ -57,7 +57,9 @@ def run(
     rng = random.Random(seed)
     stage.books.settle(tell=tell)
     traffic = stage.traffic
-    with traffic.flowing(ALL_KINDS, at_most=_AS_MANY_AS_THERE_IS_TIME_FOR, hardy=True) as flow:
+    with traffic.flowing(
+        ALL_KINDS, at_most=_AS_MANY_AS_THERE_IS_TIME_FOR, hardy=True, errands=stage.errands
+    ) as flow:
         flow.wait_for_more()
         scene = Scene(stage, rng, flow, traffic.patients)
         gate = Gate(stage, flow)
@@ -193,7 +195,7 @@ def _verdict(scene: Scene, tell: Tell) -> Verdict:
     )
     if _unexpected(verdict, scene):
         return verdict
-    for consumer in readers_of_poison(scene) if scene.poisons else ():
+    for consumer in readers_of_poison(scene):
         planting.discard_all(operator, consumer)
     verdict = books.settle(within_seconds=QUIET_SECONDS, tell=tell)
     if not verdict.sound:
@@ -208,7 +210,7 @@ def _unexpected(verdict: Verdict, scene: Scene) -> list[Finding]:
 
     Not each of them must: they were published without a confirm, so the broker may have lost them.
     """
-    planted = {f"{event_id} parked" for event_id in scene.poisons}
+    planted = {f"{event_id} parked" for event_id in scene.poisons | scene.stage.history.planted}
     places = {f"dead letters of {consumer}" for consumer in readers_of_poison(scene)}
     return [
         finding
@@ -219,8 +221,13 @@ def _unexpected(verdict: Verdict, scene: Scene) -> list[Finding]:
 
 def differing_read_models(operator: Caller) -> Iterator[Finding]:
     """Make the reports' read models once more from the event logs, and compare."""
-    begun = operator.post(REBUILDS, {"compare_only": True})["rebuild_id"]
     deadline = time.monotonic() + QUIET_SECONDS
+    while under_way := [one for one in operator.get(REBUILDS)["rebuilds"] if one["state"] in UNDER_WAY]:
+        if time.monotonic() > deadline:
+            yield Finding(Violation.LEFT_OVER, "rebuilds", tuple(one["state"] for one in under_way))
+            return
+        time.sleep(0.2)
+    begun = operator.post(REBUILDS, {"compare_only": True})["rebuild_id"]
     while (found := operator.get(f"{REBUILDS}/{begun}"))["state"] in UNDER_WAY:
         if time.monotonic() > deadline:
             yield Finding(Violation.LEFT_OVER, "the comparison of read models", (found["state"],))

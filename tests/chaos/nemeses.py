@@ -28,7 +28,7 @@ from .server_harm import (
     terminate_sessions,
     worked_on,
 )
-from .traffic import PAYMENTS
+from .traffic import WITH_VENDORS
 from .waiting import undo
 
 HEADS = 16_000
@@ -75,15 +75,16 @@ def jump(scene: Scene) -> tuple[str, bool]:
 
 @nemesis("kill -9 the supervisor and start again", weight=RARE)
 def kill_supervisor(scene: Scene) -> tuple[str, bool]:
-    """Its fakes of vendors die with it, as vendors don't with their customers: nobody pays meanwhile."""
+    """Its fakes of vendors die with it, as vendors don't with their customers: nobody pays or orders meanwhile."""
     system = scene.stage.system
     before = RunState.read(system.root)
     if before is None:
         raise LookupError("no supervisor runs")
-    with scene.flow.pausing(PAYMENTS):
+    with scene.flow.pausing(WITH_VENDORS):
         if not wait_until(partial(_nothing_is_open, scene), seconds=60):
             raise LookupError("vendors still have something to tell")
         scene.stage.books.keep_what_vendors_know()
+        scene.stage.till.forget_paid()
         os.kill(before.supervisor_pid, signal.SIGKILL)
         wait_until(lambda: not is_running(system.root), seconds=30)
         undo(partial(_start_again, scene), within_seconds=START_SECONDS)
@@ -91,12 +92,13 @@ def kill_supervisor(scene: Scene) -> tuple[str, bool]:
 
 
 def _nothing_is_open(scene: Scene) -> bool:
-    """Tell whether all payments and receipts are settled, so that nobody has to ask a vendor what it will have forgotten."""
-    open_ones = scene.stage.books.query(
+    """Tell whether payments, receipts and orders are settled: nobody has to ask a vendor what it will have forgotten."""
+    books = scene.stage.books
+    open_ones = books.query(
         "billing",
         "SELECT 1 FROM payment WHERE status = 'pending' UNION ALL SELECT 1 FROM receipt WHERE status <> 'done' LIMIT 1",
     )
-    return scene.stage.till.nothing_to_notify() and not open_ones
+    return scene.stage.till.nothing_to_notify() and not open_ones and not books.owed_outside()
 
 
 def _start_again(scene: Scene) -> None:

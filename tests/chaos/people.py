@@ -8,7 +8,6 @@ import os
 import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from clinic_local.api_client import ApiError, Caller
 from clinic_local.demo_network import Network
 from clinic_local.paths import CHECKOUT
 
-from .books import BOOKING, CORRECTION, INBOUND, LAB_RESULT, MARK, OBSERVATION, PAYMENT, SERIES, fingerprints
+from .books import BOOKING, CORRECTION, INBOUND, LAB_RESULT, MARK, OBSERVATION, SERIES, fingerprints
 from .history import Answer, History
 
 PATIENCE_SECONDS = 240.0
@@ -309,82 +308,6 @@ def _codes(message: bytes) -> list[str]:
     """Return the code of each OBX."""
     segments = (line.split("|") for line in message.decode().split("\r"))
     return [segment[3].split("^")[0] for segment in segments if segment[0] == "OBX"]
-
-
-@dataclass
-class Till:
-    """A patient who pays for visits, at the provider's."""
-
-    desk: Desk
-    doctor: Caller
-    biller: Caller
-    payer: Patient
-    patient: Caller
-    provider_url: str
-    history: History
-
-    def visit(self) -> str:
-        """Let the patient be seen; returns the id of the invoice for it."""
-        appointment = self.desk.book(self.payer)["appointment_id"]
-        for step in ("arrive", "complete"):
-            self._do(self.doctor, f"/v1/appointments/{appointment}/{step}")
-        return str(
-            self._awaited(
-                lambda: self.biller.items("/v1/invoices", appointment_id=appointment), what="invoice"
-            )[0]["invoice_id"]
-        )
-
-    def start(self, invoice_id: str) -> str:
-        """Ask to pay an invoice, or carry on with the payment that was begun; returns its id."""
-        return str(self._do(self.patient, f"/v1/invoices/{invoice_id}/payments")["payment_id"])
-
-    def pay(self, invoice_id: str, *, deliveries: int = 2) -> str:
-        """Pay an invoice; the provider notifies so many times, out of order. Returns the payment's id."""
-        payment = self.start(invoice_id)
-        reference = self._awaited(
-            lambda: self.biller.get(f"/v1/payments/{payment}")["provider_reference"], what="reference"
-        )
-
-        def pay() -> None:
-            answer = httpx.post(
-                f"{self.provider_url}/_control/stripe/{reference}/pay",
-                json={"deliveries": deliveries, "reorder": True},
-                trust_env=False,
-                timeout=60,
-            )
-            if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-                raise NotAnsweredError
-            answer.raise_for_status()
-
-        persist(self.history, {PAYMENT: [payment]}, pay)
-        return payment
-
-    def asked_for(self, payment_id: str) -> int:
-        """Return how many payment intents the provider has for a payment of ours."""
-        answer = httpx.get(f"{self.provider_url}/_control/stripe/events", trust_env=False, timeout=60)
-        created = [e for e in answer.json()["items"] if e["type"] == "payment_intent.created"]
-        return sum(e["data"]["object"]["metadata"].get("payment_id") == payment_id for e in created)
-
-    def nothing_to_notify(self) -> bool:
-        """Tell whether the vendors' stand-ins have delivered all that they had to tell."""
-        answer = httpx.get(f"{self.provider_url}/_control/deliveries", trust_env=False, timeout=60)
-        return not answer.raise_for_status().json()["pending"]
-
-    def _do(self, caller: Caller, path: str) -> dict[str, Any]:
-        key = str(uuid.uuid4())
-
-        def attempt() -> dict[str, Any]:
-            answer = caller.send("POST", path, json={}, headers={"Idempotency-Key": key})
-            return dict(answer.json())
-
-        return dict(persist(self.history, {}, attempt))
-
-    def _awaited(self, ask: Callable[[], Any], *, what: str) -> Any:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (found := persist(self.history, {}, ask)):
-            assert time.monotonic() < deadline, f"no {what}"
-            time.sleep(0.1)
-        return found
 
 
 def read_network(root: Path) -> Network:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from .accounting import Verdict, Violation
 from .scene import Injection
+from .traps import CRASH, CRASH_POINTS
 
 _COLUMNS = ("injected", "acknowledged", "refused", "unknown", "lost", "doubled", "phantom")
 
@@ -15,6 +16,19 @@ def faults(injections: Sequence[Injection]) -> str:
     rows = [(name, str(count), str(hit[name])) for name, count in sorted(done.items())]
     total = ("faults", str(sum(done.values())), str(sum(hit.values())))
     return _table(("fault", "injected", "hit"), [*rows, total])
+
+
+def crash_points(injections: Sequence[Injection]) -> str:
+    """Return at which crash points somebody has died, at which nobody has, and which were not tried."""
+    known = {f"{service} {label}" for service, labels in CRASH_POINTS.items() for label in labels}
+    tried = {injection.target for injection in injections if injection.nemesis == CRASH}
+    met = {injection.target for injection in injections if injection.nemesis == CRASH and injection.hit}
+    lists = (
+        (f"crash points: {len(met)} of {len(known)} met", met),
+        ("tried in vain", tried - met),
+        ("not tried", known - tried),
+    )
+    return "\n".join(f"{what}: {', '.join(sorted(which))}" for what, which in lists if which)
 
 
 def operations(verdict: Verdict) -> str:

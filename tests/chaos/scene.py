@@ -6,6 +6,7 @@ somebody to pass by, while the run goes on.
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -59,6 +60,8 @@ class Scene:
     longest_seconds: float = 2.0
     poisons: set[UUID] = field(default_factory=set)
     """What was planted, and every consumer has to park."""
+    tried: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often somebody was to die at each crash point, by service and label."""
     traps: dict[object, Trap] = field(default_factory=dict)
     """Laid and not yet met, by place."""
 

@@ -139,7 +139,13 @@ class Broker:
 
     def publish(self, event_type: str, headers: dict[str, Any], body: bytes) -> None:
         """Publish to a producer's exchange as its relay does. Raises LookupError when nobody gets it."""
-        exchange = f"{event_type.partition('.')[0]}.events"
+        self._publish(f"{event_type.partition('.')[0]}.events", event_type, headers, body)
+
+    def publish_to(self, queue: str, headers: dict[str, Any], body: bytes) -> None:
+        """Publish to one subscriber alone. Raises LookupError while its queue is gone."""
+        self._publish("amq.default", queue, headers, body)
+
+    def _publish(self, exchange: str, routing_key: str, headers: dict[str, Any], body: bytes) -> None:
         properties = {
             "headers": headers,
             "delivery_mode": 2,
@@ -148,7 +154,7 @@ class Broker:
         }
         document = {
             "properties": properties,
-            "routing_key": event_type,
+            "routing_key": routing_key,
             "payload": base64.b64encode(body).decode(),
             "payload_encoding": "base64",
         }

@@ -18,10 +18,13 @@ from clinic_local.testing import System, running_system
 from .books import Books
 from .clocks import environment as clocks_environment
 from .history import History
-from .people import Desk, Keys, Lab, Person, Till
+from .mending import Operator
+from .ordering import Doctor, let_laboratory_take_orders
+from .paying import Till
+from .people import Desk, Keys, Lab, Person
 from .proxy import FaultProxy
 from .server_harm import Broker
-from .traffic import Traffic
+from .traffic import Errand, Traffic, errands
 
 ENVIRONMENT = {
     "CLINIC_ENVIRONMENT": "test",
@@ -106,9 +109,25 @@ class Stage:
         )
 
     @cached_property
+    def doctor(self) -> Doctor:
+        let_laboratory_take_orders(
+            self.caller("admin"), self.network, self.system.addresses["CLINIC_FAKES_URL"]
+        )
+        return Doctor(self.caller("dermatologist"), self.network, self.history, self.keys)
+
+    @cached_property
+    def operator(self) -> Operator:
+        return Operator(self.caller("admin"), self.caller("data-steward"), self.broker, self.history)
+
+    @cached_property
     def traffic(self) -> Traffic:
         patients = [self.desk.register() for _ in range(_PATIENTS)]
         return Traffic(self.desk, self.lab, self.till, patients, self.rng)
+
+    @cached_property
+    def errands(self) -> dict[str, Errand]:
+        """What others do meanwhile, in a run of the matrix."""
+        return errands(self.till, self.doctor, self.operator, self.traffic.patients)
 
     def close(self) -> None:
         self._to_close.close()

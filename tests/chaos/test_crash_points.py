@@ -13,7 +13,8 @@ from clinic_local.testing import System
 
 from .books import Books
 from .harm import dying
-from .people import Desk, Lab, Patient, Till
+from .paying import Till
+from .people import Desk, Lab, Patient
 
 LAB, PATIENTS, BILLING = "lab-integration", "patients", "billing"
 STEPS = [

@@ -12,7 +12,8 @@ from clinic_local.testing import System
 
 from .books import Books
 from .harm import dying
-from .people import Desk, Lab, Patient, Till, acknowledgement_code
+from .paying import Till
+from .people import Desk, Lab, Patient, acknowledgement_code
 from .server_harm import database_closed
 
 LAB = "lab-integration"

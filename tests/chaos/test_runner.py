@@ -1,14 +1,19 @@
 """The runner itself, without a system: how long it waits, what it tries again, what it reports."""
 
 import random
+import re
 from collections import Counter
 
+from clinic_local.paths import CHECKOUT
+
+from . import report
 from .accounting import Violation
 from .matrix import MOST_TRIES, Deck, turned_away
 from .people import Patient, Sent
-from .scene import NEMESES, RARE
+from .scene import NEMESES, RARE, Injection
 from .serial import MOST_MESSAGES, some_of
 from .traffic import BOOKINGS, PAYMENTS, Flow
+from .traps import CRASH, CRASH_POINTS, NOT_PASSED
 from .waiting import Watch
 
 
@@ -79,3 +84,36 @@ def test_a_run_of_some_faults_draws_no_other() -> None:
     chosen = {rare, "kill -9 a process"}
     deck = Deck(random.Random(1), is_long=True, only=chosen)
     assert {deck.draw() for _ in range(50)} == chosen
+
+
+def test_every_labelled_step_is_one_to_die_at_or_named_as_not_passed() -> None:
+    sources = [
+        path
+        for folder in ("shared/clinic_shared", "services", "gateway")
+        for path in CHECKOUT.glob(f"{folder}/**/*.py")
+    ]
+    labels = {
+        label
+        for path in sources
+        if "tests" not in path.parts
+        for label in re.findall(r'\bcrash_point\("([^"]+)"\)', path.read_text(encoding="utf-8"))
+    }
+    armed = {label for points in CRASH_POINTS.values() for label in points}
+    assert labels == armed | NOT_PASSED
+    assert not armed & NOT_PASSED
+
+
+def test_a_report_tells_which_crash_points_were_met_tried_in_vain_and_not_tried() -> None:
+    (service, (first, second, *_)), *_ = CRASH_POINTS.items()
+    injections = [
+        Injection(CRASH, f"{service} {first}", hit=False),
+        Injection(CRASH, f"{service} {first}", hit=True),
+        Injection(CRASH, f"{service} {second}", hit=False),
+        Injection("kill -9 a process", "gateway", hit=True),
+    ]
+    met, in_vain, not_tried = report.crash_points(injections).splitlines()
+    known = sum(map(len, CRASH_POINTS.values()))
+    assert met == f"crash points: 1 of {known} met: {service} {first}"
+    assert in_vain == f"tried in vain: {service} {second}"
+    assert not_tried.startswith("not tried: ")
+    assert not_tried.count(", ") == known - 3

@@ -1,13 +1,19 @@
-"""Light traffic from a few threads while something is being killed: bookings, laboratory messages, payments."""
+"""Light traffic from a few threads while something is being killed: bookings, laboratory messages, payments.
+
+A run of the matrix has `errands` beside it: deposits, refunds, orders to the laboratory, messages that are mended.
+"""
 
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
-from .people import Desk, Lab, Patient, Till, corpus
+from .mending import Operator
+from .ordering import Doctor
+from .paying import Till
+from .people import Desk, Lab, Patient, corpus
 from .waiting import Watch
 
 FLOW_SECONDS = 120
@@ -15,7 +21,12 @@ PAUSE_SECONDS = 60
 BOOKINGS, LAB_MESSAGES, PAYMENTS = KINDS = ("bookings", "lab messages", "payments")
 CORRECTIONS, OTHERS_MESSAGES = "corrections", "others' messages"
 ALL_KINDS = (*KINDS, CORRECTIONS, OTHERS_MESSAGES)
+DEPOSITS, REFUNDS, ORDERS, MENDINGS = "deposits", "refunds", "orders", "mendings"
+WITH_VENDORS = (PAYMENTS, DEPOSITS, REFUNDS, ORDERS)
+"""What vendors know of, whose stand-ins forget it when they are started anew."""
+Errand = Callable[[random.Random], object]
 _PAUSE_SECONDS = (0.1, 0.4)
+_LONGER_PAUSES = {ORDERS: (0.5, 2.0), REFUNDS: (1.0, 3.0), MENDINGS: (2.0, 6.0)}
 _SENT_AGAIN = 0.2
 _LONGEST_FLOW = 60
 """Operations of each kind in one flow, whatever happens: the machine may be small."""
@@ -48,14 +59,14 @@ class Flow:
         return self._turns[kind]
 
     @contextmanager
-    def pausing(self, kind: str) -> Iterator[None]:
-        """Let nobody begin another operation of a kind, once the one under way has ended. Raises TimeoutError."""
-        if not self._turns[kind].acquire(timeout=PAUSE_SECONDS):
-            raise TimeoutError(f"{kind} don't come to an end")
-        try:
+    def pausing(self, kinds: Collection[str]) -> Iterator[None]:
+        """Let nobody begin another operation of these kinds, once those under way have ended. Raises TimeoutError."""
+        with ExitStack() as paused:
+            for kind in self._turns.keys() & set(kinds):
+                if not self._turns[kind].acquire(timeout=PAUSE_SECONDS):
+                    raise TimeoutError(f"{kind} don't come to an end")
+                paused.callback(self._turns[kind].release)
             yield
-        finally:
-            self._turns[kind].release()
 
     def wait_for_more(self, operations: int = 1, *, kinds: Collection[str] = KINDS) -> None:
         """Wait until so many more operations of each of these kinds have been acknowledged."""
@@ -86,13 +97,18 @@ class Traffic:
 
     @contextmanager
     def flowing(
-        self, wanted: Collection[str] = KINDS, *, at_most: int = _LONGEST_FLOW, hardy: bool = False
+        self,
+        wanted: Collection[str] = KINDS,
+        *,
+        at_most: int = _LONGEST_FLOW,
+        hardy: bool = False,
+        errands: Mapping[str, Errand] | None = None,
     ) -> Iterator[Flow]:
         """Let traffic flow until the block ends; then what was begun is finished, and errors are raised.
 
         `at_most` limits the operations of each kind. When it is `hardy`, errors are left to the caller.
         """
-        kinds: dict[str, Callable[[random.Random], object]] = {
+        kinds: dict[str, Errand] = {
             BOOKINGS: lambda rng: self._desk.book(rng.choice(self._patients)),
             LAB_MESSAGES: lambda rng: self._lab.send(
                 rng.choice(self._patients), again=rng.random() < _SENT_AGAIN
@@ -102,7 +118,7 @@ class Traffic:
         }
         if self._corpus:
             kinds[OTHERS_MESSAGES] = lambda rng: self._lab.deliver(rng.choice(self._corpus))
-        kinds = {kind: act for kind, act in kinds.items() if kind in wanted}
+        kinds = {kind: act for kind, act in kinds.items() if kind in wanted} | dict(errands or {})
         flow = Flow(kinds, at_most=at_most, hardy=hardy)
         threads = []
         for kind, act in kinds.items():
@@ -121,7 +137,17 @@ class Traffic:
         assert hardy or not flow.errors, flow.errors
 
 
-def _keep_doing(flow: Flow, kind: str, act: Callable[[random.Random], object], rng: random.Random) -> None:
+def errands(till: Till, doctor: Doctor, operator: Operator, patients: list[Patient]) -> dict[str, Errand]:
+    return {
+        DEPOSITS: lambda rng: till.pay(till.deposit(), deliveries=rng.randint(1, 3)),
+        REFUNDS: lambda _: till.give_back(),
+        ORDERS: lambda rng: doctor.order(rng.choice(patients)),
+        MENDINGS: lambda rng: operator.mend(rng.choice(patients)),
+    }
+
+
+def _keep_doing(flow: Flow, kind: str, act: Errand, rng: random.Random) -> None:
+    pause = _LONGER_PAUSES.get(kind, _PAUSE_SECONDS)
     while not flow.stop.is_set() and flow.done[kind] < flow.at_most:
         flow.is_open.wait()
         if flow.stop.is_set():
@@ -134,4 +160,4 @@ def _keep_doing(flow: Flow, kind: str, act: Callable[[random.Random], object], r
             flow.errors.append((kind, error))
             if not flow.hardy:
                 return
-        flow.stop.wait(rng.uniform(*_PAUSE_SECONDS))
+        flow.stop.wait(rng.uniform(*pause))

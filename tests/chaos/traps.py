@@ -2,44 +2,69 @@
 
 from functools import partial
 
+from .provoking import PROVOKED
 from .proxy import ACKNOWLEDGED, COMMITTED, CONFIRMED, Landmark
 from .scene import LAB, POSTGRES, RABBITMQ, SCHEDULING, Scene, Trap, nemesis
 
+CRASH = "die at a crash point"
 TRAP_SECONDS = 120.0
 """So long a trap waits."""
 _COMMIT = ("commit.before", "commit.after")
 _RELAY = ("relay.publish.before", "relay.publish.after", "relay.confirm.after", "relay.mark.after")
 _DELIVERY = ("consumer.deliver", "consumer.commit.after", "consumer.ack.after")
 _CONSUMER = (*_DELIVERY, "consumer.effect.before")
-_INTAKE = ("intake.accept.before", "intake.durable.after", "intake.process.before", "intake.process.commit")
+_INTAKE = (
+    *("intake.accept.before", "intake.durable.after", "intake.drain.after"),
+    *("intake.process.before", "intake.process.commit"),
+)
+_REDRIVE = ("redrive.item.before", "redrive.commit.before", "redrive.commit.after")
+_REBUILD = (
+    *("rebuild.batch.before", "rebuild.batch.after", "rebuild.swap.before", "rebuild.swap.locked"),
+    *("rebuild.swap.exchanged", "rebuild.swap.after"),
+)
+_REPLAY = ("replay.batch.sent",)
 CRASH_POINTS = {
-    LAB: (*_INTAKE, *_CONSUMER, *_COMMIT, *_RELAY),
-    "patients": (*_CONSUMER, *_COMMIT, *_RELAY),
-    SCHEDULING: (*_COMMIT, *_RELAY),
+    LAB: (*_INTAKE, *_CONSUMER, *_COMMIT, *_RELAY, *_REPLAY, "lab.order.sent"),
+    "patients": (*_CONSUMER, *_COMMIT, *_RELAY, *_REDRIVE),
+    SCHEDULING: (*_COMMIT, *_RELAY, *_REPLAY),
     "billing": (
-        *(*_INTAKE, *_CONSUMER, *_COMMIT, *_RELAY, "provider.call.after", "provider.reread.after"),
+        *(*_INTAKE, *_REPLAY, *_CONSUMER, *_COMMIT, *_RELAY, "provider.call.after", "provider.reread.after"),
         *("receipt.lease.after", "receipt.describe.after", "receipt.register.after", "receipt.report.after"),
         "receipt.save.after",
     ),
     "notifications": (*_CONSUMER, *_COMMIT, *_RELAY, "message.call.after"),
-    "referrals": _CONSUMER,
-    "reporting": (*_CONSUMER, *_COMMIT),
+    "referrals": (*_CONSUMER, "partitions.moved", "partitions.detached"),
+    "reporting": (*_CONSUMER, *_COMMIT, *_REBUILD),
     "audit": (*_DELIVERY, *_COMMIT),
 }
-"""The labelled steps that this traffic passes."""
+"""The labelled steps that this traffic passes, or is made to pass (`provoking.py`)."""
+NOT_PASSED = {
+    "partitions.carried",
+    *("archive.written", "archive.placed", "archive.recorded", "archive.removed"),
+}
+"""Months of events and of audit records would have to pass first (`test_partitions.py`, `test_archives.py`)."""
 
 
-@nemesis("die at a crash point", weight=16)
+@nemesis(CRASH, weight=16)
 def crash(scene: Scene) -> Trap:
-    """One point per service at a time: that is what a service can be told."""
+    """One point per service at a time, which is what a service can be told: one of those that were tried least."""
     services = [s for s in CRASH_POINTS if s in scene.stage.books.services and s not in scene.traps]
     if not services:
         raise LookupError("every service has a crash point to die at")
-    service = scene.rng.choice(services)
-    label = scene.rng.choice(CRASH_POINTS[service])
+    points = [(service, label) for service in services for label in CRASH_POINTS[service]]
+    least = min(scene.tried[point] for point in points)
+    service, label = scene.rng.choice([point for point in points if scene.tried[point] == least])
+    scene.tried[service, label] += 1
     hit = scene.stage.system.arm(service, label)
-    armed = hit.with_name(service)
-    return Trap(service, f"{service} {label}", hit.exists, partial(armed.unlink, missing_ok=True))
+    disarm = partial(hit.with_name(service).unlink, missing_ok=True)
+    try:
+        if label in PROVOKED:
+            PROVOKED[label](scene, service)
+    except BaseException:
+        disarm()
+        scene.tried[service, label] -= 1
+        raise
+    return Trap(service, f"{service} {label}", hit.exists, disarm)
 
 
 @nemesis("cut between commit and answer", weight=15)

@@ -23,7 +23,8 @@ from clinic_local.testing import System, running_system
 
 from tests.chaos.books import Books
 from tests.chaos.history import History
-from tests.chaos.people import Desk, Keys, Lab, Till, read_network
+from tests.chaos.paying import Till
+from tests.chaos.people import Desk, Keys, Lab, read_network
 from tests.chaos.traffic import Traffic
 
 WHAT_UPGRADES_CHANGE = (
