@@ -10,7 +10,7 @@ from clinic_local.environment import database_name
 from clinic_shared.partitions import Month
 from psycopg import sql
 
-from .scene import Scene
+from .scene import LAB, Scene
 from .server_harm import administrator, database_closed
 
 Provocation = Callable[[Scene, str], None]
@@ -27,7 +27,10 @@ _FURTHEST_AHEAD = """
 def accept_without_database(scene: Scene, service: str) -> None:
     """What is accepted meanwhile waits on the queue, and is drained when the database is back."""
     with database_closed(scene.stage.system, service):
-        time.sleep(scene.rng.uniform(*_AWAY_SECONDS))
+        if service == LAB:
+            scene.stage.lab.send(scene.rng.choice(scene.patients))
+        else:
+            time.sleep(scene.rng.uniform(*_AWAY_SECONDS))
 
 
 def compare_read_models(scene: Scene, service: str) -> None:
