@@ -74,7 +74,7 @@ def run(
             gate.look()
             time.sleep(rng.uniform(*_PAUSE_SECONDS))
         tell("no more faults: what was begun is finished")
-        tally.clear_traps()
+        tally.clear_traps(meanwhile=gate.look)
     tell("quiet: waiting until everything has come to rest")
     verdict = _verdict(scene, tell)
     return Run(tuple(tally.injections), replace(verdict, findings=(*verdict.findings, *turned_away(flow))))
@@ -124,10 +124,11 @@ class Tally:
                 del self._scene.traps[trap.place]
                 self._note(Injection(name, trap.target, hit=trap.is_met(), seconds=waited))
 
-    def clear_traps(self) -> None:
+    def clear_traps(self, *, meanwhile: Callable[[], object]) -> None:
         """Wait for those that were laid last, as for the others, and take away what is left."""
         while self._laid:
             self.look_into_traps()
+            meanwhile()
             time.sleep(LOOK_AGAIN_SECONDS)
 
 
