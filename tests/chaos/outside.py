@@ -1,17 +1,17 @@
 """Reads what left the platform and what came of it: orders at the laboratory, refunds, messages that were mended."""
 
 from collections import Counter
-from collections.abc import Callable, Collection
-from typing import Any, LiteralString
+from collections.abc import Collection
+from typing import LiteralString
 
 import httpx
 
 from .history import History
+from .owing import Rows
 
 ORDER, REFUND, MENDED = "lab order", "refund", "mended event"
 MENDED_AT = "patients"
 """The consumer whose messages are mended."""
-Rows = Callable[[str, LiteralString], list[tuple[Any, ...]]]
 
 
 class Laboratory:
