@@ -29,13 +29,16 @@ async def witness_checkpoints(runtime: "Runtime", stop: asyncio.Event) -> None:
     if file is None:
         return
 
+    health = Health.of(runtime)
+
     async def work() -> None:
         witness = await asyncio.to_thread(Witness, file, runtime.get(Signer).public_key)
         while not stop.is_set():
             await show(runtime, witness)
+            health.report(NAME, None)
             await pause(stop, INTERVAL_SECONDS)
 
-    await keep_running(NAME, stop, work, Health.of(runtime))
+    await keep_running(NAME, stop, work, health)
 
 
 async def show(runtime: "Runtime", witness: Witness) -> None:

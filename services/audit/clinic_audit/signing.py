@@ -22,6 +22,7 @@ from clinic_audit.events import checkpoint_signed
 from clinic_audit.settings import AuditSettings
 
 ALGORITHM = "Ed25519"
+NAME = "checkpoints"
 INTERVAL_SECONDS = 10
 MOST_UNSIGNED = 1000
 """Records; so many are signed at once, whatever the time."""
@@ -75,14 +76,16 @@ def new_signing_key() -> bytes:
 
 async def sign_checkpoints(runtime: Runtime, stop: asyncio.Event) -> None:
     """Sign a checkpoint whenever the log has grown, at most every ten seconds."""
+    health = Health.of(runtime)
 
     async def work() -> None:
         while not stop.is_set():
             async with runtime.database.transaction() as tx:
                 await sign_checkpoint(tx, runtime.get(Signer))
+            health.report(NAME, None)
             await pause(stop, INTERVAL_SECONDS)
 
-    await keep_running("checkpoints", stop, work, Health.of(runtime))
+    await keep_running(NAME, stop, work, health)
 
 
 async def sign_if_many(tx: Transaction, signer: Signer) -> None:

@@ -43,16 +43,19 @@ async def feed_syslog(runtime: "Runtime", stop: asyncio.Event) -> None:
     if settings.audit_syslog_address is None:
         return
 
+    health = Health.of(runtime)
+
     async def work() -> None:
         async with connected(settings) as writer:
             position = await _position(runtime)
             while not stop.is_set():
                 following = await send_some(runtime, writer, position)
+                health.report(NAME, None)
                 if following == position:
                     await pause(stop, POLL_SECONDS)
                 position = following
 
-    await keep_running(NAME, stop, work, Health.of(runtime))
+    await keep_running(NAME, stop, work, health)
 
 
 @asynccontextmanager

@@ -1,12 +1,19 @@
 """The key that signs checkpoints: one for all processes, whole or not there, never made in production."""
 
+import asyncio
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clinic_audit import local_witness, signing
+from clinic_audit.local_witness import witness_checkpoints
 from clinic_audit.settings import AuditSettings
-from clinic_audit.signing import SigningKeyMissingError, load_signer
+from clinic_audit.signing import SigningKeyMissingError, load_signer, sign_checkpoints
+from clinic_shared.health import Health
+from clinic_shared.service import Worker
+from clinic_shared.testing import ServiceHarness, eventually
 from pydantic import SecretStr
 
 
@@ -37,3 +44,21 @@ def test_the_key_outlives_the_process(tmp_path: Path) -> None:
 def test_production_makes_no_key(tmp_path: Path) -> None:
     with pytest.raises(SigningKeyMissingError):
         load_signer(settings(tmp_path / "key.pem").model_copy(update={"environment": "production"}))
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("name", "loop"),
+    [(signing.NAME, sign_checkpoints), (local_witness.NAME, witness_checkpoints)],
+)
+async def test_a_failure_that_is_over_keeps_nobody_from_being_ready(
+    audit: ServiceHarness, tmp_path: Path, name: str, loop: Worker
+) -> None:
+    witnessed = audit.runtime.settings.model_copy(update={"audit_witness_file": tmp_path / "witness"})
+    runtime = replace(audit.runtime, settings=witnessed)
+    stop, health = asyncio.Event(), Health.of(runtime)
+    health.report(name, "failed with TimeoutError")
+    working = asyncio.create_task(loop(runtime, stop))
+    await eventually(lambda: name not in health.reasons, within_seconds=60)
+    stop.set()
+    await working

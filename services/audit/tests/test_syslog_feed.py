@@ -9,8 +9,9 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 from clinic_audit.recording import record_batch
 from clinic_audit.settings import AuditSettings
-from clinic_audit.syslog_feed import connected, feed_syslog, send_some
+from clinic_audit.syslog_feed import NAME, connected, feed_syslog, send_some
 from clinic_shared.audit import Outcome
+from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
 from clinic_shared.principal import Principal
 from clinic_shared.testing import ServiceHarness, eventually
@@ -102,9 +103,11 @@ async def test_after_a_broken_connection_nothing_is_missing(
     async with connected(settings_of(audit)) as writer:
         assert await send_some(audit.runtime, writer, 0) == 5
     await put(audit, record, *range(5, 8))
-    stop = asyncio.Event()
+    stop, health = asyncio.Event(), Health.of(audit.runtime)
+    health.report(NAME, "failed with ConnectionError")
     feeding = asyncio.create_task(feed_syslog(audit.runtime, stop))
     await eventually(lambda: len(repository.messages) == 13, within_seconds=60)
+    await eventually(lambda: NAME not in health.reasons, within_seconds=60)
     stop.set()
     await feeding
 
