@@ -29,6 +29,7 @@ from clinic_identity import (
     patient_logins_api,
     revocations,
     single_sign_on_api,
+    sms_api,
     staff_api,
     token_care_api,
     userinfo,
@@ -119,6 +120,7 @@ service = Service(
         staff_api.router,
         auth_api.router,
         patient_logins_api.router,
+        sms_api.router,  # before the routes of factors, whose ids are no words
         factor_api.router,
         oauth_api.router,
         authorize_api.router,

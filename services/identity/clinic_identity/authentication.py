@@ -99,7 +99,7 @@ async def _log_in(desk: Desk, context: Context, *, login: str, password: str, vi
 async def _after_password(
     tx: Transaction, desk: Desk, account: Account, visit: Visit, device_id: UUID | None
 ) -> Tokens | DomainError:
-    asked = await ask_for_second_factor(tx, account, device_id)
+    asked = await ask_for_second_factor(tx, desk, account, device_id)
     if asked is not None:
         return asked
     rules = desk.sign_in.rules_of(await roles_of(tx, account))

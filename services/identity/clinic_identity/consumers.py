@@ -1,5 +1,6 @@
-"""Events in: which patients there are and which are one, for their logins; links that are being sent."""
+"""Events in: which patients there are and which are one, for their logins; links and codes that are being sent."""
 
+import base64
 from typing import Annotated
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from clinic_shared.merges import TOLD_BY, ToldMerge
 from clinic_shared.projections import keep_newer
 from pydantic import BaseModel, Field
 
-from clinic_identity import export, merging
+from clinic_identity import code_store, export, merging
 from clinic_identity.access_links import LinkAttempt, take_attempt
 from clinic_identity.tables import patient as patient_table
 
@@ -33,6 +34,12 @@ class AttemptedLink(BaseModel):
     digest: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$")] = None
 
 
+class AttemptedCode(BaseModel):
+    request_id: UUID
+    version: int
+    box: str | None = None
+
+
 @handlers.on("patients.patient-registered.v1")
 async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
     await keep_newer(
@@ -49,6 +56,13 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
 @handlers.on("notifications.access-link-attempted.v1")
 async def let_sent_link_work(tx: Transaction, _: Envelope, attempt: AttemptedLink) -> None:
     await take_attempt(tx, LinkAttempt(**attempt.model_dump()))
+
+
+@handlers.on("notifications.one-time-code-attempted.v1")
+async def take_code(tx: Transaction, _: Envelope, sent: AttemptedCode) -> None:
+    """Let a code count that is on its way, as far as it was asked for; without its box none does."""
+    if sent.box is not None:
+        await code_store.take_box(tx, sent.request_id, box=base64.b64decode(sent.box), version=sent.version)
 
 
 @handlers.on(*TOLD_BY)

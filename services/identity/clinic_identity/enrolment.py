@@ -64,7 +64,7 @@ class Added:
 
 async def begin_totp(tx: Transaction, desk: Desk, caller: Principal, label: str) -> NewTotp:
     """Make a secret for an app. It counts once `confirm_totp` has seen a code; an earlier one is forgotten."""
-    account, _ = await _lock_to_change(tx, caller)
+    account, _ = await lock_to_change(tx, caller)
     await factor_store.remove_unconfirmed(tx, account.account_id)
     secret = totp.new_secret()
     factor = _new_factor(tx, account, FactorKind.TOTP, label)
@@ -75,7 +75,7 @@ async def begin_totp(tx: Transaction, desk: Desk, caller: Principal, label: str)
 
 async def confirm_totp(tx: Transaction, desk: Desk, caller: Principal, factor_id: UUID, code: str) -> Added:
     """Raises InvalidSecondFactorError."""
-    account, session = await _lock_to_change(tx, caller)
+    account, session = await lock_to_change(tx, caller)
     factor = await factor_store.find_factor(tx, account.account_id, factor_id)
     if factor is None or factor.kind is not FactorKind.TOTP or factor.confirmed_at is not None:
         raise NotFoundError
@@ -87,7 +87,7 @@ async def confirm_totp(tx: Transaction, desk: Desk, caller: Principal, factor_id
 
 async def begin_passkey(tx: Transaction, desk: Desk, caller: Principal) -> Any:
     """Return what a page hands to `navigator.credentials.create`."""
-    account, session = await _lock_to_change(tx, caller)
+    account, session = await lock_to_change(tx, caller)
     known = await factor_store.list_factors(tx, account.account_id)
     challenge, options = desk.passkeys.creation_options(account, known)
     await factor_store.keep_challenge(tx, _holder(session), challenge, expires_at=tx.now + TICKET_LIFE)
@@ -98,7 +98,7 @@ async def add_passkey(
     tx: Transaction, desk: Desk, caller: Principal, label: str, credential: Mapping[str, Any]
 ) -> Added:
     """Raises InvalidSecondFactorError, FactorExistsError."""
-    account, session = await _lock_to_change(tx, caller)
+    account, session = await lock_to_change(tx, caller)
     challenge = await factor_store.take_challenge(tx, _holder(session))
     if challenge is None:
         raise InvalidSecondFactorError
@@ -124,7 +124,7 @@ async def add_passkey(
 
 async def remove_factor(tx: Transaction, desk: Desk, caller: Principal, factor_id: UUID) -> None:
     """Raises LastFactorError where a role needs one."""
-    account, session = await _lock_to_change(tx, caller)
+    account, session = await lock_to_change(tx, caller)
     factor = await factor_store.find_factor(tx, account.account_id, factor_id)
     if factor is None:
         raise NotFoundError
@@ -143,7 +143,7 @@ async def remove_factor(tx: Transaction, desk: Desk, caller: Principal, factor_i
 
 async def renew_recovery_codes(tx: Transaction, caller: Principal) -> list[str]:
     """Make new recovery codes; all earlier ones are void."""
-    account, _ = await _lock_to_change(tx, caller)
+    account, _ = await lock_to_change(tx, caller)
     if not await factor_store.list_factors(tx, account.account_id):
         raise NotFoundError
     codes = await _make_recovery_codes(tx, account)
@@ -151,7 +151,7 @@ async def renew_recovery_codes(tx: Transaction, caller: Principal) -> list[str]:
     return codes
 
 
-async def _lock_to_change(tx: Transaction, caller: Principal) -> tuple[Account, Session]:
+async def lock_to_change(tx: Transaction, caller: Principal) -> tuple[Account, Session]:
     """Raises StepUpRequiredError, UnauthenticatedError, TooManyFactorsError."""
     account, session = await lock_own_session(tx, caller.subject, caller.session_id)
     known = await factor_store.list_factors(tx, account.account_id)

@@ -233,6 +233,25 @@ def password_changed(account: Account, *, at: datetime) -> Event:
     )
 
 
+def one_time_code_requested(
+    account: Account, *, request_id: UUID, public_key: str, at: datetime, expires_at: datetime
+) -> Event:
+    return Event(
+        type="identity.one-time-code-requested.v1",
+        subject=request_id,
+        aggregate_version=1,
+        patient_id=account.patient_id,
+        data={
+            "request_id": str(request_id),
+            "version": 1,
+            "patient_id": wire_id(account.patient_id),
+            "public_key": public_key,
+            "requested_at": wire_instant(at),
+            "expires_at": wire_instant(expires_at),
+        },
+    )
+
+
 def _whose(account: Account) -> dict[str, str | None]:
     staff_id = account.account_id if account.kind is AccountKind.STAFF else None
     return {"staff_id": wire_id(staff_id), "patient_id": wire_id(account.patient_id)}

@@ -18,7 +18,15 @@ from clinic_shared.step_up import RECENT_AUTHENTICATION
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinic_identity import authentication, enrolment, factor_store, fields, second_step, session_store
+from clinic_identity import (
+    authentication,
+    code_store,
+    enrolment,
+    factor_store,
+    fields,
+    second_step,
+    session_store,
+)
 from clinic_identity.auth_api import TokenResponse
 from clinic_identity.factors import FactorKind, FactorReset, Method, SecondFactor
 from clinic_identity.fields import CurrentDesk, CurrentVisit, Label
@@ -201,6 +209,9 @@ class FactorResponse(BaseModel):
 class FactorsResponse(BaseModel):
     factors: list[FactorResponse]
     recovery_codes_left: int
+    sms: Annotated[
+        bool, Field(description="Patients' logins ask for a code by SMS, while there is no factor")
+    ] = False
 
 
 class NewTotpResponse(BaseModel):
@@ -251,7 +262,12 @@ async def list_own_factors(tx: Tx, caller: Caller) -> FactorsResponse:
     """List one's own second factors, and how many recovery codes are left."""
     found = await factor_store.list_factors(tx, caller.subject)
     left = await factor_store.count_recovery_codes(tx, caller.subject)
-    return FactorsResponse(factors=[FactorResponse.of(one) for one in found], recovery_codes_left=left)
+    number = await code_store.find_number(tx, caller.subject)
+    return FactorsResponse(
+        factors=[FactorResponse.of(one) for one in found],
+        recovery_codes_left=left,
+        sms=number is not None,
+    )
 
 
 # Answers with secrets are never kept for repeats.

@@ -13,10 +13,12 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from clinic_identity.factors import FactorKind, FactorReset, SecondFactor, Ticket
 from clinic_identity.tables import (
     factor_reset,
+    one_time_code,
     passkey_challenge,
     recovery_code,
     second_factor,
     sign_in_ticket,
+    sms_factor,
 )
 
 CREDENTIAL_ONCE = "second_factor_credential_once"
@@ -87,8 +89,8 @@ async def remove_unconfirmed(tx: Transaction, account_id: UUID) -> None:
 
 
 async def remove_everything(tx: Transaction, account_id: UUID) -> None:
-    """Remove an account's factors, recovery codes and open tickets."""
-    for table in (second_factor, recovery_code, sign_in_ticket):
+    """Remove an account's factors, verified number, recovery codes and open tickets."""
+    for table in (second_factor, recovery_code, sign_in_ticket, one_time_code, sms_factor):
         await tx.execute(delete(table).where(table.c.account_id == account_id))
 
 
@@ -214,6 +216,6 @@ async def list_open_resets(tx: Transaction) -> list[FactorReset]:
 
 
 async def purge(tx: Transaction, *, expired_before: datetime) -> None:
-    """Remove tickets and challenges that nobody used in time."""
-    for table in (sign_in_ticket, passkey_challenge):
+    """Remove tickets, challenges and codes that nobody used in time."""
+    for table in (sign_in_ticket, passkey_challenge, one_time_code):
         await tx.execute(delete(table).where(table.c.expires_at < expired_before))

@@ -37,12 +37,15 @@ class Method(StrEnum):
     TOTP = "totp"
     PASSKEY = "passkey"
     RECOVERY_CODE = "recovery-code"
+    SMS = "sms"
 
 
 PROOF = {
     Method.TOTP: ("pwd", "otp", TWO_FACTORS),
     Method.RECOVERY_CODE: ("pwd", "otp", TWO_FACTORS),
     Method.PASSKEY: ("pwd", "hwk", "user", TWO_FACTORS),
+    # Not `mfa`: whoever takes over a number gets the codes, so what asks for two factors takes it for one.
+    Method.SMS: ("pwd", "sms"),
 }
 """RFC 8176's words for a password and each of these."""
 

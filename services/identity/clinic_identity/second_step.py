@@ -27,6 +27,7 @@ from clinic_identity.factors import (
     digest_of,
     fold_recovery_code,
 )
+from clinic_identity.one_time_codes import check_code, verified_number
 from clinic_identity.passkeys import PasskeyRefusedError
 from clinic_identity.sessions import AccessToken, Tokens, access_token_of, start_session
 
@@ -46,11 +47,11 @@ class Shown:
 
 
 async def ask_for_second_factor(
-    tx: Transaction, account: Account, device_id: UUID | None
+    tx: Transaction, desk: Desk, account: Account, device_id: UUID | None
 ) -> MfaRequiredError | None:
     """Return what a login with the right password is told if the account has a second factor."""
-    found = await factor_store.list_factors(tx, account.account_id)
-    if not found:
+    methods = await _methods_of(tx, desk, account)
+    if not methods:
         return None
     ticket = TICKET_PREFIX + secrets.token_urlsafe(32)
     await factor_store.add_ticket(
@@ -63,12 +64,25 @@ async def ask_for_second_factor(
             device_id=device_id,
         ),
     )
-    methods = {Method(factor.kind.value) for factor in found}
-    if await factor_store.count_recovery_codes(tx, account.account_id):
-        methods.add(Method.RECOVERY_CODE)
     return MfaRequiredError(
         ticket=ticket, methods=sorted(methods), expires_in=int(TICKET_LIFE.total_seconds())
     )
+
+
+async def _methods_of(tx: Transaction, desk: Desk, account: Account) -> set[Method]:
+    if await number_for_login(tx, desk, account):
+        return {Method.SMS}
+    found = await factor_store.list_factors(tx, account.account_id)
+    methods = {Method(factor.kind.value) for factor in found}
+    if methods and await factor_store.count_recovery_codes(tx, account.account_id):
+        methods.add(Method.RECOVERY_CODE)
+    return methods
+
+
+async def number_for_login(tx: Transaction, desk: Desk, account: Account) -> str | None:
+    """Return the verified number whose codes finish the account's logins: none where a stronger factor does."""
+    number = await verified_number(tx, desk, account)
+    return None if number is None or await factor_store.list_factors(tx, account.account_id) else number
 
 
 async def passkey_options(tx: Transaction, desk: Desk, ticket: str) -> Any:
@@ -76,7 +90,7 @@ async def passkey_options(tx: Transaction, desk: Desk, ticket: str) -> Any:
     found = await factor_store.find_ticket(tx, digest_of(ticket))
     if found is None:
         raise InvalidSecondFactorError
-    return await _request_passkey(tx, desk, found.account_id, _holder_of_ticket(found))
+    return await _request_passkey(tx, desk, found.account_id, holder_of_ticket(found))
 
 
 async def finish_login(desk: Desk, context: Context, *, ticket: str, shown: Shown, visit: Visit) -> Tokens:
@@ -98,7 +112,7 @@ async def _finish_login(
     ticket = await factor_store.find_ticket(tx, digest) if account else None
     if ticket is None or account is None or not account.can_log_in(tx.now):
         return None
-    if not await _is_right(tx, desk, account, shown, _holder_of_ticket(ticket)):
+    if not await _is_right(tx, desk, account, shown, holder_of_ticket(ticket)):
         failures = ticket.failures + 1
         spent = tx.now if failures >= TICKET_TRIES else None
         await factor_store.save_ticket(tx, replace(ticket, failures=failures, used_at=spent))
@@ -176,6 +190,8 @@ async def _is_right(tx: Transaction, desk: Desk, account: Account, shown: Shown,
         case Method.RECOVERY_CODE:
             digest = digest_of(fold_recovery_code(shown.code))
             return await factor_store.use_recovery_code(tx, account.account_id, digest)
+        case Method.SMS:
+            return await _check_sms(tx, desk, account, shown.code, holder)
         case Method.PASSKEY:
             return await _check_passkey(tx, desk, account, shown.credential or {}, holder)
 
@@ -189,6 +205,15 @@ async def _check_totp(tx: Transaction, desk: Desk, account: Account, code: str) 
             await throttle.forget_codes(tx, account.account_id)
             return True
     return False
+
+
+async def _check_sms(tx: Transaction, desk: Desk, account: Account, code: str, holder: bytes) -> bool:
+    number = await number_for_login(tx, desk, account)
+    if number is None:
+        return False
+    sent = await check_code(tx, desk, account, holder, code)
+    # A record's number can be changed by others; the one that its owner verified counts.
+    return sent is not None and sent.number == number
 
 
 async def use_code(tx: Transaction, desk: Desk, factor: SecondFactor, code: str) -> bool:
@@ -230,7 +255,7 @@ async def _passkeys_of(tx: Transaction, account_id: UUID) -> list[SecondFactor]:
     return [factor for factor in found if factor.kind is FactorKind.PASSKEY]
 
 
-def _holder_of_ticket(ticket: Ticket) -> bytes:
+def holder_of_ticket(ticket: Ticket) -> bytes:
     return b"ticket:" + ticket.digest
 
 

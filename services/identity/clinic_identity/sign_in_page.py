@@ -76,9 +76,7 @@ def code_page(
         for method, label in _CODE_LABELS.items()
         if method.value in methods
     )
-    nothing = (
-        "<p>This page takes no passkeys. Use the clinic's own site, or add an authenticator app there.</p>"
-    )
+    nothing = "<p>This page takes neither passkeys nor codes by SMS. Use the clinic's own site, or add an authenticator app there.</p>"
     again = f'<p><a href="{escape(action)}">Begin again</a></p>'
     content = f"<h1>One more step</h1>{_alert(refused)}{forms or nothing}{again}{_way_back(action)}"
     return _page(content, request, refused)

@@ -16,6 +16,7 @@ class RoleRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     second_factor: Literal["required", "optional"] = "optional"
+    sms: Literal["allowed", "refused"] = "refused"
     grace_hours: int = Field(default=0, ge=0)
     sessions: int = Field(default=5, ge=1)
     at_limit: Literal["end-oldest", "refuse"] = "end-oldest"
@@ -28,6 +29,7 @@ class Rules:
     """What counts for somebody with several roles."""
 
     second_factor_required: bool
+    sms_allowed: bool
     grace: timedelta
     sessions: int
     refuses_at_limit: bool
@@ -40,6 +42,7 @@ class Rules:
         requiring = [rules for rules in every if rules.second_factor == "required"]
         return cls(
             second_factor_required=bool(requiring),
+            sms_allowed=all(rules.sms == "allowed" for rules in every),
             grace=timedelta(hours=min((rules.grace_hours for rules in requiring), default=0)),
             sessions=min(rules.sessions for rules in every),
             refuses_at_limit=any(rules.at_limit == "refuse" for rules in every),

@@ -186,6 +186,25 @@ passkey_challenge = Table(
     Column("challenge", LargeBinary, nullable=False),
     Column("expires_at", Instant, nullable=False),
 )
+sms_factor = Table(
+    "sms_factor",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("sealed_number", LargeBinary, nullable=False),
+    Column("verified_at", Instant, nullable=False),
+)
+one_time_code = Table(
+    "one_time_code",
+    metadata,
+    Column("holder", LargeBinary, primary_key=True),
+    Column("request_id", Uuid, nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("sealed_key", LargeBinary, nullable=False),
+    Column("box", LargeBinary),
+    Column("box_version", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+)
 factor_reset = Table(
     "factor_reset",
     metadata,

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from clinic_shared.database import Transaction
@@ -28,6 +28,20 @@ from clinic_identity.factors import LONGEST_DELAY
 CODES = "second-factor"
 ADDRESS, DEVICE, STRANGER, STRANGERS = "address", "device", "stranger", "strangers"
 QUESTIONS = "question"
+RESEND_AFTER = timedelta(seconds=30)
+
+
+class _Limit(NamedTuple):
+    kind: str
+    most: int
+    window: timedelta
+
+
+_MESSAGES = (
+    _Limit("message", 3, timedelta(minutes=15)),
+    _Limit("message-long", 10, FAILURES_FORGOTTEN_AFTER),
+)
+"""Each costs money, and lands on somebody's phone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +127,32 @@ async def admit_code(tx: Transaction, account_id: UUID) -> timedelta | None:
     return await _count(tx, CODES, account_id.bytes, wait=_delay_of_codes)
 
 
+async def admit_message(tx: Transaction, account_id: UUID, number: str | None) -> timedelta | None:
+    """Count a code that is to be sent, by account and number; return how long to wait instead."""
+    subjects = [account_id.bytes, *([] if number is None else [_digest(number)])]
+    counted = [
+        (limit, subject, await session_store.lock_failures(tx, limit.kind, subject))
+        for subject in subjects
+        for limit in _MESSAGES
+    ]
+    waits = [
+        wait
+        for limit, _, row in counted
+        for wait in (_rest_of_window(tx, row, most=limit.most, window=limit.window), _pause(tx, row))
+        if wait is not None
+    ]
+    if waits:
+        return max(waits)
+    for limit, subject, row in counted:
+        await _count_in_window(tx, limit.kind, subject, row, window=limit.window)
+    return None
+
+
+def _pause(tx: Transaction, counted: Row[Any]) -> timedelta | None:
+    again_at = counted.last_failure_at + RESEND_AFTER
+    return again_at - tx.now if counted.failures and tx.now < again_at else None
+
+
 async def forget_codes(tx: Transaction, account_id: UUID) -> None:
     await session_store.forget_failures(tx, CODES, account_id.bytes)
 
@@ -121,15 +161,24 @@ def _delay_of_codes(failures: int) -> timedelta:
     return delay_after(failures, longest=LONGEST_DELAY)
 
 
-def _rest_of_window(tx: Transaction, counted: Row[Any], *, most: int) -> timedelta | None:
-    ends_at = counted.counted_from + ADDRESS_WINDOW
+def _rest_of_window(
+    tx: Transaction, counted: Row[Any], *, most: int, window: timedelta = ADDRESS_WINDOW
+) -> timedelta | None:
+    ends_at = counted.counted_from + window
     if counted.failures < most or tx.now >= ends_at:
         return None
     return timedelta(seconds=(ends_at - tx.now).total_seconds())
 
 
-async def _count_in_window(tx: Transaction, kind: str, subject: bytes, counted: Row[Any]) -> None:
-    new_window = tx.now >= counted.counted_from + ADDRESS_WINDOW
+async def _count_in_window(
+    tx: Transaction,
+    kind: str,
+    subject: bytes,
+    counted: Row[Any],
+    *,
+    window: timedelta = ADDRESS_WINDOW,
+) -> None:
+    new_window = tx.now >= counted.counted_from + window
     await session_store.save_failures(
         tx,
         kind,

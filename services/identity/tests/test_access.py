@@ -17,6 +17,8 @@ PUBLIC_PATHS = {
     "/v1/auth/unlock",
     "/v1/auth/mfa/totp",
     "/v1/auth/mfa/recovery-code",
+    "/v1/auth/mfa/sms",
+    "/v1/auth/mfa/sms/send",
     "/v1/auth/mfa/passkey",
     "/v1/auth/mfa/passkey/options",
     "/v1/auth/access-links",

@@ -48,6 +48,14 @@ class NewDevice(BaseModel):
             return None
 
 
+class OneTimeCode(BaseModel):
+    request_id: UUID
+    version: int
+    patient_id: UUID
+    public_key: str
+    expires_at: datetime
+
+
 class ChangedPassword(BaseModel):
     change_id: UUID
     version: int
@@ -196,6 +204,21 @@ async def tell_of_new_device(tx: Transaction, _: Envelope, device: NewDevice) ->
             "time_zone": "UTC",
             "login_address": device.login_address,
         },
+    )
+
+
+@handlers.on("identity.one-time-code-requested.v1")
+async def send_code(tx: Transaction, _: Envelope, asked: OneTimeCode) -> None:
+    """Write to whoever is logging in; the code itself is made when the message leaves."""
+    await announcing.announce(
+        tx,
+        purpose=Purpose.SIGN_IN_CODE,
+        about=Subject(type="one-time-code", id=asked.request_id, version=asked.version),
+        patient_id=asked.patient_id,
+        centre_id=None,
+        department_id=None,
+        facts={"public_key": asked.public_key},
+        useful_until_at=asked.expires_at,
     )
 
 

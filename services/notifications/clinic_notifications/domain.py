@@ -37,6 +37,8 @@ class Purpose(StrEnum):
     PASSWORD_RESET = "password-reset"  # noqa: S105  # a purpose
     NEW_DEVICE = "new-device"
     PASSWORD_CHANGED = "password-changed"  # noqa: S105  # a purpose
+    SIGN_IN_CODE = "sign-in-code"
+    """By SMS alone, whatever channels somebody wants: the number that it goes to is what it proves."""
 
 
 ABOUT_LOGINS = frozenset(
@@ -238,6 +240,8 @@ class Recipient:
 
     def channels_for(self, purpose: Purpose, now: datetime) -> list[Channel]:
         """Return the channels the patient hasn't refused, in their order; without regard to addresses."""
+        if purpose is Purpose.SIGN_IN_CODE:
+            return [Channel.SMS]
         if purpose in self.opted_out and purpose not in ABOUT_LOGINS:
             return []
         return [

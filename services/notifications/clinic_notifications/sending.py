@@ -26,7 +26,7 @@ from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
 from prometheus_client import Counter
 
-from clinic_notifications import fallback, links, statuses, store, templates
+from clinic_notifications import codes, fallback, links, statuses, store, templates
 from clinic_notifications.channels import Accepted, Adapter, Answer, Letter, Refused, Unavailable, Unknown
 from clinic_notifications.channels.postmark import Postmark
 from clinic_notifications.channels.twilio import Twilio
@@ -192,11 +192,13 @@ async def _address(tx: Transaction, message: Message, recipient: Recipient, plac
         return None
     languages = [language for language in (recipient.language, place.language) if language]
     template = await templates.choose(tx, message, channel, languages)
-    letter = secret = None
+    letter = None
+    secret: links.Secret | codes.Code | None = None
     if template is not None:
-        secret = await links.make_secret(tx, message, channel)
+        to = recipient.address(channel) or ""
+        secret = await links.make_secret(tx, message, channel) or await codes.make_code(tx, message, to)
         facts = secret.facts(message) if secret else message.facts
-        letter = _letter(message, facts, template, to=recipient.address(channel) or "", place=place)
+        letter = _letter(message, facts, template, to=to, place=place)
     if template is None or letter is None:
         await _fail(tx, replace(message, channel=channel), Failure.TEMPLATE_REJECTED)
         return None

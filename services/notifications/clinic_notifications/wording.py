@@ -19,7 +19,7 @@ from clinic_notifications.domain import Channel, TemplateInvalidError
 
 FIELDS = (
     "centre", "department", "address", "phone", "service", "date", "time", "number", "amount", "payment_url", "link",
-    "login_address",
+    "login_address", "code",
 )  # fmt: skip
 NOTHING = "—"
 """WhatsApp refuses empty parameters."""
@@ -82,6 +82,7 @@ def fields_of(facts: Mapping[str, Any], place: Place, language: str) -> dict[str
         "payment_url": facts.get("payment_url"),
         "link": facts.get("link"),
         "login_address": facts.get("login_address"),
+        "code": facts.get("code"),
     }
     if "starts_at" in facts:
         local = datetime.fromisoformat(facts["starts_at"]).astimezone(ZoneInfo(facts["time_zone"]))

@@ -22,6 +22,7 @@ SAID = {
     "billing.payment-received.v1": "payment-received",
     "identity.new-device-seen.v1": "new-device",
     "identity.password-changed.v1": "password-changed",
+    "identity.one-time-code-requested.v1": "sign-in-code",
 }
 
 
