@@ -21,8 +21,8 @@ ATTEMPTED = "notifications.one-time-code-attempted.v1"
 async def ask(clinic: Clinic, public_key: str) -> UUID:
     request_id = uuid7()
     now = clinic.notifications.clock.now()
-    known = {"patient_id": str(clinic.patient_id), "public_key": public_key, "requested_at": wire(now)}
-    known |= {"expires_at": wire(now.replace(hour=23, minute=59))}
+    known: dict[str, Any] = {"patient_id": str(clinic.patient_id), "public_key": public_key}
+    known |= {"requested_at": wire(now), "expires_at": wire(now.replace(hour=23, minute=59))}
     await clinic.notifications.deliver_example(REQUESTED, request_id=str(request_id), **known)
     return request_id
 
