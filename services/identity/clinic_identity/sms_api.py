@@ -17,6 +17,7 @@ router = ClinicRouter(tags=["identity"])
     "/v1/auth/mfa/sms/send",
     permission=PUBLIC,
     status_code=202,
+    response_class=Response,
     operation_id="sendLoginCode",
 )
 async def send_login_code(tx: Tx, desk: CurrentDesk, body: TicketRequest) -> Response:
@@ -45,6 +46,7 @@ async def log_in_with_sms(
     permission="profile.read",
     idempotency=Idempotency.NONE,
     status_code=202,
+    response_class=Response,
     operation_id="beginSms",
 )
 async def begin_sms(tx: Tx, desk: CurrentDesk, caller: Caller) -> Response:
