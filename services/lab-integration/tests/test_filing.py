@@ -315,8 +315,8 @@ async def test_in_production_what_is_for_tests_reaches_no_chart_by_itself(
 )
 def test_whether_test_messages_are_parked_can_be_told(environment, told, parks) -> None:
     urls: dict[str, Any] = {
-        "database_url": "postgresql://x",
-        "amqp_url": "amqp://x",
+        "database_url": "postgresql://x?sslmode=verify-full",
+        "amqp_url": "amqps://x",
         "token_issuer": "https://clinic.example.org",
     }
     assert LabSettings(environment=environment, take_test_messages=told, **urls).parks_test_messages is parks
