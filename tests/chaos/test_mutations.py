@@ -39,6 +39,7 @@ GUARDS = {
 SHOWN_BESIDE_THEIR_SAFEGUARD = {
     "relay-fence-off": f"{MESSAGING}/test_relays.py",
     "relay-lease-off": f"{MESSAGING}/test_relays.py",
+    "queue-unmarked": f"{MESSAGING}/test_intake_order.py",
 }
 GUARDS_IN_DATABASES = {
     "exclusion-off": "services/scheduling/tests/test_booking.py::"
