@@ -52,10 +52,12 @@ async def served(app: Starlette, certificate: OwnCertificate) -> AsyncIterator[i
     tasks = asyncio.gather(
         serve_http(app, listening, stop=stop, health=health), certificate.follow(health, stop)
     )
-    await eventually(partial(_is_open, port))
-    yield port
-    stop.set()
-    await tasks
+    try:
+        await eventually(partial(_is_open, port))
+        yield port
+    finally:
+        stop.set()
+        await tasks
 
 
 async def _is_open(port: int) -> bool:

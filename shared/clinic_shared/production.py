@@ -7,6 +7,8 @@ wherever it ends up: in a URL, in a file, in the text before a PEM block.
 import re
 from urllib.parse import parse_qs, urlsplit
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr
 
 DEVELOPMENT_MARK = "dev-only-"
@@ -25,14 +27,29 @@ def is_for_development(secret: str) -> bool:
     return DEVELOPMENT_MARK in secret or _WELL_KNOWN.search(secret) is not None
 
 
+def is_this_machine(host: str) -> bool:
+    return host in _THIS_MACHINE
+
+
 def goes_in_clear(address: str) -> bool:
     """Tell whether what is sent there could be read, or answered by somebody else, on its way to another machine."""
+    if address.startswith("postgres"):
+        return _database_in_clear(address)
     parts = urlsplit(address)
     if parts.hostname in _THIS_MACHINE:
         return False
-    if parts.scheme.startswith("postgres"):
-        return parse_qs(parts.query).get("sslmode", [""])[0] not in _VERIFYING
-    return parts.scheme in {"amqp", "http"}
+    unverified = parse_qs(parts.query).get("no_verify_ssl", ["0"]) != ["0"]
+    return parts.scheme in {"amqp", "http"} or unverified
+
+
+def _database_in_clear(address: str) -> bool:
+    try:
+        told = conninfo_to_dict(address)
+    except ProgrammingError:
+        return True
+    hosts = f"{told.get('host', '')},{told.get('hostaddr', '')}".split(",")
+    elsewhere = any(host and host not in _THIS_MACHINE and not host.startswith("/") for host in hosts)
+    return elsewhere and told.get("sslmode") not in _VERIFYING
 
 
 def _addresses(name: str, value: object) -> list[str]:
@@ -57,7 +74,7 @@ def _clear_text(settings: BaseModel) -> list[str]:
     served_to_others = getattr(settings, "http_host", "127.0.0.1") not in _THIS_MACHINE
     if served_to_others and getattr(settings, "tls_certificate_file", None) is None:
         found.append("CLINIC_TLS_CERTIFICATE_FILE")
-    return found
+    return [*found, *getattr(settings, "plain_doors", ())]
 
 
 def refuse_what_is_unfit(settings: BaseModel) -> None:

@@ -23,7 +23,7 @@ class _Settings(Protocol):
 class OwnCertificate:
     """A server's certificate in a file: once renewed it is shown to whoever connects from then on.
 
-    With a `client_authority`, clients are asked for one of that authority's.
+    With a `client_authority`, clients are asked for one of that authority's; who is trusted once stays so until a restart.
     """
 
     def __init__(
@@ -52,8 +52,10 @@ class OwnCertificate:
                 context.load_verify_locations(self._client_authority)
 
     async def follow(self, health: Health, stop: asyncio.Event) -> None:
-        """Renew it whenever a file beside it has changed, until told to stop."""
-        await follow_secrets(self._certificate.parent, self.renew, health, stop)
+        """Renew it whenever something has changed in a folder of its files, until told to stop."""
+        files = (self._certificate, self._key, self._client_authority)
+        folders = {file.parent for file in files if file is not None}
+        await asyncio.gather(*(follow_secrets(folder, self.renew, health, stop) for folder in folders))
 
 
 def _server_context() -> ssl.SSLContext:

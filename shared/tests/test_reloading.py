@@ -60,6 +60,9 @@ def test_production_takes_secrets_of_its_own() -> None:
     [
         ("database_url", "postgresql://x:long-and-random@db/x"),
         ("database_url", "postgresql://x:long-and-random@db/x?sslmode=require"),
+        ("database_url", "postgresql://x:long-and-random@localhost:5432,db:5432/x"),
+        ("database_url", "postgresql://x:long-and-random@localhost/x?host=db"),
+        ("amqp_url", "amqps://x:long-and-random@mq/?no_verify_ssl=1"),
         ("amqp_url", "amqps://x:long-and-random@mq/,amqp://x:long-and-random@mq-2/"),
         ("amqp_management_url", "http://x:long-and-random@mq:15672"),
         ("jwks_url", "http://identity-api:8080/.well-known/jwks.json"),
@@ -81,8 +84,11 @@ def test_production_refuses_to_serve_other_machines_without_a_certificate(tmp_pa
     assert ServiceSettings(**PRODUCTION, **shown).http_host == "10.1.2.3"
 
 
-def test_on_one_machine_production_needs_no_tls() -> None:
-    local = {"database_url": "postgresql://x:y-long@127.0.0.1/x", "amqp_url": "amqp://x:y-long@localhost/"}
+@pytest.mark.parametrize(
+    "database", ["x:y-long@127.0.0.1/x", "/x?host=/run/postgresql", "x:y-long@localhost/x"]
+)
+def test_on_one_machine_production_needs_no_tls(database: str) -> None:
+    local = {"database_url": f"postgresql://{database}", "amqp_url": "amqp://x:y-long@localhost/"}
     assert ServiceSettings(**PRODUCTION | local).environment == "production"
 
 

@@ -167,7 +167,7 @@ def put_away(first: First, public_key: PublicKeyFile = None, *, secrets: Secrets
 
 def _rules() -> Rules:
     try:
-        return Rules.of(ArchiveSettings())
+        return Rules.of(ArchiveSettings(_secrets_dir=os.environ.get(SECRETS_DIR)))
     except ValidationError as error:
         raise SetupError("audit", "; ".join(str(each["msg"]) for each in error.errors())) from None
 

@@ -13,7 +13,7 @@ from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
 from clinic_shared.timers import Timer, Timers
 
-from clinic_identity import link_store, store, throttle
+from clinic_identity import code_store, factor_store, link_store, store, throttle
 from clinic_identity.access_links import PATH, RESET_LIFE, send_reset_link
 from clinic_identity.desk import Desk
 from clinic_identity.domain import TooManyAttemptsError, fold_login
@@ -66,5 +66,14 @@ async def send(tx: Transaction, timer: Timer) -> None:
     account = await store.lock_account(tx, UUID(timer.payload["account_id"]))
     if account is None or not account.active or not account.password_hash:
         return
+    if await _has_only_sms(tx, account.account_id):
+        return
     if not await link_store.has_live_link(tx, account.account_id):
         await send_reset_link(tx, account, page_url=timer.payload["page_url"])
+
+
+async def _has_only_sms(tx: Transaction, account_id: UUID) -> bool:
+    """Whoever took over the number would get both the link and the code: these go to the desk."""
+    if await code_store.find_number(tx, account_id) is None:
+        return False
+    return not await factor_store.list_factors(tx, account_id)

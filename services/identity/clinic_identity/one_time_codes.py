@@ -44,14 +44,21 @@ async def verified_number(tx: Transaction, desk: Desk, account: Account) -> str 
     sealed = await code_store.find_number(tx, account.account_id)
     if sealed is None or not await may_use_sms(tx, desk, account):
         return None
-    return desk.secrets.open(sealed, place=place_of_number(account.account_id)).decode()
+    place = place_of_number(account.account_id)
+    number = desk.secrets.open(sealed, place=place)
+    if not desk.secrets.is_current(sealed):
+        await code_store.reseal_number(tx, account.account_id, desk.secrets.seal(number, place=place))
+    return number.decode()
 
 
 async def have_code_sent(
     tx: Transaction, desk: Desk, account: Account, holder: bytes, *, number: str | None
 ) -> None:
     """Ask for a code. The caller holds the account's lock. Raises TooManyAttemptsError."""
-    wait = await throttle.admit_message(tx, account.account_id, number)
+    # A code that would be refused isn't worth a message.
+    spent = await code_store.find_spent(tx, holder, tries=CODE_TRIES)
+    wait = spent.expires_at - tx.now if spent else None
+    wait = wait or await throttle.admit_message(tx, account.account_id, number)
     if wait:
         raise TooManyAttemptsError(wait)
     request_id, expires_at = uuid7(), tx.now + CODE_LIFE

@@ -81,8 +81,9 @@ async def _methods_of(tx: Transaction, desk: Desk, account: Account) -> set[Meth
 
 async def number_for_login(tx: Transaction, desk: Desk, account: Account) -> str | None:
     """Return the verified number whose codes finish the account's logins: none where a stronger factor does."""
-    number = await verified_number(tx, desk, account)
-    return None if number is None or await factor_store.list_factors(tx, account.account_id) else number
+    if await factor_store.list_factors(tx, account.account_id):
+        return None
+    return await verified_number(tx, desk, account)
 
 
 async def passkey_options(tx: Transaction, desk: Desk, ticket: str) -> Any:
@@ -136,6 +137,8 @@ async def step_up(desk: Desk, context: Context, shown: Shown) -> AccessToken:
 
     Raises InvalidSecondFactorError, TooManyAttemptsError, UnauthenticatedError.
     """
+    if shown.method is Method.SMS:
+        raise InvalidSecondFactorError
     caller = context.principal
     async with desk.database.transaction(context) as tx:
         account, session = await lock_own_session(tx, caller.subject, caller.session_id)

@@ -110,6 +110,8 @@ async def take_welcome(
     desk: CurrentDesk, context: CurrentContext, visit: CurrentVisit, body: RawBody
 ) -> HTMLResponse:
     form = parse_qs(body.decode("utf-8", "replace"))
+    if "\x00" in form.get("login", [""])[0]:
+        return _page(_question("A login has no such characters."), 422)
     if "login" in form:
         return await _take_question(desk, context, visit, form["login"][0][:MAX_LOGIN_LENGTH])
     token, password, again = (form.get(name, [""])[0] for name in ("token", "password", "again"))

@@ -113,6 +113,12 @@ async def test_strangers_who_ask_again_neither_void_a_link_nor_send_another(
     assert len(await asked_for(network, member["login"])) == 3
 
 
+async def test_what_no_login_can_hold_is_told_on_the_page(network: Network) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await network.identity.http.post("/welcome", content="login=%00", headers=headers)
+    assert answer.status_code == 422, answer.text
+
+
 async def test_strangers_void_no_link_that_the_desk_handed_over(network: Network) -> None:
     member = await network.add_member()
     made = (await network.post(f"/v1/staff/{member['staff_id']}/access-link")).json()

@@ -17,7 +17,7 @@ from clinic_shared import contracts
 from clinic_shared.encryption.one_way import seal_for
 from clinic_shared.events import audit_outbox
 from clinic_shared.testing import FixedClock, ServiceHarness
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from .conftest import Network
 from .factors import enrol_app, finish, ticket_of
@@ -193,6 +193,46 @@ async def test_five_wrong_guesses_end_the_login_and_a_new_code_gives_no_more(
         assert (await finish(network, "sms", ticket, code="000000")).status_code == 401
     clock.advance(seconds=30)
     assert (await finish(network, "sms", ticket, code=CODE)).status_code == 401
+
+
+async def test_where_no_code_would_count_any_more_none_is_sent(
+    network: Network, anna: Anna, clock: FixedClock
+) -> None:
+    assert (await anna.begin()).status_code == 202
+    async with network.identity.runtime.database.transaction() as tx:
+        await tx.execute(update(tables.one_time_code).values(failures=5))
+    clock.advance(seconds=30)
+    refused = await anna.begin()
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "270")
+    clock.advance(seconds=270)
+    assert (await anna.begin()).status_code == 202
+    await send(network.identity, await last_request(network.identity))
+    assert (await anna.confirm()).status_code == 204
+
+
+async def test_a_number_is_sealed_anew_under_a_new_key(
+    network: Network, verified: Anna, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stored() -> bytes:
+        async with network.identity.runtime.database.transaction() as tx:
+            return bytes((await tx.execute(select(tables.sms_factor.c.sealed_number))).scalar_one())
+
+    before = await stored()
+    ticket = await verified.ticket()
+    assert await stored() == before
+    monkeypatch.setattr("clinic_identity.secret_box.SecretBox.is_current", lambda *_: False)
+    await send(network.identity, await verified.ask(ticket))
+    assert await stored() != before
+    assert (await finish(network, "sms", ticket, code=CODE)).status_code == 200
+
+
+async def test_whoever_has_only_the_phone_gets_no_link_to_a_new_password(
+    network: Network, verified: Anna
+) -> None:
+    answer = await network.identity.http.post("/v1/auth/access-links", json={"login": verified.login})
+    assert answer.status_code == 202
+    await network.identity.fire_timers()
+    assert await network.identity.events("identity.access-link-requested.v1") == []
 
 
 async def test_guesses_wait_whatever_login_they_come_with(network: Network, verified: Anna) -> None:

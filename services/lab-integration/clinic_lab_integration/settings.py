@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clinic_shared.production import is_this_machine
 from clinic_shared.settings import ServiceSettings
 from pydantic import Field, SecretStr
 
@@ -36,6 +37,12 @@ class LabSettings(ServiceSettings):
     order_credentials: dict[str, SecretStr] = Field(
         default={}, description="`user:password` by a laboratory's id, for orders that are sent over HTTP"
     )
+
+    @property
+    def plain_doors(self) -> list[str]:
+        """The settings that let other machines in without TLS: production asks (`clinic_shared.production`)."""
+        host = self.mllp_host or self.http_host
+        return ["CLINIC_MLLP_PORT"] if self.mllp_port and not is_this_machine(host) else []
 
     @property
     def parks_test_messages(self) -> bool:

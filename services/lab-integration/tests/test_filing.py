@@ -320,3 +320,16 @@ def test_whether_test_messages_are_parked_can_be_told(environment, told, parks) 
         "token_issuer": "https://clinic.example.org",
     }
     assert LabSettings(environment=environment, take_test_messages=told, **urls).parks_test_messages is parks
+
+
+def test_production_opens_no_plain_door_for_other_machines() -> None:
+    urls: dict[str, Any] = {
+        "environment": "production",
+        "database_url": "postgresql://x?sslmode=verify-full",
+        "amqp_url": "amqps://x",
+        "token_issuer": "https://clinic.example.org",
+    }
+    with pytest.raises(ValueError, match="CLINIC_MLLP_PORT"):
+        LabSettings(**urls, mllp_port=2575, mllp_host="10.1.2.3")
+    assert LabSettings(**urls, mllp_port=2575, mllp_host="127.0.0.1").plain_doors == []
+    assert LabSettings(**urls, mllp_tls_port=2576, mllp_host="10.1.2.3").plain_doors == []
