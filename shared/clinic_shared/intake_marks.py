@@ -29,6 +29,7 @@ from sqlalchemy import (
 from clinic_shared.crash import mutated
 from clinic_shared.database import Database, Transaction
 from clinic_shared.events import runtime_metadata
+from clinic_shared.failures import is_disconnect
 from clinic_shared.ids import uuid7
 from clinic_shared.loops import pause
 from clinic_shared.telemetry import describe_error
@@ -93,9 +94,11 @@ class QueueMarks:
         try:
             async with self._database.transaction() as tx:
                 await self.leave(tx)
-        except Exception as error:  # noqa: BLE001  # the database is away, as it was when the queue was used
-            # Said each second of an outage, so without a traceback, whose rendering would hold up the loop.
-            log.info("intake_queue_not_marked_yet", **describe_error(error))
+        except Exception as error:  # noqa: BLE001  # tried again: a mark that nobody leaves lets rows overtake the queue
+            # Mostly the database is still away. Said each second, so without a traceback, whose rendering holds up
+            # the loop.
+            tell = log.info if is_disconnect(error) else log.warning
+            tell("intake_queue_not_marked_yet", **describe_error(error))
 
 
 def all_marks() -> Select[tuple[Sequence[UUID]]]:
