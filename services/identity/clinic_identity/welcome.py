@@ -85,7 +85,8 @@ async def ask_for_access_link(
 ) -> Response:
     """Have a link to a new password sent to the login's owner. The answer doesn't say whether there is one.
 
-    It works for a quarter of an hour; until then asking again sends nothing. A second factor stays asked for.
+    It works for a quarter of an hour; until then asking again sends nothing. A second factor stays asked for; whoever has
+    codes by SMS alone as theirs gets no link, and goes to the reception desk.
     """
     await forgotten.ask_for_link(desk, context, login=body.login, address=visit.address)
     return Response(status_code=202)
