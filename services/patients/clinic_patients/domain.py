@@ -128,11 +128,14 @@ class Patient:
         """Whether nobody else may have the same identifiers: not once a record is set aside."""
         return self.status in {PatientStatus.ACTIVE, PatientStatus.DECEASED}
 
-    def search_terms(self) -> set[str]:
-        """Return everything this patient can be found by."""
+    def name_words(self) -> set[str]:
+        """Return the words by whose beginnings this patient can be found."""
         parts = (self.name.family, self.name.given, self.name.patronymic)
-        terms = {word for part in parts if part for word in name_words(part)}
-        terms.update(phone_term(phone) for phone in self.phones)
+        return {word for part in parts if part for word in name_words(part)}
+
+    def exact_terms(self) -> set[str]:
+        """Return everything else this patient can be found by, as a whole only."""
+        terms = {phone_term(phone) for phone in self.phones}
         terms.update(identifier_term(i.authority, i.value) for i in self.identifiers)
         if self.birth_on is not None:
             terms.add(birth_term(self.birth_on))

@@ -1,12 +1,14 @@
-"""How contacts and identifiers lie in the database: sealed under the patient's own keys, found by blind indexes.
+"""How a patient lies in the database: sealed under the patient's own keys, found by blind indexes.
 
 Each patient has a key per retention class, so that what may be erased can be, by its key, while the rest stays. A
-blind index is an HMAC under a key of its own: equal values are seen to be equal, and nothing else.
+blind index is an HMAC under a key of its own: equal values are seen to be equal, and nothing else. Names have one of
+each beginning of each word.
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -19,13 +21,14 @@ from clinic_shared.encryption.keyring import Keyring
 from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from clinic_patients.domain import Identifier, Patient
+from clinic_patients.domain import Identifier, Patient, PersonName
+from clinic_patients.names import beginnings
 from clinic_patients.tables import patient_key
 
 SERVICE = "patients"
-_EXACT = ("+", "#")
-"""Signs of the terms that are only ever looked for as a whole: phones and identifiers."""
 _BLIND = "~"
+_BEGINNING_BYTES = 12
+"""Of a digest, for a term of which a patient has some 25: by chance two are equal once in 10^14 pairs."""
 
 
 class RetentionClass(StrEnum):
@@ -35,12 +38,18 @@ class RetentionClass(StrEnum):
     IDENTITY = "identity"
 
 
+RECORD = "record"
+"""The key of name and birth date: without them the chart is nobody's, so they go with it and never by themselves."""
+_KEYS = (*RetentionClass, RECORD)
+
+
 @dataclass(frozen=True)
 class Keys:
     """A patient's keys that are at hand; None where nothing is encrypted."""
 
-    contact: DataKey | None
-    identity: DataKey | None
+    contact: DataKey | None = None
+    identity: DataKey | None = None
+    record: DataKey | None = None
 
 
 def place_of_key(patient_id: UUID, retention_class: str) -> Place:
@@ -53,10 +62,10 @@ PATIENT_KEYS = Kind(patient_key, lambda _, row: place_of_key(row.patient_id, row
 async def keys_to_write(tx: Transaction, patient_id: UUID) -> Keys:
     """Return the patient's keys, making those that don't exist."""
     if not tx.keyring.encrypting:
-        return Keys(None, None)
-    made = {one: tx.keyring.new_key(place_of_key(patient_id, one)) for one in RetentionClass}
+        return Keys()
+    made = {one: tx.keyring.new_key(place_of_key(patient_id, one)) for one in _KEYS}
     rows = [
-        {"patient_id": patient_id, "retention_class": one.value, "data_key": wrapped, "created_at": tx.now}
+        {"patient_id": patient_id, "retention_class": one, "data_key": wrapped, "created_at": tx.now}
         for one, (_, wrapped) in made.items()
     ]
     statement = upsert(patient_key).values(rows)
@@ -70,21 +79,51 @@ async def keys_to_write(tx: Transaction, patient_id: UUID) -> Keys:
     keys = {one: key for one, (key, _) in made.items() if one in fresh}
     if len(keys) < len(made):
         keys |= await _existing(tx, patient_id)
-    return Keys(keys.get(RetentionClass.CONTACT), keys.get(RetentionClass.IDENTITY))
+    return Keys(**keys)
 
 
-async def _existing(tx: Transaction, patient_id: UUID) -> dict[RetentionClass, DataKey]:
+async def _existing(tx: Transaction, patient_id: UUID) -> dict[str, DataKey]:
     rows = await tx.fetch_all(
         select(patient_key.c.retention_class, patient_key.c.data_key).where(
             patient_key.c.patient_id == patient_id, patient_key.c.data_key.is_not(None)
         )
     )
     return {
-        RetentionClass(row.retention_class): tx.keyring.data_key(
+        row.retention_class: tx.keyring.data_key(
             bytes(row.data_key), place_of_key(patient_id, row.retention_class)
         )
         for row in rows
     }
+
+
+# -- who it is
+
+
+def stored_person(owner: Patient, key: DataKey | None) -> dict[str, Any]:
+    """Return the columns that hold a patient's name and birth date."""
+    person = {
+        "family": owner.name.family,
+        "given": owner.name.given,
+        "patronymic": owner.name.patronymic,
+        "birth_on": owner.birth_on,
+    }
+    if key is None:
+        return {**person, "person": None}
+    sealed = key.seal(orjson.dumps(person), Place(SERVICE, "patient", str(owner.patient_id)), "person")
+    # Not null: whoever is registered has a family name, the database says.
+    return {**dict.fromkeys(person), "family": "", "person": sealed}
+
+
+def opened_person(keyring: Keyring, row: Row[Any]) -> tuple[PersonName, date | None]:
+    """Return name and birth date of a patient's row with its `record_key`."""
+    if row.person is None:
+        return PersonName(family=row.family, given=row.given, patronymic=row.patronymic), row.birth_on
+    key = keyring.data_key(bytes(row.record_key), place_of_key(row.patient_id, RECORD))
+    content = orjson.loads(
+        key.open(bytes(row.person), Place(SERVICE, "patient", str(row.patient_id)), "person")
+    )
+    born = content.pop("birth_on")
+    return PersonName(**content), born and date.fromisoformat(born)
 
 
 # -- contacts
@@ -159,20 +198,26 @@ def _place_of_identifier(patient_id: UUID, authority: str, blind: str) -> Place:
 # -- search terms
 
 
-def stored_terms(keyring: Keyring, terms: Iterable[str]) -> set[str]:
-    """Return terms as they are stored. Words of names and birth dates stay readable: they are looked for in part."""
+def stored_terms(keyring: Keyring, owner: Patient) -> set[str]:
+    """Return everything this patient can be found by, as it is stored."""
+    words, others = owner.name_words(), owner.exact_terms()
     if not keyring.encrypting:
-        return set(terms)
-    return {blind_term(keyring, term) if term.startswith(_EXACT) else term for term in terms}
+        return words | others
+    blind = {blind_beginning(keyring, term) for term in beginnings(words)}
+    return blind | {blind_term(keyring, term) for term in others}
 
 
 def forms_of(keyring: Keyring, term: str) -> list[str]:
-    """Return all that a term may be stored as, by this release and the one before."""
-    return [term, blind_term(keyring, term)] if term.startswith(_EXACT) else [term]
+    """Return all that a term which is looked for as a whole may be stored as, by this release and the one before."""
+    return [term, blind_term(keyring, term)]
 
 
 def blind_term(keyring: Keyring, term: str) -> str:
     return _BLIND + _text(keyring.blind("search-term", term))
+
+
+def blind_beginning(keyring: Keyring, term: str) -> str:
+    return _BLIND + _text(keyring.blind("name-beginning", term)[:_BEGINNING_BYTES])
 
 
 def _text(digest: bytes) -> str:

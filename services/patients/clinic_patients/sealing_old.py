@@ -67,9 +67,7 @@ async def _next(tx: Transaction, after: UUID) -> Sequence[UUID]:
         return []
     rows = await tx.fetch_all(
         select(patient.c.patient_id)
-        .where(
-            patient.c.contacts.is_(None), patient.c.registered_at.is_not(None), patient.c.patient_id > after
-        )
+        .where(patient.c.person.is_(None), patient.c.registered_at.is_not(None), patient.c.patient_id > after)
         .order_by(patient.c.patient_id)
         .limit(BATCH)
     )

@@ -1,12 +1,13 @@
 """Queries of the registry: patients, their identifiers and search terms; what is known of identity."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.encryption.keyring import Keyring
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.expression import FromClause
 
@@ -15,19 +16,23 @@ from clinic_patients.domain import (
     Patient,
     PatientId,
     PatientStatus,
-    PersonName,
     Sex,
 )
+from clinic_patients.names import beginning_term
 from clinic_patients.protection import (
+    RECORD,
     Keys,
     RetentionClass,
+    blind_beginning,
     blind_value,
     forms_of,
     keys_to_write,
     opened_contacts,
     opened_identifiers,
+    opened_person,
     stored_contacts,
     stored_identifier,
+    stored_person,
     stored_terms,
 )
 from clinic_patients.tables import (
@@ -193,7 +198,7 @@ def _identifier_rows(
 
 
 async def _add_search_terms(tx: Transaction, owner: Patient) -> None:
-    terms = stored_terms(tx.keyring, owner.search_terms())
+    terms = stored_terms(tx.keyring, owner)
     rows = [{"term": term, "patient_id": owner.patient_id} for term in sorted(terms)]
     await tx.execute(insert(search_term), rows)
 
@@ -202,14 +207,16 @@ async def _patients(tx: Transaction, patient_ids: Sequence[UUID]) -> list[Patien
     """Return the registered ones of these patients, in the order asked for."""
     if not patient_ids:
         return []
+    contact, record, identity = patient_key.alias(), patient_key.alias(), patient_key.alias()
     rows = await tx.fetch_all(
-        select(patient, patient_key.c.data_key.label("contact_key"))
-        .outerjoin(patient_key, _key_of(patient.c.patient_id, RetentionClass.CONTACT))
+        select(patient, contact.c.data_key.label("contact_key"), record.c.data_key.label("record_key"))
+        .outerjoin(contact, _key_of(contact, patient.c.patient_id, RetentionClass.CONTACT))
+        .outerjoin(record, _key_of(record, patient.c.patient_id, RECORD))
         .where(patient.c.patient_id.in_(patient_ids), patient.c.registered_at.is_not(None))
     )
     identifiers = await tx.fetch_all(
-        select(patient_identifier, patient_key.c.data_key.label("identity_key"))
-        .outerjoin(patient_key, _key_of(patient_identifier.c.patient_id, RetentionClass.IDENTITY))
+        select(patient_identifier, identity.c.data_key.label("identity_key"))
+        .outerjoin(identity, _key_of(identity, patient_identifier.c.patient_id, RetentionClass.IDENTITY))
         .where(patient_identifier.c.patient_id.in_(patient_ids))
         .order_by(patient_identifier.c.patient_id, patient_identifier.c.position)
     )
@@ -220,21 +227,20 @@ async def _patients(tx: Transaction, patient_ids: Sequence[UUID]) -> list[Patien
     return [found[patient_id] for patient_id in patient_ids if patient_id in found]
 
 
-def _key_of(patient_id: ColumnElement[UUID], retention_class: RetentionClass) -> ColumnElement[bool]:
-    return and_(
-        patient_key.c.patient_id == patient_id, patient_key.c.retention_class == retention_class.value
-    )
+def _key_of(key: FromClause, patient_id: ColumnElement[UUID], of: str) -> ColumnElement[bool]:
+    return and_(key.c.patient_id == patient_id, key.c.retention_class == str(of))
 
 
 def _patient(tx: Transaction, row: Row[Any], identifiers: Sequence[Row[Any]]) -> Patient:
+    name, birth_on = opened_person(tx.keyring, row)
     phones, emails = opened_contacts(tx.keyring, row)
     return Patient(
         patient_id=PatientId(row.patient_id),
         version=row.version,
         status=PatientStatus(row.status),
         centre_id=row.centre_id,
-        name=PersonName(family=row.family, given=row.given, patronymic=row.patronymic),
-        birth_on=row.birth_on,
+        name=name,
+        birth_on=birth_on,
         sex=Sex(row.sex),
         phones=phones,
         emails=emails,
@@ -247,15 +253,12 @@ def _patient(tx: Transaction, row: Row[Any], identifiers: Sequence[Row[Any]]) ->
 
 def _patient_values(value: Patient, keys: Keys) -> dict[str, Any]:
     return {
+        **stored_person(value, keys.record),
         **stored_contacts(value, keys.contact),
         "patient_id": value.patient_id,
         "version": value.version,
         "status": value.status.value,
         "centre_id": value.centre_id,
-        "family": value.name.family,
-        "given": value.name.given,
-        "patronymic": value.name.patronymic,
-        "birth_on": value.birth_on,
         "sex": value.sex.value,
         "language": value.language,
         "registered_at": value.registered_at,
@@ -266,24 +269,48 @@ def _patient_values(value: Patient, keys: Keys) -> dict[str, Any]:
 # -- search
 
 
+@dataclass(frozen=True)
 class TermRange:
-    """A term (exact) or all terms that begin with one (prefix), with how many of them must match."""
+    """A term (exact), or that words begin with one (prefix) and how many of them must."""
 
-    def __init__(self, term: str, *, prefix: bool = False, at_least: int = 1) -> None:
-        self.term = term
-        self.prefix = prefix
-        self.at_least = at_least
-        self.forms = [term]
+    term: str
+    prefix: bool = False
+    at_least: int = 1
 
-    def stored_by(self, keyring: Keyring) -> "TermRange":
-        """Look for a term in all forms that it may be stored in. Returns itself."""
-        self.forms = forms_of(keyring, self.term)
-        return self
+
+class _Wanted:
+    """What a range is looked for as: by the blind index, and as the release before stores it where it still does."""
+
+    def __init__(self, asked: TermRange, keyring: Keyring, *, some_in_clear: bool) -> None:
+        self._prefix = asked.term if asked.prefix and some_in_clear else None
+        self._at_least = asked.at_least
+        if asked.prefix:
+            self._terms = [blind_beginning(keyring, beginning_term(asked.term, asked.at_least))]
+        else:
+            self._terms = forms_of(keyring, asked.term)
 
     def contains(self, terms: FromClause) -> ColumnElement[bool]:
-        if self.prefix:
-            return and_(terms.c.term >= self.term, terms.c.term <= self.term + _AFTER_EVERY_LETTER)
-        return terms.c.term.in_(self.forms)
+        blind = terms.c.term.in_(self._terms)
+        return blind if self._prefix is None else or_(blind, self._begins(terms, self._prefix))
+
+    def matches(self, hit: FromClause) -> ColumnElement[bool]:
+        """Tell whether the patient of this hit matches, by whichever term."""
+        other = search_term.alias()
+        of_this = other.c.patient_id == hit.c.patient_id
+        found = exists().where(of_this, other.c.term.in_(self._terms))
+        if self._prefix is None:
+            return found
+        words = select(func.count()).where(of_this, self._begins(other, self._prefix))
+        return or_(found, words.scalar_subquery() >= self._at_least)
+
+    @property
+    def must_count(self) -> bool:
+        """Whether one term that fits doesn't say yet that the patient matches."""
+        return self._prefix is not None and self._at_least > 1
+
+    @staticmethod
+    def _begins(terms: FromClause, prefix: str) -> ColumnElement[bool]:
+        return and_(terms.c.term >= prefix, terms.c.term <= prefix + _AFTER_EVERY_LETTER)
 
 
 async def search_patients(
@@ -294,12 +321,13 @@ async def search_patients(
     after: UUID | None,
     limit: int,
 ) -> list[Patient] | None:
-    """Return patients who match every range and are `visible`, by the term of the first one and then by id.
+    """Return patients who match every range and are `visible`, in the order they were registered in.
 
     The first range drives the search, so it should be the rarest; the others are looked up per hit.
     `after` is the last patient seen; None comes back when that one no longer matches.
     """
-    driving, *others = [wanted.stored_by(tx.keyring) for wanted in ranges]
+    some_in_clear = await _are_some_in_clear(tx)
+    driving, *others = [_Wanted(one, tx.keyring, some_in_clear=some_in_clear) for one in ranges]
     hit = search_term.alias("hit")
     statement = (
         select(hit.c.patient_id)
@@ -308,7 +336,7 @@ async def search_patients(
             driving.contains(hit),
             # Whoever matches by two words is listed once, at the first.
             ~_term_of(hit, driving, before=hit.c.term),
-            *(_matches(hit, other) for other in ([driving] if driving.at_least > 1 else []) + others),
+            *(other.matches(hit) for other in ([driving] if driving.must_count else []) + others),
             patient.c.registered_at.is_not(None),
             patient.c.status != PatientStatus.MERGED.value,
             visible,
@@ -324,21 +352,24 @@ async def search_patients(
     return await _patients(tx, [row.patient_id for row in await tx.fetch_all(statement)])
 
 
-def _term_of(hit: FromClause, wanted: TermRange, *, before: ColumnElement[str]) -> ColumnElement[bool]:
+async def _are_some_in_clear(tx: Transaction) -> bool:
+    """Tell whether anybody is stored as the release before does it; an index of those alone knows."""
+    if not tx.keyring.encrypting:
+        return True
+    in_clear = exists().where(patient.c.person.is_(None), patient.c.registered_at.is_not(None))
+    row = await tx.fetch_one(select(in_clear))
+    return row is not None and bool(row[0])
+
+
+def _term_of(hit: FromClause, wanted: _Wanted, *, before: ColumnElement[str]) -> ColumnElement[bool]:
     earlier = search_term.alias("earlier")
     return exists().where(
         earlier.c.patient_id == hit.c.patient_id, wanted.contains(earlier), earlier.c.term < before
     )
 
 
-def _matches(hit: FromClause, wanted: TermRange) -> ColumnElement[bool]:
-    other = search_term.alias()
-    matching = select(func.count()).where(other.c.patient_id == hit.c.patient_id, wanted.contains(other))
-    return matching.scalar_subquery() >= wanted.at_least
-
-
 async def _position(
-    tx: Transaction, driving: TermRange, patient_id: UUID, visible: ColumnElement[bool]
+    tx: Transaction, driving: _Wanted, patient_id: UUID, visible: ColumnElement[bool]
 ) -> str | None:
     """Return where a patient stands in the order of a search: a cursor holds no name, only the id."""
     row = await tx.fetch_one(

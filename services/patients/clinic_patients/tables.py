@@ -65,6 +65,7 @@ patient = Table(
     Column("registered_at", _INSTANT),
     Column("updated_at", _INSTANT),
     Column("contacts", LargeBinary),
+    Column("person", LargeBinary),
 )
 patient_key = Table(
     "patient_key",

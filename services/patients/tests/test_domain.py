@@ -27,7 +27,13 @@ from clinic_patients.domain import (
     check_birth,
     record_number,
 )
-from clinic_patients.names import identifier_term, words_to_match
+from clinic_patients.names import (
+    LONGEST_BEGINNING,
+    beginning_term,
+    beginnings,
+    identifier_term,
+    words_to_match,
+)
 from clinic_patients.phones import NotAPhoneError, to_e164
 from clinic_shared import contracts
 from clinic_shared.folding import fold, name_words
@@ -97,14 +103,22 @@ def _can_be_paired(asked: list[str], words: list[str]) -> bool:
 
 
 def test_search_terms_of_different_kinds_cannot_meet() -> None:
-    assert ANNA.search_terms() == {
-        "тестова",
-        "примерова",
-        "анна",
-        "+70000000001",
-        "=1990-01-01",
-        "#4:TEST|T-1",
-    }
+    assert ANNA.name_words() == {"тестова", "примерова", "анна"}
+    assert ANNA.exact_terms() == {"+70000000001", "=1990-01-01", "#4:TEST|T-1"}
+
+
+@given(
+    st.lists(st.text("аб", min_size=1, max_size=3), max_size=4),
+    st.sets(st.text("аб", min_size=1, max_size=4), max_size=5),
+)
+def test_equal_beginnings_say_what_pairing_words_says(asked: list[str], words: set[str]) -> None:
+    equal = {beginning_term(prefix, needed) for prefix, needed in words_to_match(asked)} <= beginnings(words)
+    assert equal == _can_be_paired(asked, list(words))
+
+
+def test_words_longer_than_sixteen_letters_are_compared_by_those() -> None:
+    assert beginning_term("александропольский", 1) in beginnings({"александропольская"})
+    assert len(beginnings({"александропольская"})) == LONGEST_BEGINNING
 
 
 def test_an_authority_cannot_be_read_as_part_of_a_value() -> None:

@@ -1,4 +1,4 @@
-"""Contacts and identifiers lie sealed in the database; who has only that finds nobody by them."""
+"""Patients lie sealed in the database; who has only that finds nobody in it."""
 
 import asyncio
 from typing import Any
@@ -18,6 +18,8 @@ from .conftest import Clinic
 
 CARD = {"authority": "TEST-INSURANCE", "type": "NI", "value": "T-КАНАРЕЙКА-1"}
 PHONE, EMAIL = "+70000009911", "kanareika@example.org"
+CALLED = {"family": "Канарейкина", "given": "Проба", "patronymic": "Образцовна"}
+BORN = "1991-11-09"
 NEVER = asyncio.Event()
 
 
@@ -31,7 +33,9 @@ def keyring(clinic: Clinic) -> Keyring:
 
 
 async def canary(clinic: Clinic) -> dict[str, Any]:
-    return await clinic.register(phones=[PHONE], emails=[EMAIL], identifiers=[CARD])
+    return await clinic.register(
+        name=CALLED, birth_on=BORN, phones=[PHONE], emails=[EMAIL], identifiers=[CARD]
+    )
 
 
 async def dump(clinic: Clinic) -> str:
@@ -45,12 +49,13 @@ async def dump(clinic: Clinic) -> str:
     return "|".join(c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in cells)
 
 
-async def test_a_dump_shows_no_phone_mail_address_or_identifier(clinic: Clinic) -> None:
+async def test_a_dump_shows_nothing_of_who_somebody_is_or_how_to_reach_them(clinic: Clinic) -> None:
     registered = await canary(clinic)
-    shown = await dump(clinic)
+    shown = (await dump(clinic)).casefold()
     own_number = registered["identifiers"][0]["value"]
-    for value in (PHONE, PHONE[1:], EMAIL, CARD["value"], own_number):
-        assert value not in shown
+    beginnings = [name.casefold()[:4] for name in CALLED.values()]
+    for value in (PHONE, PHONE[1:], EMAIL, CARD["value"], own_number, BORN, *beginnings):
+        assert value.casefold() not in shown
 
 
 async def test_what_is_sealed_is_read_found_and_kept_apart(clinic: Clinic) -> None:
@@ -64,16 +69,48 @@ async def test_what_is_sealed_is_read_found_and_kept_apart(clinic: Clinic) -> No
     assert await clinic.find(phone="+70000009912") == [other["patient_id"]]
 
 
+async def test_sealed_names_are_found_by_the_beginnings_of_their_words_and_by_birth_dates(
+    clinic: Clinic,
+) -> None:
+    wanted = (await canary(clinic))["patient_id"]
+    await clinic.register(name=CALLED | {"given": "Иная"}, birth_on="1991-11-08")
+    assert await clinic.find(name="обр канар п") == [wanted]
+    assert await clinic.find(name="канар", birth_on=BORN) == [wanted]
+    assert await clinic.find(name="канарейкинаа") == []
+    assert await clinic.find(name="анар") == []
+
+
+@pytest.mark.parametrize("some_in_clear", [True, False])
+async def test_who_is_stored_by_either_release_is_found_page_by_page(
+    clinic: Clinic, some_in_clear: bool
+) -> None:
+    keyring(clinic).encrypting = not some_in_clear
+    wanted = {await clinic.named("Иванов", "Иван", f"Тестович{n}") for n in range(2)}
+    await clinic.named("Иванов", "Тест")
+    keyring(clinic).encrypting = True
+    wanted |= {await clinic.named("Иванов", "Иван", f"Образцович{n}") for n in range(2)}
+    await clinic.named("Иванов", "Проба")
+    seen: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        path = f"/v1/patients/search?limit=1{cursor and '&cursor='}{cursor}"
+        page = (await clinic.call("POST", path, body={"name": "иван иванов"})).json()
+        seen += [item["patient_id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+    assert sorted(seen) == sorted(wanted)
+
+
 async def test_two_with_the_same_phone_are_both_found(clinic: Clinic) -> None:
     family = {(await clinic.register(phones=[PHONE]))["patient_id"] for _ in range(2)}
     assert set(await clinic.find(phone=PHONE)) == family
 
 
-async def test_contacts_of_another_patient_do_not_open(clinic: Clinic) -> None:
+@pytest.mark.parametrize("column", ["contacts", "person"])
+async def test_cells_of_another_patient_do_not_open(clinic: Clinic, column: str) -> None:
     first, second = await canary(clinic), await clinic.register(phones=["+70000009912"])
     await execute(
         clinic,
-        "UPDATE patient SET contacts = other.contacts FROM patient other "
+        f"UPDATE patient SET {column} = other.{column} FROM patient other "  # noqa: S608  # two names of our own
         "WHERE patient.patient_id = :victim AND other.patient_id = :source",
         victim=first["patient_id"],
         source=second["patient_id"],
@@ -100,7 +137,7 @@ async def test_a_patients_key_of_another_row_does_not_open(clinic: Clinic) -> No
 async def test_what_the_release_before_stored_is_read_found_and_then_sealed(clinic: Clinic) -> None:
     keyring(clinic).encrypting = False
     registered = await canary(clinic)
-    assert PHONE in await dump(clinic)
+    assert {PHONE, CALLED["family"], BORN} <= set((await dump(clinic)).split("|"))
     keyring(clinic).encrypting = True
     path = f"/v1/patients/{registered['patient_id']}"
     assert await clinic.read(path, "registrar") == registered
@@ -108,8 +145,10 @@ async def test_what_the_release_before_stored_is_read_found_and_then_sealed(clin
     events = len(await clinic.patients.events())
     assert await seal_all(clinic.patients.runtime.database, NEVER) == 1
     assert await seal_all(clinic.patients.runtime.database, NEVER) == 0
-    assert PHONE not in await dump(clinic)
+    shown = await dump(clinic)
+    assert not any(value in shown for value in (PHONE, CALLED["family"], CALLED["family"].casefold(), BORN))
     assert await clinic.read(path, "registrar") == registered
+    assert await clinic.find(name="канар проба", birth_on=BORN) == [registered["patient_id"]]
     assert await clinic.find(phone=PHONE) == [registered["patient_id"]]
     assert len(await clinic.patients.events()) == events
 
@@ -144,9 +183,9 @@ async def test_a_rotation_reaches_the_patients_keys(clinic: Clinic) -> None:
     registered = await canary(clinic)
     ring.take([old, new])
     kinds = (PATIENT_KEYS,)
-    assert await rewrap_all(database, NEVER, kinds) == 2
+    assert await rewrap_all(database, NEVER, kinds) == 3
     assert await rewrap_all(database, NEVER, kinds) == 0
-    assert await count_by_key(database, kinds) == {"patient_key": {b"key-0002".hex(): 2}}
+    assert await count_by_key(database, kinds) == {"patient_key": {b"key-0002".hex(): 3}}
     ring.take([new])
     again = await clinic.read(f"/v1/patients/{registered['patient_id']}", "registrar")
     assert again["phones"] == [PHONE]
