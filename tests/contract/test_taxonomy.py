@@ -20,6 +20,7 @@ MONEY = {
     "payments.refund",
 }
 PEOPLE = {"patients.search", "patients.read", "patients.register", "patients.update"}
+EXCERPTS = {"patients.read-masked", "patients.read-minimal"}
 
 STATUS_OF_AGGREGATE = {
     "patient_id": "patient",
@@ -135,13 +136,14 @@ def test_every_scope_is_granted_to_somebody():
     ("role", "forbidden"),
     [
         ("system-administrator", CLINICAL | PEOPLE | {"appointments.read", "messages.read", "audit.read"}),
+        ("system-administrator", MONEY | {"patients.read-minimal"}),
         ("system-administrator", {"ops.reveal", "ops.correct"}),
         ("data-steward", CLINICAL | PEOPLE | MONEY | {"ops.redrive"}),
-        ("registrar", CLINICAL | MONEY),
+        ("registrar", CLINICAL | EXCERPTS | MONEY),
         ("doctor", MONEY | {"prices.read", "prices.manage", "invoices.create"}),
-        ("management", CLINICAL | PEOPLE | MONEY | {"appointments.read"}),
+        ("management", CLINICAL | PEOPLE | EXCERPTS | MONEY | {"appointments.read"}),
         ("biller", CLINICAL | PEOPLE),
-        ("privacy-officer", CLINICAL | PEOPLE | MONEY),
+        ("privacy-officer", CLINICAL | PEOPLE | EXCERPTS | MONEY),
         ("patient", {"patients.search", "patients.register", "appointments.manage", "audit.read"}),
         ("lab", CONTRACTS.scopes() - {"lab-messages.send"}),
     ],

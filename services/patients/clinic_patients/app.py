@@ -13,6 +13,7 @@ from clinic_patients import (
     chart_api,
     consumers,
     erasure_api,
+    excerpts_api,
     fhir,
     merge_api,
 )
@@ -33,6 +34,7 @@ service = Service(
     package_dir=Path(__file__).parent,
     routers=(
         api.router,
+        excerpts_api.router,
         chart_api.router,
         break_glass_api.router,
         erasure_api.router,

@@ -37,6 +37,7 @@ from clinic_patients.store import TermRange
 
 REGISTRAR_SCOPE = "patients.register"
 SEARCH_SCOPE = "patients.search"
+READ_SCOPE = "patients.read"
 RECORD_NUMBER_TYPE = "MR"  # HL7 table 0203
 
 
@@ -189,8 +190,10 @@ async def change_patient(
     return patient
 
 
-async def read_patient(tx: Transaction, patient_id: UUID, *, caller: Principal) -> Patient:
-    decision = await care.permit(tx, patient_id, "patients.read", caller=caller)
+async def read_patient(
+    tx: Transaction, patient_id: UUID, *, caller: Principal, permission: str = READ_SCOPE
+) -> Patient:
+    decision = await care.permit(tx, patient_id, permission, caller=caller)
     patient = await store.find_patient(tx, patient_id)
     if patient is None:
         raise NotFoundError

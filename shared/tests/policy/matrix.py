@@ -25,6 +25,8 @@ TABLE = """
 patient-logins.manage         -    -               all    -    -  -      -    -   -
 patients.search               -    rel             place  -    -  -      -    -   all
 patients.read                 own  rel             place  -    -  -      -    -   all
+patients.read-masked          -    -               -      -    all  -    -    -   -
+patients.read-minimal         -    -               -      -    -  place  -    -   -
 patients.register             -    -               place  -    -  -      -    -   -
 patients.update               own  rel             place  -    -  -      -    -   -
 patients.erase                -    -               -      -    -  -      all  -   -
