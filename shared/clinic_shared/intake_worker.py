@@ -38,6 +38,7 @@ from clinic_shared.held import SCHEDULE, RawMessage
 from clinic_shared.inbound.registry import Prepares, Process, work_off
 from clinic_shared.inbound.tables import note
 from clinic_shared.intake import decode
+from clinic_shared.intake_custody import HOLD_SECONDS, LOST_SECONDS, Custody
 from clinic_shared.intake_marks import all_marks, forget, is_unmarked
 from clinic_shared.intake_order import by_turn
 from clinic_shared.intake_store import Entry, Item, intake_table, item_of, store
@@ -54,7 +55,9 @@ POLL_SECONDS = 0.2
 GATHER_SECONDS = 0.1
 """What comes so shortly after a batch waits for the next: ten in one transaction cost hardly more than one."""
 DRAIN_BATCH = 50
+FETCH_SECONDS = 5.0
 DRAIN_SECONDS = 1.0
+STANDBY_SECONDS = 0.5
 PATIENCE_SECONDS = 20.0
 """So long rows wait for a broker that can't be reached, and for marks of what is on its queue (`intake_marks`): with a
 mark they wait for as long as it takes."""
@@ -85,6 +88,7 @@ class IntakeWorker:
         self._queue: AbstractQueue | None = None
         self._interfaces = interfaces
         self._duty = Lookout.of(runtime).duty(INTAKE, _DUE, every_seconds=POLL_SECONDS)
+        self._custody = Custody(runtime.settings.database_url.get_secret_value(), runtime.service.name)
         self._drained_at = 0.0
         self._unreachable_since: float | None = None
 
@@ -97,19 +101,27 @@ class IntakeWorker:
     async def _work(self, stop: asyncio.Event, health: Health) -> None:
         # After the database was away, other processes need a moment, too, before they can leave their marks.
         self._unreachable_since = None
-        while not stop.is_set():
-            seen = await self._look()
-            drained = await self._drain_if_possible(stop, seen)
-            waits, begun = self._waits_for_queue(seen), time.monotonic()
-            # Told to stop, it may have left something on the queue.
-            processed = 0 if waits or stop.is_set() else await self._process_seen(seen)
-            self._report(health, seen, waits=waits)
-            if waits:
-                await pause(stop, POLL_SECONDS)
-            elif not drained and not processed:
-                await self._duty.wait(stop, at_most=DRAIN_SECONDS)
-            elif not drained and processed < TOGETHER:
-                await pause(stop, GATHER_SECONDS - (time.monotonic() - begun))
+        async with self._custody.session():
+            while not stop.is_set():
+                if await self._custody.take():
+                    await self._take_turn(stop, health)
+                else:
+                    health.report("intake", None)
+                    await pause(stop, STANDBY_SECONDS)
+
+    async def _take_turn(self, stop: asyncio.Event, health: Health) -> None:
+        seen = await self._look()
+        drained = await self._drain_if_possible(stop, seen)
+        waits, begun = self._waits_for_queue(seen), time.monotonic()
+        # Told to stop, it may have left something on the queue.
+        processed = 0 if waits or stop.is_set() else await self._process_seen(seen)
+        self._report(health, seen, waits=waits)
+        if waits:
+            await pause(stop, POLL_SECONDS)
+        elif not drained and not processed:
+            await self._duty.wait(stop, at_most=DRAIN_SECONDS)
+        elif not drained and processed < TOGETHER:
+            await pause(stop, GATHER_SECONDS - (time.monotonic() - begun))
 
     async def _look(self) -> _Seen:
         async with self._database.transaction() as tx:
@@ -132,12 +144,15 @@ class IntakeWorker:
         try:
             while not stop.is_set() and (batch := await self.drain_batch()):
                 drained += batch
+                await self._custody.take()
             self._unreachable_since = None
         except (BrokerUnavailableError, EntityMissingError):
             log.info("intake_queue_unreachable", queue=self._queue_name)
             self._unreachable_since = self._unreachable_since or begun
         else:
-            if seen.marks and not stop.is_set():
+            # It was empty only if nobody else could have had something of it until then.
+            await self._custody.take()
+            if seen.marks and not stop.is_set() and not self._custody.is_doubtful:
                 async with self._database.transaction() as tx:
                     await forget(tx, seen.marks)
         self._drained_at = time.monotonic()
@@ -145,8 +160,14 @@ class IntakeWorker:
 
     def _waits_for_queue(self, seen: _Seen) -> bool:
         """What is on the queue may be older than the rows. With a mark it is; without, they lose patience."""
+        if self._custody.is_doubtful and seen.marks:
+            return True
         since = self._unreachable_since
         return since is not None and (bool(seen.marks) or time.monotonic() - since < PATIENCE_SECONDS)
+
+    @property
+    def _may_be_overtaking(self) -> bool:
+        return self._unreachable_since is not None or self._custody.is_doubtful
 
     def _report(self, health: Health, seen: _Seen, *, waits: bool) -> None:
         if not waits or seen.up_to is None:
@@ -160,10 +181,12 @@ class IntakeWorker:
     async def drain_batch(self) -> int:
         """Move up to a batch of items from the queue into the table; returns how many."""
         try:
-            return await self._drain_batch()
+            async with asyncio.timeout(HOLD_SECONDS):
+                return await self._drain_batch()
         except Exception:
             # What was fetched and not stored must go back, or a later acknowledgement would cover it.
             if self._queue is not None:
+                self._custody.doubt(LOST_SECONDS)
                 self._connection.discard(self._queue.channel)
                 self._queue = None
             raise
@@ -199,8 +222,9 @@ class IntakeWorker:
             with broker_errors():
                 self._queue = await channel.get_queue(self._queue_name, ensure=False)
         messages: list[AbstractIncomingMessage] = []
+        begun = time.monotonic()
         with broker_errors():
-            while len(messages) < DRAIN_BATCH:
+            while len(messages) < DRAIN_BATCH and time.monotonic() - begun < FETCH_SECONDS:
                 message = await self._queue.get(fail=False)
                 if message is None:
                     break
@@ -273,7 +297,7 @@ class IntakeWorker:
                 *self._due(tx),
                 true() if up_to is None else place <= up_to,
                 # In one look with the rows: a mark is committed with the row that must wait, or before it.
-                true() if self._unreachable_since is None else is_unmarked(),
+                is_unmarked() if self._may_be_overtaking else true(),
             )
             .order_by(place, item_id)
             .limit(most)

@@ -54,7 +54,7 @@ _GIVE_UP = "SELECT pg_advisory_unlock(%s, lease) FROM unnest(%s::int[]) AS lease
 
 
 @contextlib.asynccontextmanager
-async def session(dsn: str, service: str, *, idle_seconds: float = 0) -> AsyncIterator[Db]:
+async def session(dsn: str, service: str, *, of: str = "relay", idle_seconds: float = 0) -> AsyncIterator[Db]:
     """Open a connection of the relay's own, outside the pool: locks and LISTEN belong to a session.
 
     With `idle_seconds` the server ends it when nothing is said, or nothing is read, for so long.
@@ -63,7 +63,7 @@ async def session(dsn: str, service: str, *, idle_seconds: float = 0) -> AsyncIt
     stalled = f" -c idle_session_timeout={milliseconds} -c tcp_user_timeout={milliseconds}"
     options = _SERVER_OPTIONS + (stalled if idle_seconds else "")
     async with await psycopg.AsyncConnection.connect(
-        dsn, application_name=f"clinic-{service}-relay", options=options, **_CONNECT_OPTIONS
+        dsn, application_name=f"clinic-{service}-{of}", options=options, **_CONNECT_OPTIONS
     ) as db:
         yield db
 

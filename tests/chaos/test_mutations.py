@@ -40,6 +40,7 @@ SHOWN_BESIDE_THEIR_SAFEGUARD = {
     "relay-fence-off": f"{MESSAGING}/test_relays.py",
     "relay-lease-off": f"{MESSAGING}/test_relays.py",
     "queue-unmarked": f"{MESSAGING}/test_intake_order.py",
+    "intake-custody-off": f"{MESSAGING}/test_intake_custody.py",
 }
 GUARDS_IN_DATABASES = {
     "exclusion-off": "services/scheduling/tests/test_booking.py::"

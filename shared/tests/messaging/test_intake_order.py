@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import cycle
 from typing import Any
@@ -12,30 +12,26 @@ from uuid import UUID
 
 import pytest
 from clinic_shared import intake, intake_marks, intake_store, intake_worker
-from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.context import Context
-from clinic_shared.database import Transaction
-from clinic_shared.errors import TemporarilyUnavailableError
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7_at
 from clinic_shared.inbound.decisions import reprocess
 from clinic_shared.inbound.selection import Chosen
-from clinic_shared.intake import Accepted, Intake, Item, intake_table
+from clinic_shared.intake import Intake, intake_table
 from clinic_shared.intake_marks import mark_table
 from clinic_shared.intake_order import turn_of
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.service import Runtime, Service
 from clinic_shared.testing import Servers, eventually
 from pydantic import SecretStr
-from sqlalchemy import delete, func, literal, select, text, update
+from sqlalchemy import delete, literal, text, update
 
 from .conftest import Made, Wire
+from .intakes import HOUR, LONG, Done, accept, audited, by_clock, marks_of, put_on_queue
 
 pytestmark = pytest.mark.servers
 
 Looping = Callable[..., AbstractAsyncContextManager[None]]
-HOUR = timedelta(hours=1)
-LONG = 60
 MESSAGES = [b"%d" % n for n in range(6)]
 
 
@@ -69,59 +65,6 @@ async def exposed(
     url = SecretStr(wire.url)
     async with made.start(consumer_service, database_url=database_wire.url, amqp_url=url) as runtime:
         yield runtime
-
-
-def by_clock(off_by: timedelta, body: bytes) -> Item:
-    """Return what a process receives whose clock is wrong."""
-    believed = datetime.now(UTC) + off_by
-    return Item(
-        interface="hl7",
-        sender="TESTLAB",
-        content_type="application/hl7-v2",
-        body=body,
-        received_at=believed,
-        id=uuid7_at(believed),
-    )
-
-
-def audited(item: Item) -> tuple[Item, AuditEntry]:
-    return item, AuditEntry(action=Action.CREATE, resource_type="IntakeItem", resource_id=item.id)
-
-
-async def accept(runtime: Runtime, off_by: timedelta, body: bytes) -> Accepted:
-    """Take a message in as its sender would have it: who is told to come again does."""
-    item, audit = audited(by_clock(off_by, body))
-    deadline = time.monotonic() + LONG
-    while True:
-        try:
-            return await Intake.of(runtime).accept(item, audit=audit, context=Context())
-        except TemporarilyUnavailableError:
-            if time.monotonic() > deadline:
-                raise
-
-
-async def put_on_queue(runtime: Runtime, off_by: timedelta, body: bytes, *, since: Runtime) -> None:
-    """Take a message in that goes on the queue, once what is durable is older by this process's own reckoning."""
-
-    async def is_later() -> bool:
-        async with since.database.transaction() as tx:
-            (last,) = await tx.fetch_all(select(func.max(intake_table.c.durable_at).label("at")))
-        reckoned = Intake.of(runtime)._time.now()
-        return reckoned is not None and reckoned > last.at
-
-    await eventually(is_later, within_seconds=LONG)
-    assert (await accept(runtime, off_by, body)).via == "queue"
-
-
-class Done:
-    """Remembers what took effect, in the order in which it did."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-
-    async def __call__(self, _: Transaction, item: Item) -> None:
-        if item.body not in self.bodies:  # else its transaction was tried again
-            self.bodies.append(item.body)
 
 
 async def work_off(runtime: Runtime) -> list[bytes]:
@@ -275,11 +218,6 @@ async def test_a_row_of_the_release_before_takes_its_turn_by_the_database(consum
     assert all(isinstance(row.place, Decimal) for row in rows)
 
 
-async def _marks(runtime: Runtime) -> int:
-    async with runtime.database.transaction() as tx:
-        return len(await tx.fetch_all(select(mark_table.c.mark_id)))
-
-
 class Outage:
     """First the database was away, so that a message is on the queue; now the database is back, and the broker away."""
 
@@ -298,12 +236,6 @@ class Outage:
         await put_on_queue(self._exposed, HOUR, b"queued", since=self._consumer)
         self.wire.go_down()
         self._database_wire.come_back()
-
-    async def have_taken_effect(self, *bodies: bytes) -> None:
-        async def have() -> bool:
-            return self.done.bodies == list(bodies)
-
-        await eventually(have, within_seconds=LONG)
 
     def is_out_of_patience(self) -> bool:
         since = self.worker._unreachable_since
@@ -331,9 +263,9 @@ async def _waits_and_goes_on_in_order(outage: Outage, consumer: Runtime, looping
         await eventually(lambda: "reporting.intake" in outage.health.reasons.get("intake", ""))
         assert outage.done.bodies == []
         outage.wire.come_back()
-        await outage.have_taken_effect(b"first", b"queued", b"stored")
+        await outage.done.are(b"first", b"queued", b"stored")
         await eventually(lambda: "intake" not in outage.health.reasons, within_seconds=LONG)
-    assert await _marks(consumer) == 0
+    assert await marks_of(consumer) == 0
 
 
 async def test_rows_wait_for_what_their_own_process_has_put_on_the_queue_however_long_the_broker_is_away(
@@ -341,7 +273,7 @@ async def test_rows_wait_for_what_their_own_process_has_put_on_the_queue_however
 ) -> None:
     await outage.begin()
     assert (await accept(exposed, -HOUR, b"stored")).via == "database"
-    assert await _marks(consumer) == 1
+    assert await marks_of(consumer) == 1
     await _waits_and_goes_on_in_order(outage, consumer, looping)
 
 
@@ -350,7 +282,7 @@ async def test_rows_wait_for_what_another_process_has_put_on_the_queue_however_l
 ) -> None:
     """That process stores nothing more: its mark comes alone."""
     await outage.begin()
-    await eventually(lambda: _marks(consumer), within_seconds=LONG)
+    await eventually(lambda: marks_of(consumer), within_seconds=LONG)
     assert (await accept(consumer, -HOUR, b"stored")).via == "database"
     await _waits_and_goes_on_in_order(outage, consumer, looping)
 
@@ -362,9 +294,9 @@ async def test_going_on_without_a_mark_would_be_noticed(
     await outage.begin()
     await accept(exposed, -HOUR, b"stored")
     async with looping(outage.worker.run):
-        await outage.have_taken_effect(b"first", b"stored")
+        await outage.done.are(b"first", b"stored")
         outage.wire.come_back()
-        await outage.have_taken_effect(b"first", b"stored", b"queued")
+        await outage.done.are(b"first", b"stored", b"queued")
 
 
 async def test_a_mark_that_comes_after_the_look_holds_its_rows_back(
