@@ -27,6 +27,7 @@ from clinic_shared.crash import crash_point
 from clinic_shared.deadlines import seconds_left
 from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.errors import PreconditionFailedError
+from clinic_shared.event_sealing import sealed_events
 from clinic_shared.events import Event, audit_outbox, event_log, outbox
 from clinic_shared.ids import uuid7
 from clinic_shared.metrics import POOL_WAIT_SECONDS
@@ -193,7 +194,7 @@ class Transaction:
             await write()
         await self._write_rows()
         if self._events:
-            await self.connection.execute(insert(event_log), self._events)
+            await self.connection.execute(insert(event_log), await sealed_events(self, self._events))
             rows = [{"event_id": e["event_id"], "partition_key": e["partition_key"]} for e in self._events]
             await self.connection.execute(insert(outbox), rows)
         if self._audit:

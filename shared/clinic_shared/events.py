@@ -48,6 +48,7 @@ event_log = Table(
     Column("data", type_of_json, nullable=False),
     Column("private", type_of_json),
     Column("seal", Text),
+    Column("carries", Uuid),
 )
 
 outbox = Table(

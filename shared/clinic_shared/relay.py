@@ -27,6 +27,7 @@ from clinic_shared import tracing
 from clinic_shared.broker import WINDOW, Broker, Outcome, OutgoingMessage, Publisher
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.envelope import Envelope, body_of_row
+from clinic_shared.event_sealing import JOIN_KEY, opened_in_order
 from clinic_shared.health import Health
 from clinic_shared.loops import first_of, keep_running, pause
 from clinic_shared.metrics import RELAY_OUTCOMES, RELAY_SECONDS
@@ -46,6 +47,8 @@ STANDBY_SECONDS = 1.0
 AUDIT_SECONDS = 0.25
 """Audit records are sent so often at most: nobody waits for one, and each look takes three statements."""
 
+SEAL_BROKEN = "seal-broken"
+
 _PENDING = f"""
     WITH waiting AS MATERIALIZED (
         SELECT DISTINCT partition_key FROM outbox WHERE attempts > 0 AND next_attempt_at > now()
@@ -56,8 +59,9 @@ _PENDING = f"""
     )
     SELECT next.id, next.last_error, event.event_id, event.type, event.subject, event.aggregate_version,
            event.partition_key, event.occurred_at, event.recorded_at, event.origin, event.correlation_id,
-           event.causation_id, event.traceparent, event.seal, event.data::text, event.private::text
-    FROM next JOIN event USING (event_id) ORDER BY next.id
+           event.causation_id, event.traceparent, event.seal, event.data::text, event.private::text,
+           event_key.data_key AS event_key
+    FROM next JOIN event USING (event_id) {JOIN_KEY} ORDER BY next.id
 """  # noqa: S608  # a constant of ours
 # Counting goes with it, so that an event that is published twice counts once.
 _DELETE = """
@@ -162,7 +166,11 @@ class Relay:
         rows = await (await leases.execute(_PENDING, (leases.shards, BATCH))).fetchall()
         if not rows:
             return False
-        pending = [self._event(row) for row in rows]
+        ready, broken = opened_in_order(self._runtime.database.keyring, self._service, rows)
+        if broken:
+            log.error("events_not_published", outcome=SEAL_BROKEN, count=len(broken))
+            await leases.execute(_POSTPONE, (SEAL_BROKEN, broken))
+        pending = [self._event(row) for row in ready]
         outcomes = await self._publish(pending, leases)
         crash_point("relay.confirm.after")
         types = {row.type for row in rows}

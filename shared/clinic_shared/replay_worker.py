@@ -26,6 +26,7 @@ from clinic_shared.broker import (
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
 from clinic_shared.envelope import Envelope, body_of_row
+from clinic_shared.event_sealing import JOIN_KEY, opened
 from clinic_shared.events import Origin
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
@@ -67,8 +68,9 @@ _COUNT = (
 _NEXT = f"""
     SELECT event_id AS place, coalesce(carries, event_id) AS event_id, type, subject, aggregate_version,
            partition_key, occurred_at, recorded_at, origin, correlation_id, causation_id, traceparent, seal,
-           data::text, CASE WHEN %(purpose)s = 'resend' THEN private::text END AS private
-    FROM event WHERE {_SELECTED} AND event_id > %(cursor)s ORDER BY place LIMIT %(batch)s
+           data::text, CASE WHEN %(purpose)s = 'resend' THEN private::text END AS private,
+           event_key.data_key AS event_key
+    FROM event {JOIN_KEY} WHERE {_SELECTED} AND event_id > %(cursor)s ORDER BY place LIMIT %(batch)s
 """  # noqa: S608  # conditions of our own
 _ADVANCE = """
     UPDATE replay_job SET cursor_id = %s, event_count = event_count + %s, checksum = %s
@@ -124,7 +126,8 @@ class ReplayWorker:
             await self._complete(job, event_count=job.event_count)
             return True
         await self._wait_for_room(job, stop)
-        await self._send(job, rows)
+        keyring = self._runtime.database.keyring
+        await self._send(job, [opened(keyring, self._service, row) for row in rows])
         crash_point("replay.batch.sent")
         await self._advance(db, job, rows)
         rate = job.events_per_second or DEFAULT_RATE[ReplayPurpose(job.purpose)]

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from psycopg import sql
 from sqlalchemy import Inspector, MetaData, Table
 from sqlalchemy import inspect as inspect_database
 
-from clinic_shared import contracts
+from clinic_shared import contracts, event_sealing
 from clinic_shared.app import create_app
 from clinic_shared.auth import TokenSigner, TokenVerifier, claims_of
 from clinic_shared.consumer import apply, apply_together
@@ -333,11 +334,14 @@ class ServiceHarness:
 
     async def events(self, event_type: str | None = None) -> list[Any]:
         """Return what the service has published so far, oldest first."""
-        statement = event_log.select().order_by(event_log.c.recorded_at, event_log.c.event_id)
-        if event_type:
-            statement = statement.where(event_log.c.type == event_type)
-        async with self.runtime.database.transaction() as transaction:
-            return list(await transaction.fetch_all(statement))
+        wanted = [event_log.c.type == event_type] if event_type else []
+        async with self.runtime.database.transaction() as tx:
+            rows = await event_sealing.read_log(tx, *wanted)
+            events = [
+                SimpleNamespace(**row._asdict() | {"private": event_sealing.private_of(tx, row)})
+                for row in rows
+            ]
+        return sorted(events, key=lambda event: (event.recorded_at, event.event_id))
 
     async def fire_timers(self) -> int:
         """Fire everything due by the test's clock; returns how many."""

@@ -284,9 +284,13 @@ class Books:
         earlier = self._earlier.get(kind, {})
         return {place: found - earlier.get(place, Counter()) for place, found in places.items()}
 
+    def keyring(self, service: str) -> Keyring:
+        """Return what opens what a service has encrypted at rest."""
+        return Keyring(keys_in_clear(run_dir(self._system.root) / "secrets" / service / FILE))
+
     def _inbound(self, rows: Rows) -> dict[str, Counter[str]]:
         """A laboratory's message is known by its bytes, which are encrypted at rest."""
-        keys = Keyring(keys_in_clear(run_dir(self._system.root) / "secrets" / LAB / FILE))
+        keys = self.keyring(LAB)
         kept = rows(LAB, "SELECT id, data_key, body FROM intake WHERE interface LIKE 'hl7%'")
         opened = (keys.open_row(place_of(LAB, id_), key, {"body": body})["body"] for id_, key, body in kept)
         return {"kept": Counter(one for body in opened for one in fingerprints(body or b""))}

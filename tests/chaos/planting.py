@@ -2,13 +2,13 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 from clinic_local.api_client import Caller
 from clinic_shared import contracts
-from clinic_shared.envelope import Envelope
-from clinic_shared.events import Origin
+from clinic_shared.envelope import Envelope, body_of_row
+from clinic_shared.event_sealing import JOIN_KEY, opened
 from clinic_shared.ids import uuid7
 
 from .books import Books
@@ -18,18 +18,22 @@ from .server_harm import Broker
 
 BOOKED, CANCELLED = "scheduling.appointment-booked.v1", "scheduling.appointment-cancelled.v1"
 OVERSIZE_BYTES = 4_000_000
+_ABOUT: LiteralString = f"""
+    SELECT event_id, type, subject, aggregate_version, partition_key, occurred_at, recorded_at, origin, correlation_id,
+           causation_id, traceparent, seal, data::text, private::text, event_key.data_key
+    FROM event {JOIN_KEY} WHERE patient_id = %s ORDER BY event_id
+"""  # noqa: S608  # a condition of our own
 
 
 def published_about(books: Books, producer: str, patient: Patient) -> list[tuple[Envelope, bytes]]:
     """Return what a producer's log has about a patient, as it stood on the wire, oldest first."""
     rows = books.query(
         producer,
-        "SELECT event_id, type, subject, aggregate_version, partition_key, occurred_at, recorded_at, "
-        "origin, correlation_id, causation_id, traceparent, seal, data::text, private::text "
-        "FROM event WHERE patient_id = %s ORDER BY event_id",
+        _ABOUT,
         patient.patient_id,
     )
-    return [_on_the_wire(producer, *row) for row in rows]
+    keyring = books.keyring(producer)
+    return [_on_the_wire(producer, opened(keyring, producer, _Row(*row))) for row in rows]
 
 
 def delivered_about(books: Books, producer: str, patient: Patient) -> list[tuple[Envelope, bytes]]:
@@ -50,16 +54,26 @@ def delivered_about(books: Books, producer: str, patient: Patient) -> list[tuple
     ]
 
 
-def _on_the_wire(producer: str, *row: Any) -> tuple[Envelope, bytes]:
-    names = (
-        *("id", "type", "subject", "aggregate_version", "partition_key", "time", "recorded_at"),
-        *("origin", "correlation_id", "causation_id", "traceparent", "seal"),
-    )
-    *values, data, private = row
-    attributes = dict(zip(names, values, strict=True))
-    envelope = Envelope(source=producer, **attributes | {"origin": Origin(attributes["origin"])})
-    body = f'{{"data":{data}' + (f',"private":{private}' if private else "") + "}"
-    return envelope, body.encode()
+class _Row(NamedTuple):
+    event_id: UUID
+    type: str
+    subject: UUID
+    aggregate_version: int
+    partition_key: UUID
+    occurred_at: datetime
+    recorded_at: datetime
+    origin: str
+    correlation_id: UUID
+    causation_id: UUID | None
+    traceparent: str | None
+    seal: str | None
+    data: str
+    private: str | None
+    event_key: bytes | None
+
+
+def _on_the_wire(producer: str, row: Any) -> tuple[Envelope, bytes]:
+    return Envelope.of_row(row, source=producer), body_of_row(row)
 
 
 def forged(

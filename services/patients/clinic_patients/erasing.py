@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
+from clinic_shared import event_sealing
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
 from clinic_shared.errors import NotFoundError
-from clinic_shared.events import event_log
 from clinic_shared.ids import uuid7
-from sqlalchemy import Text, cast, func, insert, literal, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import func, insert, select, update
 
 from clinic_patients import store
 from clinic_patients.domain import Patient
@@ -97,14 +96,7 @@ async def _destroy_key(tx: Transaction, patient_id: UUID, retention_class: Reten
 
 
 async def _erase_from_log(tx: Transaction, patient_id: UUID, retention_class: RetentionClass) -> None:
-    """Take the fields out of the events that said them: contracts let every private field be missing."""
-    fields = cast(literal(list(_PRIVATE_FIELDS[retention_class]), ARRAY(Text)), ARRAY(Text))
-    private = event_log.c.private
-    await tx.execute(
-        update(event_log)
-        .where(event_log.c.patient_id == patient_id, private.op("?|")(fields))
-        .values(private=private.op("-")(fields))
-    )
+    await event_sealing.take_out(tx, patient_id, _PRIVATE_FIELDS[retention_class])
 
 
 def _audit(

@@ -13,7 +13,10 @@ import structlog
 from sqlalchemy import Column, ColumnElement, Row, Table, false, func, literal, or_, select, tuple_, update
 
 from clinic_shared.database import Database, Transaction
+from clinic_shared.encryption import old_events
 from clinic_shared.encryption.ciphers import KEY_ID_BYTES, Place
+from clinic_shared.event_sealing import event_key_table, place_of_key
+from clinic_shared.events import event_log
 from clinic_shared.health import Health
 from clinic_shared.held import held_table, place_of_letter, sealed_body
 from clinic_shared.intake_store import intake_table, item_of, place_of, row_of
@@ -61,6 +64,9 @@ def _sealed_item(tx: Transaction, row: Row[Any]) -> dict[str, Any]:
     return {name: sealed[name] for name in ("body", "answer", "attributes", "data_key")}
 
 
+EVENT_KEYS = Kind(event_key_table, lambda service, row: place_of_key(service, row.key_id))
+"""One for many events, so that a rotation doesn't write the log anew."""
+
 KINDS = (
     Kind(intake_table, lambda service, row: place_of(service, row.id), _sealed_item),
     Kind(
@@ -68,6 +74,7 @@ KINDS = (
         lambda service, row: place_of_letter(service, row.event_id),
         lambda tx, row: sealed_body(tx, row.event_id, bytes(row.body)),
     ),
+    EVENT_KEYS,
 )
 
 
@@ -87,7 +94,8 @@ async def encrypt_stored(runtime: "Runtime", stop: asyncio.Event) -> None:
 
 async def encrypt_backlog(database: Database, stop: asyncio.Event) -> int:
     """Encrypt all rows in clear; returns how many. What another process has in hand is left to it."""
-    return sum([await _work_through(database, kind, kind.in_clear, stop) for kind in KINDS])
+    done = [await _work_through(database, kind, kind.in_clear, stop) for kind in KINDS if kind.sealed]
+    return sum(done) + await old_events.seal_events(database, stop)
 
 
 async def rewrap_all(database: Database, stop: asyncio.Event, kinds: Sequence[Kind] = KINDS) -> int:
@@ -150,4 +158,6 @@ async def count_by_key(database: Database, kinds: Sequence[Kind] = KINDS) -> dic
             counting = select(key_id, func.count().label("rows")).where(encrypted).group_by(key_id)
             rows = await tx.fetch_all(counting)
             counted[kind.table.name] = {row.key_id: row.rows for row in rows}
+        if EVENT_KEYS in kinds:
+            counted[event_log.name] = {None: await old_events.count_in_clear(tx)}
     return counted

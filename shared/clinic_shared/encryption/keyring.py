@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clinic_shared.encryption.ciphers import (
     KEY_BYTES,
@@ -19,6 +20,9 @@ from clinic_shared.encryption.ciphers import (
     key_id_of,
 )
 from clinic_shared.errors import TemporarilyUnavailableError
+
+if TYPE_CHECKING:
+    from clinic_shared.event_sealing import EventKey
 
 
 class KeysUnavailableError(TemporarilyUnavailableError):
@@ -51,6 +55,8 @@ class Keyring:
         self._current: KeyEncryptionKey | None = None
         self._until: float | None = None
         self._index_key = index_key
+        self.event_key: EventKey | None = None
+        """The data key that events are sealed with for a while (`event_sealing.py`)."""
         self.take(keys, index_key=index_key, lease_seconds=lease_seconds)
 
     def take(

@@ -104,6 +104,8 @@ async def test_a_rotation_changes_the_wrapping_and_not_what_is_wrapped(lab: Lab,
     assert await count_by_key(database) == {
         "intake": {b"key-0002".hex(): 2},
         "held": {b"key-0002".hex(): 1},
+        "event_key": {},
+        "event": {None: 0},
     }
     assert [bytes(row.body) for row in await stored(office)] == before
     database.keyring.take([new])
