@@ -19,7 +19,9 @@ ENVIRONMENT_NAMES = AliasChoices("CLINIC_ENV", "CLINIC_ENVIRONMENT", "environmen
 """Two spellings: whoever writes the other one must not get a development system."""
 
 
-class ServiceSettings(BaseSettings):
+class KeySettings(BaseSettings):
+    """Where the keys that encrypt at rest are, and who can unwrap them; read by the operator's tools, too."""
+
     model_config = SettingsConfigDict(
         env_prefix="CLINIC_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
     )
@@ -27,10 +29,6 @@ class ServiceSettings(BaseSettings):
     environment: Environment = Field(default="development", validation_alias=ENVIRONMENT_NAMES)
     secrets_dir: Path | None = Field(
         default=None, description="folder of secrets, one file each; read again when a file changes"
-    )
-    encrypt_at_rest: bool = Field(
-        default=True,
-        description="false while the release before runs beside this one: it can't read what is encrypted",
     )
     key_service_url: str | None = Field(
         default=None, description="Vault's address or a KMS endpoint, where data-keys.json names one"
@@ -44,6 +42,13 @@ class ServiceSettings(BaseSettings):
     key_service_region: str = "us-east-1"
     key_lease_seconds: float = Field(
         default=900, ge=30, description="how long keys of a key service are used without asking it again"
+    )
+
+
+class ServiceSettings(KeySettings):
+    encrypt_at_rest: bool = Field(
+        default=True,
+        description="false while the release before runs beside this one: it can't read what is encrypted",
     )
     http_host: str = "127.0.0.1"
     http_port: int = 0

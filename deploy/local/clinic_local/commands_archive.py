@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from clinic_audit import archive_file, restoring
+from clinic_audit import archive_file, destroying, restoring
 from clinic_audit.archive_file import Checked, UnreadableArchiveError
 from clinic_audit.archiving import ArchiveError, Archives, Rules
 from clinic_audit.settings import ArchiveSettings
@@ -31,7 +31,7 @@ from clinic_local.audit_keys import (
     giving_up,
     public_key_of,
 )
-from clinic_local.commands_keys import KeyFile
+from clinic_local.encryption_keys import KeyFile
 from clinic_local.errors import SetupError
 from clinic_local.operations import AsJson, plural, print_json, print_table
 from clinic_local.paths import run_dir
@@ -102,6 +102,7 @@ def list_archives(
             "kept_until": row.kept_until.astimezone(UTC).date().isoformat(),
             "jurisdiction": row.jurisdiction,
             "in_log": row.removed_at is None,
+            "destroyed": row.destroyed_at is not None,
         }
         for row in rows
     ]
@@ -116,7 +117,7 @@ def list_archives(
                     str(one["records"]),
                     one["file"],
                     one["received_until"],
-                    one["kept_until"],
+                    "destroyed" if one["destroyed"] else one["kept_until"],
                     one["jurisdiction"],
                 )
                 for one in shown
@@ -132,8 +133,7 @@ def archive_now(public_key: PublicKeyFile = None, *, folder: Folder = None, secr
     """
     with giving_up():
         rules = _rules()
-        if folder is None and not known_url(_FOLDER):
-            raise SetupError("audit", "where archives are kept isn't known", f"Give --folder or {_FOLDER}.")
+        _require_folder(folder)
         if _keyring(secrets) is None:
             raise SetupError("audit", "the keys that seal archives aren't here", "Give --secrets.")
     made = _with_archives(folder, secrets, public_key, lambda archives: archives.archive_old(rules))
@@ -163,6 +163,29 @@ def put_away(first: First, public_key: PublicKeyFile = None, *, secrets: Secrets
     """Take restored records out again; the archive stays."""
     _with_archives(None, secrets, public_key, lambda archives: restoring.put_away(archives, first))
     print("Put away.")
+
+
+@app.command()
+def destroy(
+    first: First,
+    reason: Annotated[str, typer.Option("--reason", help="kept in the audit log")],
+    public_key: PublicKeyFile = None,
+    *,
+    folder: Folder = None,
+    secrets: Secrets = None,
+) -> None:
+    """Destroy an archive whose time is over: its key and its file. What it proved stays proven; copies are yours to delete."""
+    with giving_up():
+        _require_folder(folder)
+    done = _with_archives(
+        folder, secrets, public_key, lambda archives: destroying.destroy(archives, first, reason=reason)
+    )
+    print("Destroyed." if done else "It was destroyed before.")
+
+
+def _require_folder(folder: Path | None) -> None:
+    if folder is None and not known_url(_FOLDER):
+        raise SetupError("audit", "where archives are kept isn't known", f"Give --folder or {_FOLDER}.")
 
 
 def _rules() -> Rules:

@@ -25,23 +25,17 @@ from clinic_shared.encryption import backlog
 from clinic_shared.encryption.backlog import Kind
 from clinic_shared.encryption.key_store import (
     FILE,
-    DataKeysMissingError,
     StoredKey,
     StoredKeys,
     in_use,
-    index_key_in_clear,
-    keys_in_clear,
-    read_file,
-    with_new_key,
     without_key,
     write_file,
 )
-from clinic_shared.encryption.keyring import Keyring
-from clinic_shared.encryption.providers import FileProvider
 from clinic_shared.service import Service
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
+from clinic_local.encryption_keys import KeyFile, ProviderName
 from clinic_local.errors import SetupError
 from clinic_local.operations import AsJson, plural, print_json, print_table
 from clinic_local.paths import run_dir
@@ -84,33 +78,6 @@ class Erased:
         return cls(UUID(row.entity_id), row.patient_id, retention_class, record["reason"])
 
 
-@dataclass(frozen=True)
-class KeyFile:
-    """A service's file of keys."""
-
-    service: str
-    file: Path
-
-    def read(self) -> StoredKeys:
-        try:
-            return read_file(self.file)
-        except DataKeysMissingError as error:
-            raise SetupError(
-                "keys", f"{self.service}: {error}", "Make one with: clinic secrets init"
-            ) from None
-
-    def keyring(self) -> Keyring:
-        self.of_file()
-        return Keyring(keys_in_clear(self.file), index_key=index_key_in_clear(self.file))
-
-    def of_file(self) -> StoredKeys:
-        """Keys that another provider wraps are changed where it can be asked, by `clinic_shared.encryption`."""
-        stored = self.read()
-        if stored.provider != FileProvider.name:
-            raise SetupError("keys", f"{self.service}'s keys are wrapped by {stored.provider}")
-        return stored
-
-
 @app.command()
 def status(services: Names = None, *, secrets: Folder = None, as_json: AsJson = False) -> None:
     """Show each service's keys, and how many stored rows are under which. Reads whole tables."""
@@ -136,7 +103,7 @@ class Line:
 
 
 def _lines(one: KeyFile) -> list[Line]:
-    stored, counted = one.of_file(), _counted(one)
+    stored, counted = one.read(), _counted(one)
     keys = [
         Line(
             one.service,
@@ -161,6 +128,12 @@ def _rows(counted: dict[str, dict[str | None, int]], key_id: str | None) -> int:
     return sum(by_key.get(key_id, 0) for by_key in counted.values())
 
 
+def _tables(counted: dict[str, dict[str | None, int]], key_id: str) -> str:
+    """Say where rows under a key are."""
+    rows = {table: by_key.get(key_id, 0) for table, by_key in counted.items()}
+    return ", ".join(f"{table} ({plural(count, 'row')})" for table, count in sorted(rows.items()) if count)
+
+
 @app.command()
 def rotate(services: Names = None, *, secrets: Folder = None) -> None:
     """Take the next step that is due: announce a new key, or use the one that was announced two minutes ago."""
@@ -169,10 +142,10 @@ def rotate(services: Names = None, *, secrets: Folder = None) -> None:
 
 
 def _next_step(one: KeyFile, now: datetime) -> str:
-    stored = one.of_file()
+    stored = one.read()
     newest = max(stored.encryption, key=lambda key: key.created_at)
     if newest.key_id == in_use(stored).key_id:
-        write_file(one.file, asyncio.run(with_new_key(stored, FileProvider(), service=one.service)))
+        one.announce_key()
         return f"a new key is announced; it can be used from {now + SPREAD:%H:%M:%S} UTC on."
     if now < newest.created_at + SPREAD:
         return f"{newest.key_id} was announced; it can be used from {newest.created_at + SPREAD:%H:%M:%S} UTC on."
@@ -196,7 +169,7 @@ def retire(services: Names = None, *, secrets: Folder = None) -> None:
     Backups that need them can then not be read.
     """
     for one in _files(services, secrets):
-        stored, counted = one.of_file(), _counted(one)
+        stored, counted = one.read(), _counted(one)
         unused = [
             key.key_id
             for key in stored.encryption
@@ -208,6 +181,25 @@ def retire(services: Names = None, *, secrets: Folder = None) -> None:
         if unused:
             write_file(one.file, stored)
         print(f"{one.service}: {plural(len(unused), 'key')} withdrawn.")
+        for key in stored.encryption:
+            if key.created_at < in_use(stored).created_at and (needed_by := _tables(counted, key.key_id)):
+                print(f"{one.service}: {key.key_id} is still needed by {needed_by}.")
+
+
+@app.command()
+def wrap(
+    provider: Annotated[ProviderName, typer.Argument(help="who guards the keys from now on")],
+    services: Names = None,
+    *,
+    secrets: Folder = None,
+) -> None:
+    """Have Vault or a KMS wrap the keys (CLINIC_KEY_SERVICE_URL, _KEY, _SECRET), or take them back into the file.
+
+    The keys stay the same: nothing that is stored changes, and processes go on.
+    """
+    for one in _files(services, secrets):
+        moved = one.wrap_by(provider)
+        print(f"{one.service}: {'wrapped by' if moved else 'already with'} {provider}.")
 
 
 @app.command("replay-erasures")
@@ -274,8 +266,10 @@ def _with_database(one: KeyFile, work: Work[Result]) -> Result:
     service: Service = importlib.import_module(f"{package}.app").service
     url = sqlalchemy_url("keys", f"CLINIC_{one.service.upper().replace('-', '_')}_DATABASE_URL")
 
+    keyring = one.keyring()
+
     async def do() -> Result:
-        database = Database(url, service=one.service, pool_size=1, keyring=one.keyring())
+        database = Database(url, service=one.service, pool_size=1, keyring=keyring)
         try:
             return await work(database, asyncio.Event(), (*backlog.KINDS, *service.encrypted))
         except SQLAlchemyError as error:

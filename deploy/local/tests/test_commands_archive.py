@@ -10,6 +10,8 @@ from clinic_audit.archiving import Archives, Rules
 from clinic_audit.recording import IncomingRecord, record_batch
 from clinic_audit.signing import Signer, sign_checkpoint
 from clinic_local import commands_keys
+from clinic_local.fakes.in_process import serving
+from clinic_local.fakes.key_services import TransitEngine
 from clinic_shared.audit import Action, AuditEntry, canonical_record, leaf_hash
 from clinic_shared.context import Context
 from clinic_shared.encryption.key_store import FILE, keys_in_clear, new_file
@@ -17,6 +19,7 @@ from clinic_shared.ids import uuid7
 from clinic_shared.testing import MONDAY, ServiceHarness, service_fixture
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import text
+from starlette.applications import Starlette
 
 from .conftest import Clinic
 
@@ -173,6 +176,32 @@ async def test_in_a_container_of_audit_its_own_settings_are_enough(
         )
     ).document
     assert (checked["intact"], checked["opened"]) == (True, True)
+
+
+async def test_archives_are_made_and_opened_with_keys_that_a_vault_guards(
+    clinic: Clinic, old_log: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransitEngine(key="polyclinic", token="token")
+    async with serving(Starlette(routes=engine.routes())) as url:
+        monkeypatch.setenv("CLINIC_KEY_SERVICE_URL", url)
+        monkeypatch.setenv("CLINIC_KEY_SERVICE_KEY", "polyclinic")
+        monkeypatch.setenv("CLINIC_KEY_SERVICE_SECRET", "token")
+        wrapped = await clinic("keys", "wrap", "vault", "audit", "--secrets", old_log.secrets)
+        assert wrapped.status == 0, wrapped.err
+        archived = await clinic("audit", "archive", "now", *old_log.keys)
+        assert (archived.status, "1 archive made" in archived.out) == (0, True), archived.err
+        [checked] = (
+            await clinic("audit", "archive", "verify", old_log.file, *old_log.keys, "--json")
+        ).document
+        assert (checked["intact"], checked["opened"]) == (True, True)
+        restored = await clinic("audit", "archive", "restore", "0", *old_log.keys)
+        assert (restored.status, await old_log.restored()) == (0, 10), restored.err
+
+
+async def test_an_archive_whose_time_is_not_over_is_not_destroyed(clinic: Clinic, archived: Archived) -> None:
+    refused = await clinic("audit", "archive", "destroy", "0", "--reason", "too many", *archived.keys)
+    assert (refused.status, "is kept until" in refused.err) == (1, True)
+    assert archived.file.exists()
 
 
 async def test_an_archive_stays_readable_when_the_key_that_sealed_it_is_replaced_and_withdrawn(

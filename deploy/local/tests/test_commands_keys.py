@@ -9,6 +9,8 @@ import pytest
 from clinic_audit.app import service
 from clinic_audit.recording import IncomingRecord, record_batch
 from clinic_local import commands_keys
+from clinic_local.fakes.in_process import serving
+from clinic_local.fakes.key_services import TransitEngine
 from clinic_patients import erasing, store
 from clinic_patients.app import service as patients_service
 from clinic_patients.domain import Identifier, Patient, PatientId, PatientStatus, PersonName, Sex
@@ -27,6 +29,7 @@ from clinic_shared.held import RawMessage
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import MONDAY, ServiceHarness, service_fixture
 from sqlalchemy import select
+from starlette.applications import Starlette
 
 from .conftest import Clinic
 
@@ -103,6 +106,45 @@ async def test_a_key_is_announced_used_and_withdrawn_and_everything_opens_meanwh
     assert "1 key " in await keys("retire")
     assert await states() == {"in use": 3, "in clear": 0}
     assert await kept.said() == [b"said"] * 3
+
+
+async def test_keys_move_into_a_vault_and_everything_that_needs_them_asks_there(
+    clinic: Clinic, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransitEngine(key="polyclinic", token="token")
+
+    async def keys(command: str, *more: str) -> str:
+        ended = await clinic("keys", command, *more, "audit", "--secrets", kept.folder)
+        assert ended.status == 0, ended.err
+        return str(ended.out)
+
+    await kept.keep()
+    before = kept.file.read_text()
+    unknown = await clinic("keys", "wrap", "vault", "audit", "--secrets", kept.folder)
+    assert (unknown.status != 0, "CLINIC_KEY_SERVICE_URL" in unknown.err) == (True, True)
+    assert kept.file.read_text() == before
+    async with serving(Starlette(routes=engine.routes())) as url:
+        monkeypatch.setenv("CLINIC_KEY_SERVICE_URL", url)
+        monkeypatch.setenv("CLINIC_KEY_SERVICE_KEY", "polyclinic")
+        monkeypatch.setenv("CLINIC_KEY_SERVICE_SECRET", "token")
+        assert "wrapped by vault" in await keys("wrap", "vault")
+        assert "already with vault" in await keys("wrap", "vault")
+        stored = read_file(kept.file)
+        assert (stored.provider, in_use(stored).wrapped.startswith("vault:")) == ("vault", True)
+        monkeypatch.setattr(commands_keys, "SPREAD", timedelta(0))
+        monkeypatch.setattr(commands_keys, "FORGOTTEN", timedelta(0))
+        await keys("rotate")
+        assert "is used from now on" in await keys("rotate")
+        assert "is still needed by held (1 row)" in await keys("retire")
+        assert "1 row " in await keys("rewrap")
+        assert "1 key " in await keys("retire")
+        engine.sealed = True
+        sealed = await clinic("keys", "status", "audit", "--secrets", kept.folder)
+        assert (sealed.status != 0, "status 503" in sealed.err) == (True, True)
+        engine.sealed = False
+        assert "wrapped by file" in await keys("wrap", "file")
+    kept.reload()
+    assert await kept.said() == [b"said"]
 
 
 async def test_a_service_without_keys_is_told_how_to_get_some(clinic: Clinic, kept: Kept) -> None:

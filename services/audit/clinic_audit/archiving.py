@@ -81,6 +81,16 @@ class Archives:
         async with self.database.transaction() as tx:
             return await tx.fetch_all(select(archive_segment).order_by(archive_segment.c.first_index))
 
+    async def segment(self, first_index: int) -> Row[Any]:
+        """Raises ArchiveError when no archive begins there."""
+        async with self.database.transaction() as tx:
+            found = await tx.fetch_one(
+                select(archive_segment).where(archive_segment.c.first_index == first_index)
+            )
+        if found is None:
+            raise ArchiveError(f"no archive begins with record {first_index}")
+        return found
+
     async def check(self, segment: Row[Any]) -> Checked:
         """Read an archive and check it against its checkpoint and its digest. Raises ArchiveError."""
         try:
@@ -273,12 +283,13 @@ _RECORD = """
 """
 
 
-def entry(act: str, first: int, end: int) -> AuditEntry:
+def entry(act: str, first: int, end: int, *, reason: str | None = None) -> AuditEntry:
     """Return the record of something done to an archive."""
     return AuditEntry(
-        action=Action.EXECUTE,
+        action=Action.EXECUTE if reason is None else Action.DELETE,
         resource_type="AuditArchive",
         resource_id=str(first),
+        reason=reason,
         details={"act": act, "records": str(end - first)},
     )
 

@@ -8,7 +8,7 @@ from sqlalchemy import Row, select, text
 
 from clinic_audit import store
 from clinic_audit.archive_file import ArchivedRecord
-from clinic_audit.archive_tables import archive_segment, archived_record
+from clinic_audit.archive_tables import archived_record
 from clinic_audit.archiving import ArchiveError, Archives, entry, first_of
 from clinic_audit.domain import leaf_hash
 from clinic_audit.recording import read_index
@@ -19,9 +19,11 @@ async def restore(archives: Archives, first_index: int) -> int:
 
     Raises ArchiveError unless each of them is what left the log.
     """
-    segment = await _segment(archives, first_index)
+    segment = await archives.segment(first_index)
     if segment.removed_at is None:
         raise ArchiveError(f"{segment.file_name} is still in the log")
+    if segment.destroyed_at is not None:
+        raise ArchiveError(f"{segment.file_name} was destroyed")
     checked = await archives.check(segment)
     if checked.findings:
         raise ArchiveError(f"{segment.file_name}: {first_of(checked)}")
@@ -29,7 +31,7 @@ async def restore(archives: Archives, first_index: int) -> int:
     async with archives.database.transaction() as tx:
         if await _left(tx, segment) != [_what_stays(row) for row in rows]:
             raise ArchiveError(f"{segment.file_name} doesn't have the records that left the log")
-        await _take_away(tx, segment)
+        await take_away(tx, segment)
         await store.append(tx, rows, table="restored_record")
         tx.audit(entry("restored", segment.first_index, segment.end_index))
     return len(rows)
@@ -37,20 +39,10 @@ async def restore(archives: Archives, first_index: int) -> int:
 
 async def put_away(archives: Archives, first_index: int) -> None:
     """Take restored records out again. Raises ArchiveError when there is no such archive."""
-    segment = await _segment(archives, first_index)
+    segment = await archives.segment(first_index)
     async with archives.database.transaction() as tx:
-        await _take_away(tx, segment)
+        await take_away(tx, segment)
         tx.audit(entry("put-away", segment.first_index, segment.end_index))
-
-
-async def _segment(archives: Archives, first_index: int) -> Row[Any]:
-    async with archives.database.transaction() as tx:
-        found = await tx.fetch_one(
-            select(archive_segment).where(archive_segment.c.first_index == first_index)
-        )
-    if found is None:
-        raise ArchiveError(f"no archive begins with record {first_index}")
-    return found
 
 
 async def _left(tx: Transaction, segment: Row[Any]) -> Sequence[tuple[Any, ...]]:
@@ -67,7 +59,8 @@ def _what_stays(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["leaf_index"], row["producer"], row["pseq"], bytes(row["leaf_hash"])
 
 
-async def _take_away(tx: Transaction, segment: Row[Any]) -> None:
+async def take_away(tx: Transaction, segment: Row[Any]) -> None:
+    """Take out what was restored of an archive."""
     bounds = {"first": segment.first_index, "end": segment.end_index}
     await tx.execute(
         text("DELETE FROM restored_record WHERE leaf_index >= :first AND leaf_index < :end"), bounds

@@ -104,19 +104,32 @@ class Kept:
 
 @pytest.fixture
 async def kept(audit: ServiceHarness, record: RecordFactory, tmp_path: Path) -> Kept:
-    database, signer = audit.runtime.database, audit.runtime.get(Signer)
+    await _take(audit, record, 0, 10, days_ago=800)
+    await _take(audit, record, 10, OLD, days_ago=500)
+    await _take(audit, record, OLD, OLD + YOUNG, days_ago=0)
+    return _kept(audit, tmp_path)
 
-    async def take(start: int, end: int, *, days_ago: int) -> None:
-        audit.clock.advance(
-            seconds=(datetime.now(UTC) - timedelta(days=days_ago) - audit.clock.now()).total_seconds()
-        )
-        async with database.transaction() as tx:
-            batch = [record(n, **({"patient_id": PATIENT} if n == 3 else {})) for n in range(start, end)]
-            await record_batch(tx, batch)
-            await sign_checkpoint(tx, signer)
 
-    await take(0, 10, days_ago=800)
-    await take(10, OLD, days_ago=500)
-    await take(OLD, OLD + YOUNG, days_ago=0)
-    folder = tmp_path / "archives"
-    return Kept(audit, Archives(database=database, public_key=signer.public_key, folder=folder))
+@pytest.fixture
+async def outlived(audit: ServiceHarness, record: RecordFactory, tmp_path: Path) -> Kept:
+    """Return a log whose old records are older than the law of `RULES` keeps them."""
+    await _take(audit, record, 0, OLD, days_ago=7 * 366)
+    await _take(audit, record, OLD, OLD + YOUNG, days_ago=0)
+    return _kept(audit, tmp_path)
+
+
+async def _take(audit: ServiceHarness, record: RecordFactory, start: int, end: int, *, days_ago: int) -> None:
+    audit.clock.advance(
+        seconds=(datetime.now(UTC) - timedelta(days=days_ago) - audit.clock.now()).total_seconds()
+    )
+    async with audit.runtime.database.transaction() as tx:
+        batch = [record(n, **({"patient_id": PATIENT} if n == 3 else {})) for n in range(start, end)]
+        await record_batch(tx, batch)
+        await sign_checkpoint(tx, audit.runtime.get(Signer))
+
+
+def _kept(audit: ServiceHarness, tmp_path: Path) -> Kept:
+    key = audit.runtime.get(Signer).public_key
+    return Kept(
+        audit, Archives(database=audit.runtime.database, public_key=key, folder=tmp_path / "archives")
+    )

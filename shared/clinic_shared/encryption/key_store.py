@@ -18,7 +18,7 @@ from clinic_shared.encryption.ciphers import KEY_BYTES, KEY_ID_BYTES, KeyEncrypt
 from clinic_shared.encryption.providers import KeyProvider, ProviderError, unwrap_in_clear, wrap_in_clear
 from clinic_shared.key_files import keep_first
 from clinic_shared.production import DEVELOPMENT_MARK, is_for_development
-from clinic_shared.settings import ServiceSettings
+from clinic_shared.settings import KeySettings
 
 FILE = "data-keys.json"
 _MADE_FOR_ITSELF = f"{DEVELOPMENT_MARK}keys: made by a machine for itself"
@@ -139,7 +139,7 @@ def read_file(file: Path) -> StoredKeys:
         raise DataKeysMissingError(f"{file.name} is not a file of keys: {', '.join(fields)}") from None
 
 
-def find_keys(settings: ServiceSettings) -> StoredKeys | None:
+def find_keys(settings: KeySettings) -> StoredKeys | None:
     """Return a service's keys; outside production they are made where there are none.
 
     None without a folder to keep them in. Raises DataKeysMissingError.

@@ -17,6 +17,7 @@ import structlog
 from clinic_shared.encryption.key_store import (
     FILE,
     DataKeysMissingError,
+    StoredKeys,
     find_keys,
     unwrapped,
     unwrapped_index,
@@ -27,7 +28,7 @@ from clinic_shared.encryption.providers import FileProvider, KeyProvider, Provid
 from clinic_shared.encryption.vault import Vault
 from clinic_shared.health import Health
 from clinic_shared.loops import pause
-from clinic_shared.settings import ServiceSettings
+from clinic_shared.settings import KeySettings
 
 if TYPE_CHECKING:
     from clinic_shared.service import Runtime
@@ -40,7 +41,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def provider_of(name: str, settings: ServiceSettings) -> AsyncIterator[KeyProvider]:
+async def provider_of(name: str, settings: KeySettings) -> AsyncIterator[KeyProvider]:
     """Yield the provider that a file of keys names, for as long as it is asked. Raises DataKeysMissingError."""
     if name == FileProvider.name:
         yield FileProvider()
@@ -63,7 +64,7 @@ async def provider_of(name: str, settings: ServiceSettings) -> AsyncIterator[Key
             yield Kms(http, key=key, credentials=credentials, region=region, lease_seconds=lease)
 
 
-async def bring_keys(keyring: Keyring, settings: ServiceSettings, service: str) -> float | None:
+async def bring_keys(keyring: Keyring, settings: KeySettings, service: str) -> float | None:
     """Read and unwrap the keys; returns their lease. Raises DataKeysMissingError, ProviderError."""
     stored = find_keys(settings)
     name = stored.provider if stored else FileProvider.name
@@ -72,6 +73,13 @@ async def bring_keys(keyring: Keyring, settings: ServiceSettings, service: str) 
         index_key = await unwrapped_index(stored, provider, service=service)
         keyring.take(keys, index_key=index_key, lease_seconds=provider.lease_seconds)
         return provider.lease_seconds
+
+
+async def unwrapped_keyring(stored: StoredKeys, settings: KeySettings, *, service: str) -> Keyring:
+    """Return the keys of a file for a tool, which has them until it ends. Raises DataKeysMissingError, ProviderError."""
+    async with provider_of(stored.provider, settings) as provider:
+        keys = await unwrapped(stored, provider, service=service)
+        return Keyring(keys, index_key=await unwrapped_index(stored, provider, service=service))
 
 
 async def follow_keys(runtime: "Runtime", stop: asyncio.Event) -> None:
