@@ -27,7 +27,7 @@ PREDECESSOR_SECONDS = HOLD_SECONDS + 2 * LOST_SECONDS
 """After this another worker that has lost the lock, stopped at whatever step, has nothing in its hands."""
 IDLE_SECONDS = 60.0
 """The server ends the session of a worker that says nothing for this long."""
-_LOCK = 0x0C11_71C5
+_LOCK = 0x0C11_71C6
 
 _TAKE_OVER = """
     WITH before AS (SELECT holder FROM intake_custody)
