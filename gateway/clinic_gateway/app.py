@@ -30,6 +30,7 @@ from starlette.types import Receive, Scope, Send
 
 from clinic_gateway import operations, stream
 from clinic_gateway.browser import READ_ONLY, BrowserSessions, cookie_of, require_own_page
+from clinic_gateway.client_certificates import ClientCertificates
 from clinic_gateway.errors import UnknownPathError
 from clinic_gateway.exchange import Exchange
 from clinic_gateway.guards import Guards
@@ -74,6 +75,7 @@ class Gateway:
         self._table = RouteTable()
         self._tokens = TokenCheck(verifier, revocations)
         self._revocations = revocations
+        self._certificates = ClientCertificates(settings.certificate_proxy_networks)
         self.health = Health()
         self._upstreams = Upstreams(settings)
         self._guards = Guards(self._upstreams.urls, load_shedding=settings.load_shedding)
@@ -188,6 +190,8 @@ class Gateway:
             self._rates.count_route(exchange, route, address)
             caller = await self._authenticate(exchange, route.credentials, address)
             self._rates.count_caller(exchange, route, caller, address)
+            if route.certificate:
+                exchange.certificate = self._certificates.shown_by(exchange)
             await self._proxy.pass_on(exchange, route, address)
 
     async def _operate(self, exchange: Exchange, address: str) -> None:
@@ -227,12 +231,15 @@ class Gateway:
         scheme, token = _authorization(exchange)
         if scheme != "bearer":
             raise UnauthenticatedError
-        return await self._tokens.principal_of(token), token
+        return await self._tokens.principal_of(token, shown=self._shown_by(exchange)), token
+
+    def _shown_by(self, exchange: Exchange) -> Callable[[], bytes | None]:
+        return partial(self._certificates.shown_by, exchange)
 
     async def _browser(self, exchange: Exchange, cookie: str, address: str) -> tuple[Principal, str]:
         token = await self._browsers.token_of(exchange, cookie, address)
         try:
-            return await self._tokens.principal_of(token), token
+            return await self._tokens.principal_of(token, shown=self._shown_by(exchange)), token
         except UnauthenticatedError:
             self._browsers.forget(cookie)
             raise
@@ -337,6 +344,13 @@ def _verifier(settings: GatewaySettings) -> Verifier:
     return TokenVerifier(source, issuer=settings.token_issuer, audience=settings.token_audience)
 
 
+def certificate_of(settings: GatewaySettings) -> OwnCertificate | None:
+    file, authorities = settings.tls_certificate_file, settings.client_authorities_file
+    if file is None:
+        return None
+    return OwnCertificate(file, settings.tls_key_file, client_authority=authorities, optional=True)
+
+
 def main(environ: Mapping[str, str]) -> None:
     settings = GatewaySettings.from_environ(environ)
     configure_logging(SERVICE, settings.log_level)
@@ -347,7 +361,7 @@ def main(environ: Mapping[str, str]) -> None:
 
 async def _serve(settings: GatewaySettings, reread: Callable[[], GatewaySettings]) -> None:
     gateway, stop = create_app(settings, reread=reread), stop_on_signals()
-    certificate = OwnCertificate.of(settings)
+    certificate = certificate_of(settings)
     listening = Listening(
         host=settings.http_host,
         port=settings.http_port,

@@ -21,7 +21,9 @@ from clinic_gateway.errors import HeadersTooLargeError, MalformedRequestError, R
 from clinic_gateway.limits import Standing
 
 MAX_HEADER_BYTES = 32 * 1024
-SINGLE_HEADERS = frozenset((b"host", b"authorization", b"content-length", b"content-type", b"x-request-id"))
+SINGLE_HEADERS = frozenset(
+    (b"host", b"authorization", b"content-length", b"content-type", b"x-request-id", b"client-cert")
+)
 UUID_FORM = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 DANGEROUS_PATH = re.compile(r"//|\\|/\.{1,2}(?:/|$)|[\x00-\x1f\x7f]")
 ANSWER_HEADERS = (
@@ -41,6 +43,8 @@ class Exchange:
     started_at: float = field(default_factory=time.monotonic)
     caller_token: str | None = None
     """The bearer token that was verified; services get another one for it (`token_exchange.py`)."""
+    certificate: bytes | None = None
+    """That the caller has shown, in DER, where its service needs to know (`client_certificates.py`)."""
     deadline_at: float = math.inf
     """Of `time.monotonic`: when the caller gets 504 at the latest."""
     standing: Standing | None = None

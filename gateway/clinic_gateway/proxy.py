@@ -17,6 +17,7 @@ from clinic_shared.problems import OUTAGE_HEADER
 from multidict import CIMultiDict
 
 from clinic_gateway.browser import without_session_cookie
+from clinic_gateway.client_certificates import HEADERS as CERTIFICATE_HEADERS
 from clinic_gateway.concurrency import Kind
 from clinic_gateway.errors import (
     BadGatewayError,
@@ -53,6 +54,7 @@ NOT_PASSED_ON = HOP_BY_HOP | {
     b"x-request-id",
     b"traceparent",
     b"forwarded",
+    *CERTIFICATE_HEADERS,
 }
 NOT_PASSED_BACK = HOP_BY_HOP | {b"server", b"date", b"x-request-id", OUTAGE_HEADER.lower().encode()}
 # Nobody outside may speak in the gateway's name: services must not see headers it hasn't set itself.
@@ -148,6 +150,8 @@ class Proxy:
         guard.begin()
         headers = request_headers(exchange, address)
         self._tokens.apply(headers, exchange.caller_token, route.service)
+        if exchange.certificate is not None:
+            self._tokens.vouch(headers, exchange.certificate, route.service)
         kind = (route.prefix, exchange.method)
         request = Outgoing(guard, kind, route.service, target or exchange.target, headers)
         if not exchange.has_body:

@@ -34,6 +34,8 @@ class Route:
     """Guessable secrets go in here: the strict rate limit holds."""
     intake: bool = False
     """What machines outside hand over and would have to keep otherwise: it goes before everything else."""
+    certificate: bool = False
+    """Whether the service is told which certificate the caller has shown."""
     exact: bool = False
     """Nothing below the prefix belongs to it."""
 
@@ -69,7 +71,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/browser/mfa", "identity", Credentials.PUBLIC, sign_in=True),
     Route("/v1/browser/step-up", "identity", sign_in=True),
     Route("/welcome", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
-    Route("/oauth2", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True),
+    Route("/oauth2", "identity", Credentials.PUBLIC, Body.FORM, sign_in=True, certificate=True),
     Route("/oauth2/userinfo", "identity", body=Body.FORM),
     Route("/.well-known", "identity", Credentials.PUBLIC),
     Route("/fhir/R4/.well-known", "identity", Credentials.PUBLIC),

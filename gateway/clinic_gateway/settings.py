@@ -1,17 +1,19 @@
 """What the gateway reads from its environment (`CLINIC_*`). It has no database."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, Self
 
 from clinic_shared import production
 from clinic_shared.http_server import DRAIN_SECONDS, GRACE_SECONDS
 from clinic_shared.secret_files import PREFIX, with_secret_files
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from clinic_gateway.rate_rules import DEFAULT_FILE
 
 MEBIBYTE = 1024 * 1024
+Network = IPv4Network | IPv6Network
 
 
 class GatewaySettings(BaseModel):
@@ -29,6 +31,16 @@ class GatewaySettings(BaseModel):
     tls_key_file: Path | None = Field(default=None, description="PEM, unless it stands in that file")
     tls_authority_file: Path | None = Field(
         default=None, description="PEM; who vouches for our services, instead of the machine's authorities"
+    )
+    client_authorities_file: Path | None = Field(
+        default=None,
+        description="PEM; clients are asked for a certificate that one of these vouches for, or is one of these"
+        " itself: for tokens that are bound to it. Nobody needs one",
+    )
+    certificate_proxies: str = Field(
+        default="",
+        description="networks of proxies that end TLS before us, comma separated: theirs, and nobody else's,"
+        " `Client-Cert` (RFC 9440) is believed",
     )
     network_is_encrypted: bool = Field(
         default=False,
@@ -102,6 +114,16 @@ class GatewaySettings(BaseModel):
             production.refuse_what_is_unfit(self)
         return self
 
+    @field_validator("certificate_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks_of(text)
+        return text
+
+    @property
+    def certificate_proxy_networks(self) -> tuple[Network, ...]:
+        return networks_of(self.certificate_proxies)
+
     @property
     def upstream_urls(self) -> dict[str, str]:
         """Return the addresses of the installed services."""
@@ -114,3 +136,8 @@ class GatewaySettings(BaseModel):
     def effective_jwks_url(self) -> str | None:
         identity = self.upstream_urls.get("identity")
         return self.jwks_url or (f"{identity}/.well-known/jwks.json" if identity else None)
+
+
+def networks_of(text: str) -> tuple[Network, ...]:
+    """Read networks, comma separated. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())

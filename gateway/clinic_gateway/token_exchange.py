@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clinic_shared.auth import TokenSigner, claims_in
+from clinic_shared.client_certificates import HEADER, vouch_for
 from clinic_shared.internal_tokens import ACTOR, ISSUER, LIFETIME_SECONDS, audience_of
 from clinic_shared.production import is_for_development
 from joserfc.jwk import ECKey
@@ -20,6 +21,8 @@ MAX_KEPT = 8192
 RENEWED_BEFORE_SECONDS = 30
 """A request may wait for its service for a while: what is handed out has at least so long to live."""
 _MADE_ANEW = {"iss", "aud", "exp", "iat", "nbf"}
+_CHECKED_HERE = {"cnf"}
+"""Services can't see certificates; they take our word."""
 
 
 class TokenExchange:
@@ -42,6 +45,11 @@ class TokenExchange:
             own = token if self._key is None else self.exchanged(token, service)
             headers["Authorization"] = f"Bearer {own}"
 
+    def vouch(self, headers: CIMultiDict[str], certificate: bytes, service: str) -> None:
+        """Tell a service which certificate the caller has shown. Without a key nobody would believe us."""
+        if self._key is not None:
+            headers[HEADER] = vouch_for(certificate, self._key, service=service, now=int(self._clock()))
+
     def exchanged(self, token: str, service: str) -> str:
         now = self._clock()
         kept = self._kept.get((token, service))
@@ -58,7 +66,7 @@ class TokenExchange:
         caller = claims_in(token)
         # Not past the caller's own; verifiers forgive the second when that has just expired.
         expires_at = max(now + 1, min(now + LIFETIME_SECONDS, caller["exp"]))
-        claims = {name: value for name, value in caller.items() if name not in _MADE_ANEW}
+        claims = {name: value for name, value in caller.items() if name not in _MADE_ANEW | _CHECKED_HERE}
         times = {"iat": now, "nbf": now, "exp": expires_at}
         return expires_at, self._signer_for(service).sign({**claims, **times, "act": ACTOR})
 

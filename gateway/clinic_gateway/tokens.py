@@ -2,12 +2,13 @@
 
 import base64
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 import orjson
+from clinic_shared.client_certificates import require_own_certificate
 from clinic_shared.errors import UnauthenticatedError
 from clinic_shared.principal import Principal
 from pydantic import AwareDatetime, BaseModel
@@ -88,9 +89,14 @@ class TokenCheck:
         self._verifier = verifier
         self._revocations = revocations
 
-    async def principal_of(self, token: str) -> Principal:
-        """Raises UnauthenticatedError; TemporarilyUnavailableError while the issuer's keys are unknown."""
+    async def principal_of(self, token: str, *, shown: Callable[[], bytes | None]) -> Principal:
+        """Return whose token it is; `shown` is asked for the certificate that came with it, if it needs one.
+
+        Raises UnauthenticatedError; TemporarilyUnavailableError while the issuer's keys are unknown.
+        """
         principal = await self._verifier.verify(token)
+        if principal.certificate is not None:
+            require_own_certificate(principal, shown())
         if self._revocations.cover(principal, token):
             raise UnauthenticatedError("The session has ended.")
         return principal

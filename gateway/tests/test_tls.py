@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 if TYPE_CHECKING:
     from .conftest import Bearer, StartClinic
@@ -44,7 +45,7 @@ class Identity:
 
 
 @asynccontextmanager
-async def served(app: Starlette, certificate: OwnCertificate) -> AsyncIterator[int]:
+async def served(app: ASGIApp, certificate: OwnCertificate) -> AsyncIterator[int]:
     port, health, stop = free_port(), Health(), asyncio.Event()
     listening = Listening(
         host="127.0.0.1", port=port, tls=certificate.context, drain_seconds=0, grace_seconds=5

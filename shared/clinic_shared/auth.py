@@ -51,6 +51,14 @@ class _Actor(BaseModel):
     sub: str
 
 
+class _Confirmation(BaseModel):
+    """What a token is bound to (RFC 8705, 3.1). Bound to what we can't check, it is refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    thumbprint: Annotated[str, Field(alias="x5t#S256", pattern=r"^[A-Za-z0-9_-]{43}$")]
+
+
 class _Claims(BaseModel):
     """RFC 9068 and ours. Strict: an instant is an integer, a text is a text."""
 
@@ -78,6 +86,7 @@ class _Claims(BaseModel):
     auth_time: _Instant | None = None
     act: _Actor | None = None
     """Who speaks for the subject (RFC 8693, 4.1)."""
+    cnf: _Confirmation | None = None
 
 
 class _RefusedError(Exception):
@@ -277,6 +286,7 @@ def _principal_of(claims: _Claims) -> Principal:
         amr=claims.amr,
         authenticated_at=None if claims.auth_time is None else datetime.fromtimestamp(claims.auth_time, UTC),
         token_id=claims.jti,
+        certificate=claims.cnf.thumbprint if claims.cnf else None,
     )
 
 
@@ -316,6 +326,8 @@ def claims_of(
         claims["auth_time"] = int(principal.authenticated_at.timestamp())
     if client_id is not None:
         claims["client_id"] = client_id
+    if principal.certificate is not None:
+        claims["cnf"] = {"x5t#S256": principal.certificate}
     return claims
 
 

@@ -12,10 +12,13 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clinic_shared.health import Health
 
@@ -27,6 +30,8 @@ GRACE_SECONDS = 25.0
 """With the draining still below the 30 s that Kubernetes waits before it kills."""
 LAST_REQUESTS_SECONDS = 0.25
 _CLOSE = (b"connection", b"close")
+CLIENT_CERTIFICATE = "clinic.client_certificate"
+"""In `scope["extensions"]`: what the client has shown on this connection, in DER."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,21 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class _AskingProtocol(HttpToolsProtocol):
+    """Uvicorn's, which keeps to itself what clients show."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        if shown is not None:
+            self.app = partial(_with_certificate, self.app, shown)
+
+
+async def _with_certificate(app: ASGIApp, shown: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    scope["extensions"] = {**scope.get("extensions", {}), CLIENT_CERTIFICATE: shown}
+    await app(scope, receive, send)
+
+
 def stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
@@ -80,6 +100,7 @@ async def serve_http(app: ASGIApp, listening: Listening, *, stop: asyncio.Event,
             app,
             host=listening.host,
             port=listening.port,
+            http=_AskingProtocol if tls is not None and tls.verify_mode else HttpToolsProtocol,
             ws="none",
             log_config=None,
             access_log=False,

@@ -11,6 +11,7 @@ from typing import Any
 
 from clinic_shared.auth import KeySource, StaticKeys, TokenVerifier, key_id_of
 from clinic_shared.clock import Clock
+from clinic_shared.errors import UnauthenticatedError
 from clinic_shared.principal import Principal
 from clinic_shared.settings import ServiceSettings
 
@@ -87,8 +88,14 @@ class ServiceVerifier:
         return self._keys if self._internal_only else self._external.source
 
     async def verify(self, token: str) -> Principal:
-        """Return the caller. Raises UnauthenticatedError, TemporarilyUnavailableError."""
+        """Return the caller. Raises UnauthenticatedError, TemporarilyUnavailableError.
+
+        Certificates are the gateway's to check: a token that is bound to one is of no use here.
+        """
         # Which verifier judges is no matter of trust: each checks everything.
         if self._internal_only or await self._keys.find(key_id_of(token)) is not None:
             return await self._internal.verify(token)
-        return await self._external.verify(token)
+        principal = await self._external.verify(token)
+        if principal.certificate is not None:
+            raise UnauthenticatedError("The token belongs to a certificate, which only the gateway can see.")
+        return principal

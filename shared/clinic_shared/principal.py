@@ -37,6 +37,8 @@ class Principal:
     amr: tuple[str, ...] = ()
     authenticated_at: datetime | None = None
     token_id: str | None = field(default=None, repr=False)
+    certificate: str | None = field(default=None, repr=False)
+    """Thumbprint of the only certificate that the token may come with (`client_certificates.py`)."""
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes

@@ -23,18 +23,24 @@ class _Settings(Protocol):
 class OwnCertificate:
     """A server's certificate in a file: once renewed it is shown to whoever connects from then on.
 
-    With a `client_authority`, clients are asked for one of that authority's; who is trusted once stays so until a restart.
+    With a `client_authority`, clients are asked for one of that authority's, and turned away without one unless
+    that is `optional`; who is trusted once stays so until a restart.
     """
 
     def __init__(
-        self, certificate: Path, key: Path | None = None, *, client_authority: Path | None = None
+        self,
+        certificate: Path,
+        key: Path | None = None,
+        *,
+        client_authority: Path | None = None,
+        optional: bool = False,
     ) -> None:
         self._certificate = certificate
         self._key = key
         self._client_authority = client_authority
         self.context = _server_context()
         if client_authority is not None:
-            self.context.verify_mode = ssl.CERT_REQUIRED
+            self.context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
         self.renew()
 
     @classmethod

@@ -34,6 +34,8 @@ GUARDS = {
     "test_two_people_who_redrive_and_discard_the_same_at_once_decide_each_message_once",
     "copy-beside-original": f"{DEAD_LETTERS}/test_corrections.py::"
     "test_the_original_can_no_longer_take_effect_beside_its_copy",
+    "certificate-binding-off": "gateway/tests/test_client_certificates.py::"
+    "test_a_bound_token_counts_with_its_certificate_and_with_nothing_else",
     "commit-after-response": "shared/tests/web/test_routing.py::test_what_is_answered_is_committed_already",
 }
 SHOWN_BESIDE_THEIR_SAFEGUARD = {

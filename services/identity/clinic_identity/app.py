@@ -19,6 +19,7 @@ from clinic_identity import (
     auth_api,
     authorize_api,
     browser_api,
+    client_certificates_api,
     clients_api,
     consumers,
     factor_api,
@@ -37,6 +38,7 @@ from clinic_identity import (
     well_known,
 )
 from clinic_identity.bootstrap import add_first_administrator
+from clinic_identity.client_certificates import ClientCertificates
 from clinic_identity.client_keys import ClientKeys
 from clinic_identity.clients import timers as client_timers
 from clinic_identity.desk import Desk
@@ -69,6 +71,7 @@ async def _open_desk(runtime: Runtime) -> AsyncIterator[None]:
         places=Places.load(settings.sign_in_places_file, settings.country_database_file),
         passwords=passwords,
         breached=BreachedPasswords(breached) if breached else (),
+        certificates=ClientCertificates(settings),
         client_keys=ClientKeys(PublicSites(loopback=settings.client_keys_from_loopback)),
         provider=OidcProvider.from_settings(settings),
         database=runtime.database,
@@ -93,7 +96,8 @@ def _take_keys(runtime: Runtime, settings: ServiceSettings) -> None:
     keys, box = _load_keys(settings)
     desk = runtime.get(Desk)
     desk.passwords.take_keys(box)
-    runtime.provide(replace(desk, settings=settings, keys=keys, secrets=box))
+    certificates = ClientCertificates(settings)
+    runtime.provide(replace(desk, settings=settings, keys=keys, secrets=box, certificates=certificates))
     runtime.verifier = _verifier(runtime, keys, settings)
 
 
@@ -129,6 +133,7 @@ service = Service(
         token_care_api.router,
         userinfo.router,
         clients_api.router,
+        client_certificates_api.router,
         well_known.router,
         revocations.router,
         welcome.router,

@@ -6,6 +6,7 @@ from typing import Any
 
 from clinic_shared.audit import Action, Outcome
 from clinic_shared.auth import LIFETIME_SECONDS, claims_of
+from clinic_shared.client_certificates import thumbprint
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.principal import Principal
@@ -34,8 +35,8 @@ async def authenticate(tx: Transaction, desk: Desk, presented: Presented) -> Cli
     if presented.assertion is not None:
         return await _by_assertion(tx, desk, presented.assertion, presented.client_id)
     client = await store.find_client(tx, presented.client_id)
-    if client is None or not client.active or not _proves(client, presented.client_secret, tx):
-        return _refuse(tx, client, "The client or its secret is not known.")
+    if client is None or not client.active or not _proves(desk, client, presented, tx):
+        return _refuse(tx, client, "The client, its secret or its certificate is not known.")
     return client
 
 
@@ -65,6 +66,8 @@ async def _by_assertion(tx: Transaction, desk: Desk, assertion: str, client_id: 
         client = await store.find_client(tx, client_id_in(assertion))
         if client is None or not client.active or client_id not in {"", client.client_id}:
             raise AssertionRefusedError("The client is not known.")  # noqa: TRY301  # as every other refusal
+        if client.certificate is not None:
+            raise AssertionRefusedError("The client shows a certificate.")  # noqa: TRY301
         audiences = {desk.settings.token_endpoint}
         await use_assertion(tx, client, assertion, jwks=keys_of(desk, client), audiences=audiences)
     except AssertionRefusedError as refused:
@@ -73,7 +76,7 @@ async def _by_assertion(tx: Transaction, desk: Desk, assertion: str, client_id: 
 
 
 async def grant_own_token(
-    tx: Transaction, desk: Desk, client: Client, scope: str | None
+    tx: Transaction, desk: Desk, client: Client, scope: str | None, *, certificate: bytes | None
 ) -> Granted | Refused:
     """Return a token of the client's own, or why not."""
     principal = await _principal_of(tx, client)
@@ -84,14 +87,24 @@ async def grant_own_token(
         return Refused("invalid_scope", "A scope was asked for that the client doesn't have.")
     audit_client(tx, Action.EXECUTE, client)
     claims = claims_of(
-        replace(principal, scopes=wanted),
+        replace(principal, scopes=wanted, certificate=_binding(client, certificate)),
         issued_at=max(tx.now, client.tokens_valid_from),
         client_id=client.client_id,
     )
     return Granted(access_token=desk.keys.signer.sign(claims), scopes=wanted)
 
 
-def _proves(client: Client, secret: str | None, tx: Transaction) -> bool:
+def _binding(client: Client, certificate: bytes | None) -> str | None:
+    """Return what the client's tokens are bound to; it has shown the certificate just now."""
+    if certificate is None or client.certificate is None or not client.certificate.bound:
+        return None
+    return thumbprint(certificate)
+
+
+def _proves(desk: Desk, client: Client, presented: Presented, tx: Transaction) -> bool:
+    secret = presented.client_secret
+    if client.certificate is not None:
+        return desk.certificates.prove(presented.certificate, client.certificate, tx.now)
     if client.is_public:
         return secret is None
     given = digest_of(secret or "")

@@ -17,6 +17,7 @@ from clinic_shared.timers import Timer, Timers
 from sqlalchemy.exc import IntegrityError
 
 from clinic_identity import sessions, store
+from clinic_identity.certificate_rules import CertificateRule
 from clinic_identity.client_assertions import check_keys
 from clinic_identity.domain import (
     DeactivatedError,
@@ -27,6 +28,7 @@ from clinic_identity.domain import (
 from clinic_identity.events import lab_event, tokens_revoked
 from clinic_identity.oauth_domain import (
     NEVER_LENT,
+    CertificateNotForPeopleError,
     Client,
     ClientIdTakenError,
     ClientKind,
@@ -159,15 +161,7 @@ async def deactivate_client(tx: Transaction, client_key: UUID, *, expected_versi
     )
     await store.save_client(tx, gone)
     _record(tx, "lab-changed", gone, Action.UPDATE, reason="deactivated")
-    tx.emit(
-        tokens_revoked(
-            gone.id,
-            kind="client",
-            version=gone.version,
-            issued_before=gone.tokens_valid_from,
-            reason_code="deactivated",
-        )
-    )
+    _void_tokens(tx, gone, reason_code="deactivated")
     await sessions.end_sessions_of_app(tx, gone.client_id, reason_code="app-deactivated")
     return gone
 
@@ -185,6 +179,8 @@ async def set_sign_in(
     old = await _lock(tx, client_key, expected_version)
     if old.kind is not ClientKind.APP:
         raise NotFoundError
+    if old.certificate is not None:
+        raise CertificateNotForPeopleError
     _check_sign_in(redirect_uris, user_scopes, known_scopes)
     changed = replace(
         old, version=old.version + 1, redirect_uris=redirect_uris, user_scopes=user_scopes, changed_at=tx.now
@@ -192,6 +188,26 @@ async def set_sign_in(
     await store.save_client(tx, changed)
     audit_client(tx, Action.UPDATE, changed, reason="sign-in-changed")
     await sessions.end_sessions_of_app(tx, changed.client_id, reason_code="app-changed")
+    return changed
+
+
+async def set_client_certificate(
+    tx: Transaction, client_key: UUID, rule: CertificateRule | None, *, expected_version: int | None
+) -> Client:
+    """Let a client get tokens with this certificate alone, or by secret and keys again; its tokens are void."""
+    old = await _lock(tx, client_key, expected_version)
+    if old.is_public or old.redirect_uris:
+        raise CertificateNotForPeopleError
+    changed = replace(
+        old,
+        version=old.version + 1,
+        certificate=rule,
+        changed_at=tx.now,
+        tokens_valid_from=next_whole_second(tx.now),
+    )
+    await store.save_client(tx, changed)
+    _record(tx, "lab-changed", changed, Action.UPDATE, reason="certificate-changed")
+    _void_tokens(tx, changed, reason_code="certificate-changed")
     return changed
 
 
@@ -239,6 +255,18 @@ def _check_sign_in(
         check_redirect_uri(uri)
     if unknown := unknown_among(user_scopes, (known_scopes | SMART_SCOPES.keys()) - NEVER_LENT):
         raise UnknownReferenceError(reference="user_scopes", unknown=unknown)
+
+
+def _void_tokens(tx: Transaction, client: Client, *, reason_code: str) -> None:
+    tx.emit(
+        tokens_revoked(
+            client.id,
+            kind="client",
+            version=client.version,
+            issued_before=client.tokens_valid_from,
+            reason_code=reason_code,
+        )
+    )
 
 
 async def _lock(tx: Transaction, client_key: UUID, expected_version: int | None) -> Client:

@@ -1,7 +1,7 @@
 """HTTP in: registering laboratories and apps as OAuth2 clients."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from clinic_shared.errors import InvalidRequestError, RuleError
@@ -10,6 +10,7 @@ from clinic_shared.step_up import RECENT_AUTHENTICATION
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinic_identity import clients, fields, store
+from clinic_identity.certificate_rules import NAMES, SELF_SIGNED, TLS_CLIENT_AUTH, CertificateRule
 from clinic_identity.client_assertions import MAX_KEYS
 from clinic_identity.desk import Desk
 from clinic_identity.fields import Code, CurrentDesk, Label
@@ -80,6 +81,24 @@ class RotateRequest(fields.Request):
     ] = None
 
 
+class CertificateResponse(BaseModel):
+    token_endpoint_auth_method: Literal["tls_client_auth", "self_signed_tls_client_auth"]
+    tls_client_certificate_bound_access_tokens: bool
+    name: Annotated[str | None, Field(description="What an authority of the operator's vouches for")]
+    name_kind: Annotated[str | None, Field(description=f"One of {', '.join(NAMES)}")]
+    thumbprints: Annotated[list[str], Field(description="`x5t#S256` of the certificates themselves")]
+
+    @classmethod
+    def of(cls, rule: CertificateRule) -> Self:
+        return cls(
+            token_endpoint_auth_method=SELF_SIGNED if rule.pinned else TLS_CLIENT_AUTH,
+            tls_client_certificate_bound_access_tokens=rule.bound,
+            name=rule.name,
+            name_kind=rule.name_kind,
+            thumbprints=list(rule.pinned),
+        )
+
+
 class ClientResponse(BaseModel):
     id: UUID
     partner_id: Annotated[UUID | None, Field(description="A lab's id in every service; null for an app")]
@@ -94,6 +113,7 @@ class ClientResponse(BaseModel):
     user_scopes: list[str]
     public: bool
     jwks_url: str | None
+    certificate: CertificateResponse | None
     active: bool
     registered_at: datetime
     previous_secret_expires_at: datetime | None
@@ -114,6 +134,7 @@ class ClientResponse(BaseModel):
             user_scopes=list(client.user_scopes),
             public=client.is_public,
             jwks_url=client.jwks_url,
+            certificate=CertificateResponse.of(client.certificate) if client.certificate else None,
             active=client.active,
             registered_at=client.registered_at,
             previous_secret_expires_at=client.previous_secret_expires_at,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from clinic_shared import contracts
 from clinic_shared.database import Database
 
+from clinic_identity.client_certificates import ClientCertificates
 from clinic_identity.client_keys import ClientKeys
 from clinic_identity.domain import Account, SessionLimits
 from clinic_identity.keys import KeyRing
@@ -30,6 +31,7 @@ class Desk:
     breached: Container[str]
     """Passwords that are known from breaches elsewhere, as far as the operator gave us a list."""
     client_keys: ClientKeys
+    certificates: ClientCertificates
     provider: OidcProvider | None
     """Of the operator, for single sign-on."""
     database: Database

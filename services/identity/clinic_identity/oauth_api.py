@@ -1,5 +1,7 @@
 """HTTP in: the token endpoint (RFC 6749)."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
 from clinic_shared.database import Transaction
@@ -63,7 +65,8 @@ async def issue_token(
     Form fields: `grant_type` `authorization_code` with `code`, `redirect_uri` and `code_verifier`; `refresh_token`
     with `refresh_token`; or `client_credentials`; optionally `scope` and `resource`. Client id and secret come by
     HTTP Basic or as `client_id` and `client_secret`; or, for a client with keys, `client_assertion` signed with RS384
-    or ES384 (RFC 7523, SMART Backend Services); a public app sends its `client_id` alone. Errors are RFC 6749's own JSON.
+    or ES384 (RFC 7523, SMART Backend Services); a public app, and a client that shows a certificate (RFC 8705), send
+    the `client_id` alone. Errors are RFC 6749's own JSON.
     """
     try:
         form = read_form(body)
@@ -73,10 +76,13 @@ async def issue_token(
         return refusal(Refused("invalid_request", str(error)))
     if form["grant_type"] not in GRANT_TYPES:
         return refusal(Refused("unsupported_grant_type", f"Supported are {', '.join(GRANT_TYPES)}."))
+    shown = await desk.certificates.shown(request, desk.database.clock.now())
+    presented = replace(presented, certificate=shown)
     await read_keys_of(desk, context, presented)
     async with desk.database.transaction(context) as tx:
         client = await authenticate(tx, desk, presented)
-        outcome = client if isinstance(client, Refused) else await _grant(tx, desk, client, form, visit)
+        granting = partial(_grant, tx, desk, form=form, visit=visit, certificate=presented.certificate)
+        outcome = client if isinstance(client, Refused) else await granting(client)
     return refusal(outcome) if isinstance(outcome, Refused) else _granted(outcome)
 
 
@@ -93,12 +99,18 @@ def _check_grant_type(form: dict[str, str]) -> None:
 
 
 async def _grant(
-    tx: Transaction, desk: Desk, client: Client, form: dict[str, str], visit: Visit
+    tx: Transaction,
+    desk: Desk,
+    client: Client,
+    *,
+    form: dict[str, str],
+    visit: Visit,
+    certificate: bytes | None,
 ) -> Granted | Refused:
     if not is_our_resource(desk, form.get("resource")):
         return Refused("invalid_target", "The resource is not served here.")
     if form["grant_type"] == "client_credentials":
-        return await grant_own_token(tx, desk, client, form.get("scope"))
+        return await grant_own_token(tx, desk, client, form.get("scope"), certificate=certificate)
     if not client.redirect_uris:
         return Refused("unauthorized_client", "The client is not registered for people to log in.")
     if form["grant_type"] == "refresh_token":

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from clinic_shared.errors import DomainError, InvalidRequestError
 
+from clinic_identity.certificate_rules import CertificateRule
+
 CODE_LIFE = timedelta(seconds=60)
 FHIR_PATH = "/fhir/R4"
 
@@ -55,6 +57,14 @@ class RedirectUriRefusedError(InvalidRequestError):
     )
 
 
+class CertificateNotForPeopleError(DomainError):
+    """A certificate is shown by a machine that acts in its own name."""
+
+    slug = "certificate-not-for-people"
+    title = "A client that people sign in with shows no certificate"
+    fix = "Register a client of its own for what the machine does in its own name."
+
+
 class PublicClientError(DomainError):
     """A public app runs in its users' hands: it can't keep a secret, and has none."""
 
@@ -89,6 +99,8 @@ class Client:
     jwks_url: str | None = None
     redirect_uris: tuple[str, ...] = ()
     user_scopes: tuple[str, ...] = ()
+    certificate: CertificateRule | None = None
+    """What it shows in place of secret and keys, which get it no tokens then."""
 
     @property
     def is_public(self) -> bool:

@@ -48,11 +48,13 @@ class InvalidFormError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Presented:
-    """How a client says who it is: a secret, an assertion that it signed, or, a public one, its id alone."""
+    """How a client says who it is: a secret, an assertion that it signed, a certificate, or, a public one, its id alone."""
 
     client_id: str = ""
     client_secret: str | None = None
     assertion: str | None = None
+    certificate: bytes | None = None
+    """In DER, as it was shown on the connection (`client_certificates.py`)."""
 
 
 def read_form(text: bytes | str) -> dict[str, str]:

@@ -79,6 +79,16 @@ class IdentitySettings(ServiceSettings):
     client_keys_from_loopback: bool = Field(
         default=False, description="whether clients' keys may be published on this machine; not in production"
     )
+    mtls_url: str = Field(
+        default="",
+        description="where clients are asked for certificates (RFC 8705), if anywhere; the gateway's own address"
+        " or another",
+    )
+    client_authorities_file: Path | None = Field(
+        default=None,
+        description="PEM; who vouches for the names in clients' certificates, with lists of what they revoked;"
+        " read again when it changes",
+    )
     sso_issuer: str = Field(
         default="", description="the operator's identity provider (OpenID Connect), if any"
     )

@@ -9,6 +9,7 @@ from clinic_shared.database import Transaction
 from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from clinic_identity.certificate_rules import CertificateRule
 from clinic_identity.domain import (
     Account,
     AccountKind,
@@ -294,7 +295,9 @@ _CLIENT_LISTS = ("scopes", "centre_ids", "redirect_uris", "user_scopes")
 
 def _client(row: Row[Any]) -> Client:
     lists = {name: tuple(getattr(row, name)) for name in _CLIENT_LISTS}
-    return Client(**dict(row._mapping) | lists | {"kind": ClientKind(row.kind)})  # noqa: SLF001
+    rule = row.certificate and CertificateRule.of(row.certificate)
+    made = {"kind": ClientKind(row.kind), "certificate": rule}
+    return Client(**dict(row._mapping) | lists | made)  # noqa: SLF001
 
 
 def _client_values(value: Client) -> dict[str, Any]:

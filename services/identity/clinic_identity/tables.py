@@ -280,6 +280,7 @@ client = Table(
     Column("redirect_uris", ARRAY(Text), nullable=False, server_default="{}"),
     Column("user_scopes", ARRAY(Text), nullable=False, server_default="{}"),
     Column("jwks_url", Text),
+    Column("certificate", JSONB(none_as_null=True)),
 )
 used_assertion = Table(
     "used_assertion",

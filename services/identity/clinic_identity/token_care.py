@@ -40,6 +40,7 @@ async def introspect(tx: Transaction, desk: Desk, client: Client, token: str) ->
         "acr",
         "auth_time",
         "patient",
+        "cnf",
     )
     return {"active": True, "token_type": "Bearer", **{name: claims[name] for name in told if name in claims}}
 

@@ -1,12 +1,13 @@
 """HTTP in: what clients ask about tokens that they hold (RFC 7662, RFC 7009)."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 from clinic_shared.context import Context
 from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from clinic_identity import token_care
 from clinic_identity.client_grants import authenticate, read_keys_of
@@ -51,6 +52,9 @@ class IntrospectionResponse(BaseModel):
     acr: str | None = None
     auth_time: int | None = None
     patient: str | None = None
+    cnf: Annotated[
+        dict[str, str] | None, Field(description="The certificate that it comes with, by `x5t#S256`")
+    ] = None
 
 
 @router.post(
@@ -113,4 +117,5 @@ async def _read(
     except InvalidFormError as error:
         return Refused("invalid_request", str(error))
     await read_keys_of(desk, context, presented)
-    return presented, form["token"]
+    shown = await desk.certificates.shown(request, desk.database.clock.now())
+    return replace(presented, certificate=shown), form["token"]

@@ -9,6 +9,7 @@ from fastapi import Response
 from fastapi.responses import JSONResponse
 
 from clinic_identity import userinfo
+from clinic_identity.certificate_rules import SELF_SIGNED, TLS_CLIENT_AUTH
 from clinic_identity.client_assertions import ALGORITHMS
 from clinic_identity.desk import Desk
 from clinic_identity.fields import CurrentDesk
@@ -124,8 +125,30 @@ def _common(desk: Desk) -> dict[str, Any]:
             "client_secret_basic",
             "client_secret_post",
             "private_key_jwt",
+            *_by_certificate(desk),
             "none",
         ],
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "scopes_supported": sorted(desk.known_scopes | PROTOCOL_SCOPES | SMART_SCOPES.keys()),
+        **_certificates_told(desk),
     }
+
+
+def _by_certificate(desk: Desk) -> list[str]:
+    if not desk.settings.mtls_url:
+        return []
+    return [TLS_CLIENT_AUTH, SELF_SIGNED] if desk.settings.client_authorities_file else [SELF_SIGNED]
+
+
+def _certificates_told(desk: Desk) -> dict[str, Any]:
+    """Return what RFC 8705 adds (3.3, 5), where clients are asked for certificates at all."""
+    url = desk.settings.mtls_url.rstrip("/")
+    if not url:
+        return {}
+    told: dict[str, Any] = {"tls_client_certificate_bound_access_tokens": True}
+    if url != desk.settings.token_issuer:
+        paths = {"token": "token", "introspection": "introspect", "revocation": "revoke"}
+        told["mtls_endpoint_aliases"] = {
+            f"{name}_endpoint": f"{url}/oauth2/{path}" for name, path in paths.items()
+        }
+    return told
