@@ -11,7 +11,7 @@ WORKERS ?= 2
 SERVICES := $(patsubst services/%/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 PACKAGES := clinic_shared clinic_gateway clinic_local $(foreach s,$(SERVICES),clinic_$(subst -,_,$(s)))
 TEST_DIRS := $(foreach folder,$(wildcard shared/tests gateway/tests deploy/local/tests services/*/tests \
-	tests/contract tests/hostile tests/clients tests/deploy tests/observability tests/e2e tests/modules tests/chaos tests/load),\
+	tests/contract tests/hostile tests/browser tests/clients tests/deploy tests/observability tests/e2e tests/modules tests/chaos tests/load),\
 	$(if $(wildcard $(folder)/test_*.py $(folder)/*/test_*.py),$(folder)))
 # What starts the whole system or kills processes runs by itself, one after the other.
 WHOLE := $(filter tests/e2e tests/modules tests/load,$(TEST_DIRS))

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -12,12 +13,29 @@ from clinic_local.fakes.app import create_app
 from clinic_local.fakes.settings import FakesSettings
 
 
-@asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[str]:
-    """Serve an ASGI application over real HTTP; yields its base URL."""
+def bound_to_a_free_port() -> socket.socket:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1)
+    return listener
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, listener: socket.socket | None = None, *, lifespan: Literal["auto", "off"] = "auto"
+) -> AsyncIterator[str]:
+    """Serve an ASGI application over real HTTP; yields its base URL.
+
+    A `listener` is bound already, for whoever has to know its port before.
+    """
+    listener = listener or bound_to_a_free_port()
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        ws="none",
+        lifespan=lifespan,
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
