@@ -1,6 +1,5 @@
 """Requests to the services: one pool of connections per service, and what a failure means to the caller."""
 
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -27,23 +26,22 @@ class Upstreams:
         self.urls: Mapping[str, str] = settings.upstream_urls
         self._settings = settings
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._trust = tls.Trust(settings.tls_authority_file)
 
     def __contains__(self, service: str) -> bool:
         return service in self.urls
 
     def open(self) -> None:
-        trusted = tls.trusting(self._settings.tls_authority_file)
-        self._sessions = {service: self._session(trusted) for service in self.urls}
+        self._sessions = {service: self._session() for service in self.urls}
 
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
 
-    def _session(self, trusted: ssl.SSLContext) -> aiohttp.ClientSession:
+    def _session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=self._settings.connections_per_upstream,
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
-            ssl=trusted,
         )
         timeout = aiohttp.ClientTimeout(
             connect=self._settings.connect_timeout_seconds,
@@ -99,7 +97,13 @@ class Upstreams:
                 headers = CIMultiDict(headers or ())
                 headers["Traceparent"] = span.traceparent
             answer = await self._sessions[service].request(
-                method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout
+                method,
+                url,
+                headers=headers,
+                data=data,
+                allow_redirects=False,
+                timeout=timeout,
+                ssl=self._trust.context,
             )
             span.answered(method, None, answer.status)
             return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from .conftest import Bearer, StartClinic
 
 
+PATIENTS = "/v1/patients/me"
+
+
 class Identity:
     """The service behind the gateway: it has the keys that tokens are verified with."""
 
@@ -35,6 +39,7 @@ class Identity:
             "/.well-known/jwks.json": jwks,
             "/internal/revocations": {"revocations": []},
             "/v1/users/me": {"over": "https"},
+            PATIENTS: {"over": "https"},
         }
         self.app = Starlette(routes=[Route(path, partial(self._page, page)) for path, page in pages.items()])
         self.schemes: list[str] = []
@@ -102,6 +107,37 @@ async def test_a_service_for_which_nobody_vouches_is_not_talked_to(
             unverified = await clinic.http.get("/v1/users/me", headers=bearer())
     assert (answer.status_code, unverified.status_code) == (503, 503)
     assert identity.schemes == []
+
+
+async def test_a_new_authority_counts_without_a_restart_and_the_old_one_no_more(
+    start_clinic: StartClinic, identity: Identity, bearer: Bearer, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        write_certificate(folder)
+    trusted = tmp_path / "trusted.pem"
+    statuses = []
+    async with (
+        served(identity.app, OwnCertificate(old / "machine.pem")) as before,
+        served(identity.app, OwnCertificate(new / "machine.pem")) as after,
+    ):
+        shutil.copy(old / "authority.pem", trusted)
+        upstreams = f"identity=https://127.0.0.1:{before},patients=https://127.0.0.1:{after}"
+        async with start_clinic(upstreams=upstreams, tls_authority_file=trusted) as clinic:
+
+            async def ask() -> None:
+                answers = [
+                    await clinic.http.get(path, headers=bearer()) for path in ("/v1/users/me", PATIENTS)
+                ]
+                statuses.append([answer.status_code for answer in answers])
+
+            await ask()
+            (new / "authority.pem").replace(trusted)
+            await ask()
+            trusted.write_text("half of a renewal")
+            await ask()
+    assert statuses == [[200, 503], [503, 200], [503, 200]]
 
 
 async def test_a_renewed_certificate_is_shown_without_a_restart_and_half_a_renewal_is_not(

@@ -1,5 +1,6 @@
 """RabbitMQ's management API: the only way to set policies and to read back what is in effect."""
 
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -31,13 +32,10 @@ class Management:
     def __init__(self, management_url: str, amqp_url: str, *, authority: Path | None = None) -> None:
         self.vhost = vhost_of(amqp_url)
         self._vhost = quote(self.vhost, safe="")
-        self._client = httpx.AsyncClient(
-            base_url=management_url.rstrip("/"),
-            timeout=TIMEOUT_SECONDS,
-            trust_env=False,
-            # Loading the certificate store takes longer than the request; plain HTTP needs none.
-            verify=tls.trusting(authority) if management_url.startswith("https:") else False,
-        )
+        self._url = management_url.rstrip("/")
+        # Loading the certificate store takes longer than the request; plain HTTP needs none.
+        self._trust = tls.Trust(authority) if management_url.startswith("https:") else None
+        self._clients: dict[ssl.SSLContext | None, httpx.AsyncClient] = {}
 
     @classmethod
     def from_settings(cls, settings: "ServiceSettings") -> Self | None:
@@ -59,35 +57,48 @@ class Management:
     def use(self, settings: "ServiceSettings") -> None:
         """Ask where other settings say from now on (a changed password)."""
         if settings.amqp_management_url is not None:
-            self._client.base_url = httpx.URL(settings.amqp_management_url.get_secret_value().rstrip("/"))
+            self._url = settings.amqp_management_url.get_secret_value().rstrip("/")
+            for client in self._clients.values():
+                client.base_url = httpx.URL(self._url)
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        """One for each authority that was trusted: connections to whom nobody vouches for any more aren't used again."""
+        context = self._trust.context if self._trust else None
+        if context not in self._clients:
+            self._clients[context] = httpx.AsyncClient(
+                base_url=self._url, timeout=TIMEOUT_SECONDS, trust_env=False, verify=context or False
+            )
+        return self._clients[context]
 
     async def put_policies(self, policies: Iterable[NamedDocument]) -> None:
         for policy in policies:
             path = f"/api/policies/{self._vhost}/{policy.name}"
-            (await self._client.put(path, json=policy.document())).raise_for_status()
+            (await self._http.put(path, json=policy.document())).raise_for_status()
 
     async def list(self, kind: str) -> list[dict[str, Any]]:
         """Return all `exchanges`, `queues`, `bindings` or `policies` of the virtual host."""
         # Statistics lag by seconds, and a queue's policy with them; the bare records don't.
         path = f"/api/{kind}/{self._vhost}?disable_stats=true"
-        answer = (await self._client.get(path)).raise_for_status()
+        answer = (await self._http.get(path)).raise_for_status()
         return list(answer.json())
 
     async def depths(self) -> dict[str, int]:
         """Return how many messages each queue of the virtual host holds, those in consumers' hands included."""
         path = f"/api/queues/{self._vhost}?columns=name,messages"
-        answer = (await self._client.get(path)).raise_for_status()
+        answer = (await self._http.get(path)).raise_for_status()
         # A queue that was declared a moment ago has no statistics yet.
         return {row["name"]: row.get("messages", 0) for row in answer.json()}
 
     async def bindings_from(self, exchange: str) -> set[tuple[str, str]]:
         """Return (queue, routing key) of what an exchange routes now."""
         path = f"/api/exchanges/{self._vhost}/{exchange}/bindings/source"
-        answer = (await self._client.get(path)).raise_for_status()
+        answer = (await self._http.get(path)).raise_for_status()
         return {(row["destination"], row["routing_key"]) for row in answer.json()}
 
     async def close(self) -> None:
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,12 +4,18 @@ Databases and the broker are told in their addresses instead (`sslmode` and `ssl
 """
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 from typing import Protocol, Self
 
+import structlog
+
 from clinic_shared.health import Health
+from clinic_shared.metrics import SECRET_RELOADS
 from clinic_shared.reloading import follow_secrets
+
+log = structlog.get_logger()
 
 
 class _Settings(Protocol):
@@ -75,3 +81,41 @@ def trusting(authority: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+class Trust:
+    """Whom a client that lives long believes: what the file says now, an authority that has left it no more."""
+
+    def __init__(self, authority: Path | None) -> None:
+        self._authority = authority
+        self._seen = _stamp(authority)
+        self._context = trusting(authority)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """Another one once the file has changed: connections that were made with the one before aren't used again."""
+        seen = _stamp(self._authority)
+        if seen != self._seen:
+            self._seen = seen
+            self._take()
+        return self._context
+
+    def _take(self) -> None:
+        try:
+            self._context = trusting(self._authority)
+        except OSError as error:
+            SECRET_RELOADS.labels(outcome="refused").inc()
+            log.error("authority_refused", error_class=type(error).__name__)  # noqa: TRY400  # the class says it all
+        else:
+            SECRET_RELOADS.labels(outcome="taken").inc()
+            log.info("authority_reloaded")
+
+
+def _stamp(file: Path | None) -> tuple[int, int, int] | None:
+    if file is None:
+        return None
+    try:
+        status = os.stat(file)  # noqa: PTH116  # asked with every request, and a Path takes twice as long
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -138,3 +138,19 @@ async def test_the_management_api_is_asked_over_tls_once_its_authority_vouches_f
     async with Management(servers.management_url, servers.amqps_url, authority=servers.stranger) as doubted:
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             await doubted.list("exchanges")
+
+
+async def test_whom_the_management_api_must_be_vouched_for_by_is_read_again(
+    servers: Servers, tmp_path: Path
+) -> None:
+    trusted, next_one = tmp_path / "trusted.pem", tmp_path / "next.pem"
+    shutil.copy(servers.authority, trusted)
+    async with Management(servers.management_url, servers.amqps_url, authority=trusted) as management:
+        assert await management.list("exchanges")
+        shutil.copy(servers.stranger, next_one)
+        next_one.replace(trusted)
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await management.list("exchanges")
+        shutil.copy(servers.authority, next_one)
+        next_one.replace(trusted)
+        assert await management.list("exchanges")
