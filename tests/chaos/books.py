@@ -60,6 +60,11 @@ _OWED_OUTSIDE: dict[str, tuple[str, LiteralString]] = {
 _TO_SEND: LiteralString = (
     "SELECT count(*) FROM message WHERE status = 'queued' AND send_at <= clock_timestamp()"
 )
+_RECORDED: LiteralString = """
+    SELECT producer, count(*), count(DISTINCT pseq) FROM (
+        SELECT producer, pseq FROM audit_record UNION ALL SELECT producer, pseq FROM archived_record
+    ) AS recorded GROUP BY producer
+"""
 UTF8_MARK = b"\xef\xbb\xbf"
 _ENVELOPES = {b"FHS", b"BHS", b"BTS", b"FTS"}
 _NAMES = ("outbox", "audit outbox", "intake")
@@ -228,7 +233,8 @@ class Books:
         broadcast = {event.type for event in contracts.load().events.values() if event.broadcast}
         log = self.query(
             service,
-            "SELECT event_id, type, subject, aggregate_version, extract(epoch FROM recorded_at)::float8 FROM event",
+            "SELECT event_id, type, subject, aggregate_version, extract(epoch FROM recorded_at)::float8 FROM event "
+            "WHERE carries IS NULL",  # state events are for those who begin anew
         )
         snapshot.published[service] = [Published(*row) for row in log if row[1] not in broadcast]
 
@@ -256,10 +262,7 @@ class Books:
         self._laboratory.remember()
 
     def _audit_trails(self) -> dict[str, AuditTrail]:
-        stored = self.query(
-            "audit", "SELECT producer, count(*), count(DISTINCT pseq) FROM audit_record GROUP BY producer"
-        )
-        by_producer = {producer: counts for producer, *counts in stored}
+        by_producer = {producer: counts for producer, *counts in self.query("audit", _RECORDED)}
         trails = {}
         for service in self._urls:
             numbered = self.query(service, "SELECT next_pseq FROM audit_producer")[0][0]

@@ -13,7 +13,7 @@ from clinic_local.commands_reporting import REBUILDS, UNDER_WAY
 from . import planting
 from .accounting import Finding, Verdict, Violation
 from .nemeses import readers_of_poison
-from .scene import NEMESES, RARE, Injection, Scene, Trap
+from .scene import NEMESES, RARE, Injection, Scene, Trap, wait_until
 from .serial import differing_charts
 from .stage import Stage
 from .traffic import ALL_KINDS, Flow
@@ -222,20 +222,22 @@ def _unexpected(verdict: Verdict, scene: Scene) -> list[Finding]:
 
 def differing_read_models(operator: Caller) -> Iterator[Finding]:
     """Make the reports' read models once more from the event logs, and compare."""
-    deadline = time.monotonic() + QUIET_SECONDS
-    while under_way := [one for one in operator.get(REBUILDS)["rebuilds"] if one["state"] in UNDER_WAY]:
-        if time.monotonic() > deadline:
-            yield Finding(Violation.LEFT_OVER, "rebuilds", tuple(one["state"] for one in under_way))
-            return
-        time.sleep(0.2)
+    if not wait_until(lambda: not _rebuilding(operator), seconds=QUIET_SECONDS):
+        yield Finding(Violation.LEFT_OVER, "rebuilds", tuple(_rebuilding(operator)))
+        return
     begun = operator.post(REBUILDS, {"compare_only": True})["rebuild_id"]
-    while (found := operator.get(f"{REBUILDS}/{begun}"))["state"] in UNDER_WAY:
-        if time.monotonic() > deadline:
-            yield Finding(Violation.LEFT_OVER, "the comparison of read models", (found["state"],))
-            return
-        time.sleep(0.2)
+    if not wait_until(lambda: not _rebuilding(operator), seconds=QUIET_SECONDS):
+        yield Finding(Violation.LEFT_OVER, "the comparison of read models", tuple(_rebuilding(operator)))
+        return
+    found = operator.get(f"{REBUILDS}/{begun}")
     if found["failure"] or found["difference_count"] is None:
         yield Finding(Violation.LEFT_OVER, "the comparison of read models", (str(found["failure"]),))
     rows = tuple(str(row) for row in found["differences"])
     if rows:
         yield Finding(Violation.DIFFERENT, "read models made again from the event logs", rows)
+
+
+def _rebuilding(operator: Caller) -> list[str]:
+    """Return how far each rebuild is that isn't over."""
+    states = (str(one["state"]) for one in operator.get(REBUILDS)["rebuilds"])
+    return [state for state in states if state in UNDER_WAY]

@@ -157,7 +157,8 @@ def staged(folder: Path, rng: random.Random, *, by_detours: bool = True) -> Iter
                     f"CLINIC_DETOUR_{name}": wires[server].address for name, server in _DETOURS.items()
                 }
                 tampering |= (clocks := clocks_environment())
-            system = stack.enter_context(running_system(root, **ENVIRONMENT, **tampering))
+            archives = {"CLINIC_AUDIT_ARCHIVE_DIR": str(root / "audit-archives")}
+            system = stack.enter_context(running_system(root, **ENVIRONMENT, **archives, **tampering))
         stage = Stage(system, wires, rng, clocks_jump=bool(clocks))
         stack.callback(stage.close)
         yield stage

@@ -22,11 +22,12 @@ _REBUILD = (
     *("rebuild.batch.before", "rebuild.batch.after", "rebuild.swap.before", "rebuild.swap.locked"),
     *("rebuild.swap.exchanged", "rebuild.swap.after"),
 )
+_ARCHIVE = ("archive.written", "archive.placed", "archive.recorded", "archive.removed")
 _REPLAY = ("replay.batch.sent",)
 CRASH_POINTS = {
     LAB: (*_INTAKE, *_CONSUMER, *_COMMIT, *_RELAY, *_REPLAY, "lab.order.sent"),
     "patients": (*_CONSUMER, *_COMMIT, *_RELAY, *_REDRIVE),
-    SCHEDULING: (*_COMMIT, *_RELAY, *_REPLAY),
+    SCHEDULING: (*_COMMIT, *_RELAY, *_REPLAY, "partitions.carried"),
     "billing": (
         *(*_INTAKE, *_REPLAY, *_CONSUMER, *_COMMIT, *_RELAY, "provider.call.after", "provider.reread.after"),
         *("receipt.lease.after", "receipt.describe.after", "receipt.register.after", "receipt.report.after"),
@@ -35,14 +36,9 @@ CRASH_POINTS = {
     "notifications": (*_CONSUMER, *_COMMIT, *_RELAY, "message.call.after"),
     "referrals": (*_CONSUMER, "partitions.moved", "partitions.detached"),
     "reporting": (*_CONSUMER, *_COMMIT, *_REBUILD),
-    "audit": (*_DELIVERY, *_COMMIT),
+    "audit": (*_DELIVERY, *_COMMIT, *_ARCHIVE),
 }
 """The labelled steps that this traffic passes, or is made to pass (`provoking.py`)."""
-NOT_PASSED = {
-    "partitions.carried",
-    *("archive.written", "archive.placed", "archive.recorded", "archive.removed"),
-}
-"""Months of events and of audit records would have to pass first (`test_partitions.py`, `test_archives.py`)."""
 
 
 @nemesis(CRASH, weight=16)
