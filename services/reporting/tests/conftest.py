@@ -119,6 +119,8 @@ RESULT_LIVES = (
     (("received", "final"), ("corrected", "corrected")),
     (("received", "final"), ("retracted", "entered-in-error")),
 )
+TWO, ONE = ("active", "active"), ("active", "merged")
+REGISTRY_LIVES = ((TWO,), (TWO, ONE), (TWO, ONE, TWO))
 MESSAGE_LIVES = (("queued",), ("queued", "sent", "delivered"), ("queued", "failed"))
 
 
@@ -135,6 +137,7 @@ class Stream:
             self._laboratory()
             self._money()
             self._message()
+            self._registry()
             self._others()
         self.told.sort(key=lambda told: told.occurred_at)
 
@@ -260,6 +263,22 @@ class Stream:
                 queued_at=wire_instant(moment),
                 **place,
             )
+
+    def _registry(self) -> None:
+        """Two records of one person: each step of a merge tells the state of both."""
+        moment, centre_id = self._moment(), self._place()["centre_id"]
+        records = str(uuid7()), str(uuid7())
+        for step, statuses in enumerate(self.random.choice(REGISTRY_LIVES)):
+            for patient_id, status in zip(records, statuses, strict=True):
+                self._tell(
+                    f"patients.patient-{'updated' if step else 'registered'}.v1",
+                    step + 1,
+                    moment + timedelta(hours=step),
+                    patient_id=patient_id,
+                    status=status,
+                    centre_id=centre_id,
+                    registered_at=wire_instant(moment),
+                )
 
     def _others(self) -> None:
         place, moment = self._place(), self._moment()

@@ -16,7 +16,7 @@ from clinic_shared.service import Runtime
 from clinic_shared.testing import eventually
 from sqlalchemy import text
 
-from .rebuilding import INSTALLED, Clinic, clinic, looping, stream, working
+from .rebuilding import INSTALLED, Clinic, TwoRecords, clinic, looping, stream, working
 
 __all__ = ["clinic", "working"]
 
@@ -61,6 +61,27 @@ async def test_a_rebuilt_read_model_is_the_live_one_bit_for_bit_with_traffic_run
     assert all(rebuilt[name] for name in ("appointment_fact", "payment_fact", "lab_milestone"))
     [told] = await working.reporting.events("reporting.read-model-rebuilt.v1")
     assert told.data["checksum"] == ended["checksum"]
+
+
+async def test_after_a_merge_and_after_its_undoing_a_rebuilt_model_is_the_live_one_bit_for_bit(
+    working: Clinic,
+) -> None:
+    await working.history()
+    records = TwoRecords()
+    for told, status in (
+        (records.registered(), "active"),
+        (records.merged(), "merged"),
+        (records.parted(), "active"),
+    ):
+        await working.happen([*told, *stream(next(working.seeds))[:40]], at_once=7)
+        await working.quiet()
+        live = await working.rows()
+        ended = await working.ended(await working.rebuild(), "swapped")
+        assert ended["difference_count"] == 0, ended["differences"]
+        assert await working.rows() == live
+        source = "SELECT status FROM registration_fact WHERE patient_id = :patient"
+        assert await working.scalar(source, patient=records.source) == status
+        assert await working.scalar(source, patient=records.target) == "active"
 
 
 async def test_a_planted_difference_is_found_repaired_and_comes_back_with_a_roll_back(
