@@ -102,7 +102,7 @@ class TwoRecords:
             "source_patient_id": self.source,
             "target_patient_id": self.target,
         }
-        return Told(f"patients.patients-{happened}.v1", version, MONDAY, ids)
+        return Told(f"patients.patients-{happened}.v1", version, _MOMENT, ids)
 
     def _written(self) -> list[Told]:
         """What is told of either record keeps it, merged or not."""
