@@ -14,6 +14,7 @@ from clinic_shared.service import Runtime, Service
 from clinic_notifications import announcing, api, callbacks, consumers, staff_api, webhooks
 from clinic_notifications.sending import Vendors, send_messages
 from clinic_notifications.settings import NotificationSettings
+from clinic_notifications.tables import ENCRYPTED
 
 
 @asynccontextmanager
@@ -53,4 +54,5 @@ service = Service(
     timers=announcing.timers,
     startup=(vendors, _receive_callbacks),
     workers=(send_messages, process_callbacks),
+    encrypted=ENCRYPTED,
 )

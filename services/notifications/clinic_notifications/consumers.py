@@ -250,11 +250,8 @@ async def keep_department(tx: Transaction, _: Envelope, department: Department) 
 
 @handlers.on("patients.patient-registered.v1", "patients.patient-updated.v1")
 async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
-    await keep_newer(
-        tx,
-        tables.patient,
-        patient.model_dump() | {"phones": patient.phones or [], "emails": patient.emails or []},
-    )
+    known = patient.model_dump() | {"phones": patient.phones or [], "emails": patient.emails or []}
+    await keep_newer(tx, tables.patient, tables.CONTACTS.stored(tx, known))
 
 
 @handlers.on(*TOLD_BY)

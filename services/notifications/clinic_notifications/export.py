@@ -11,9 +11,9 @@ from uuid import UUID
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.exporting import Part, concept, contribute, fhir_status, present, reference, told
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
-from clinic_notifications.tables import message, preference
+from clinic_notifications.tables import WORDS, message, preference
 
 handlers = Handlers("notifications")
 
@@ -26,12 +26,12 @@ async def gather(tx: Transaction, patient_ids: Sequence[UUID]) -> Part:
     )
     preferences = await tx.fetch_all(select(preference).where(preference.c.patient_id.in_(patient_ids)))
     return Part(
-        resources=[_communication(row) for row in messages],
+        resources=[_communication(WORDS.opened(tx, row)) for row in messages],
         others={"message-preferences": [told(row) for row in preferences]},
     )
 
 
-def _communication(row: Row[Any]) -> dict[str, Any]:
+def _communication(row: Any) -> dict[str, Any]:
     return present(
         resourceType="Communication",
         id=row.message_id,

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_notifications.domain import DEFAULT_CHANNELS, Channel, Recipient
-from clinic_notifications.tables import staff_contact
+from clinic_notifications.tables import STAFF_CONTACTS, staff_contact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,10 @@ class StaffContact:
 
 async def find(tx: Transaction, staff_id: UUID, *, lock: bool = False) -> StaffContact:
     statement = select(staff_contact).where(staff_contact.c.staff_id == staff_id)
-    row = await tx.fetch_one(statement.with_for_update() if lock else statement)
-    if row is None:
+    stored = await tx.fetch_one(statement.with_for_update() if lock else statement)
+    if stored is None:
         return StaffContact(staff_id=staff_id)
+    row = STAFF_CONTACTS.opened(tx, stored)
     return StaffContact(
         staff_id=staff_id,
         version=row.version,
@@ -42,11 +43,12 @@ async def find(tx: Transaction, staff_id: UUID, *, lock: bool = False) -> StaffC
 
 async def save(tx: Transaction, changed: StaffContact) -> bool:
     """Store the next version; False when somebody else did at the same time."""
-    values: dict[str, Any] = {
+    said: dict[str, Any] = {
         **vars(changed),
         "channels": [channel.value for channel in changed.channels],
         "changed_at": tx.now,
     }
+    values = STAFF_CONTACTS.stored(tx, said)
     row = await tx.fetch_one(
         insert(staff_contact)
         .values(values)

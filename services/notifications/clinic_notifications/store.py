@@ -10,7 +10,7 @@ from clinic_shared.database import Transaction
 from sqlalchemy import ColumnElement, Exists, Integer, Row, Table, cast, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from clinic_notifications import staff_store
+from clinic_notifications import staff_store, tables
 from clinic_notifications.domain import (
     Appointment,
     Channel,
@@ -41,7 +41,7 @@ from clinic_notifications.wording import Place
 
 async def add_message(tx: Transaction, new: Message) -> bool:
     """Queue a message, unless the same was told before; returns whether it is new."""
-    values = _message_values(new)
+    values = tables.WORDS.stored(tx, _message_values(new))
     if new.send_at > tx.now:
         values["next_attempt_at"] = func.clock_timestamp() + (new.send_at - tx.now)
     statement = insert(message).values(values).on_conflict_do_nothing(constraint=MESSAGE_ONCE)
@@ -50,17 +50,17 @@ async def add_message(tx: Transaction, new: Message) -> bool:
 
 async def save_message(tx: Transaction, changed: Message) -> None:
     mine = update(message).where(message.c.message_id == changed.message_id)
-    await tx.execute(mine.values(_message_values(changed)))
+    await tx.execute(mine.values(tables.WORDS.stored(tx, _message_values(changed))))
 
 
 async def find_message(tx: Transaction, message_id: UUID) -> Message | None:
     row = await tx.fetch_one(select(message).where(message.c.message_id == message_id))
-    return None if row is None else _message(row)
+    return None if row is None else _message(tx, row)
 
 
 async def lock_message(tx: Transaction, message_id: UUID) -> Message | None:
     row = await tx.fetch_one(select(message).where(message.c.message_id == message_id).with_for_update())
-    return None if row is None else _message(row)
+    return None if row is None else _message(tx, row)
 
 
 async def tells_of_later(tx: Transaction, about: Subject, purpose: Purpose) -> bool:
@@ -149,13 +149,9 @@ async def note_error(tx: Transaction, message_id: UUID, error: str) -> None:
 
 async def keep_reply(tx: Transaction, provider: str, reference: str, content: dict[str, Any]) -> bool:
     """Keep what a patient wrote; False when it is kept already."""
-    row = await tx.fetch_one(
-        insert(reply)
-        .values(provider=provider, provider_reference=reference, content=content, received_at=tx.now)
-        .on_conflict_do_nothing()
-        .returning(reply.c.provider)
-    )
-    return row is not None
+    said = {"provider": provider, "provider_reference": reference, "content": content, "received_at": tx.now}
+    kept = insert(reply).values(tables.REPLIES.stored(tx, said)).on_conflict_do_nothing()
+    return await tx.fetch_one(kept.returning(reply.c.provider)) is not None
 
 
 # -- who and in whose name
@@ -171,9 +167,10 @@ async def find_recipient(tx: Transaction, to: Message) -> Recipient | None:
 async def _find_patient(tx: Transaction, patient_id: UUID) -> Recipient | None:
     """Return the person whose record it is: reached as the record in use says, refusing what any of theirs refuses."""
     survivor = await merges.survivor_of(tx, patient_id)
-    row = await tx.fetch_one(select(patient).where(patient.c.patient_id == survivor))
-    if row is None:
+    stored = await tx.fetch_one(select(patient).where(patient.c.patient_id == survivor))
+    if stored is None:
         return None
+    row = tables.CONTACTS.opened(tx, stored)
     records = [survivor, *await merges.absorbed_by(tx, [survivor])]
     consents = await tx.fetch_all(
         select(consent).where(consent.c.patient_id.in_(records), consent.c.kind == "messaging")
@@ -285,10 +282,11 @@ async def list_messages(
         statement = statement.where(message.c.status == status)
     if purpose is not None:
         statement = statement.where(message.c.purpose == purpose)
-    return [_message(row) for row in await tx.fetch_all(statement)]
+    return [_message(tx, row) for row in await tx.fetch_all(statement)]
 
 
-def _message(row: Row[Any]) -> Message:
+def _message(tx: Transaction, stored: Row[Any]) -> Message:
+    row = tables.WORDS.opened(tx, stored)
     return Message(
         message_id=row.message_id,
         version=row.version,

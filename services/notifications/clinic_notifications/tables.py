@@ -1,5 +1,6 @@
 """Notifications' tables. Centres, departments, patients, consents and appointments are projections."""
 
+from clinic_shared.encryption.fields import SealedFields, seal_columns
 from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
@@ -47,6 +48,7 @@ patient = Table(
     Column("emails", ARRAY(Text), nullable=False),
     Column("language", Text),
     Column("centre_id", Uuid),
+    *seal_columns(),
 )
 consent = Table(
     "consent",
@@ -92,6 +94,7 @@ staff_contact = Table(
     Column("language", Text),
     Column("channels", ARRAY(Text), nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
+    *seal_columns(),
 )
 template = Table(
     "template",
@@ -145,6 +148,7 @@ message = Table(
     Column("call_open", Boolean, nullable=False, server_default="false"),
     Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("last_error", Text),
+    *seal_columns(),
 )
 joined_subject = Table(
     "joined_subject",
@@ -174,6 +178,7 @@ reply = Table(
     Column("provider_reference", Text, primary_key=True),
     Column("content", JSONB, nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False),
+    *seal_columns(),
 )
 callback = Table(
     "callback",
@@ -186,3 +191,9 @@ callback = Table(
 
 MESSAGE_ONCE = "message_once"
 TEMPLATE_VERSION_ONCE = "template_version_once"
+
+CONTACTS = SealedFields(patient, empty={"phones": [], "emails": []})
+STAFF_CONTACTS = SealedFields(staff_contact, empty={"phone": None, "email": None})
+WORDS = SealedFields(message, empty={"facts": {}, "recipient": None, "text": None})
+REPLIES = SealedFields(reply, empty={"content": {}})
+ENCRYPTED = tuple(fields.kind for fields in (CONTACTS, STAFF_CONTACTS, WORDS, REPLIES))

@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 import pytest
 from clinic_local.fakes.in_process import running_fakes, serving
+from clinic_notifications import tables
 from clinic_notifications.app import intake_worker, service
 from clinic_notifications.sending import Sender
 from clinic_shared.app import create_app
@@ -29,6 +30,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 PHONE = "+70000000001"
 MAIL = "anna.testova@example.org"
+
+OPENS = {
+    fields.table: fields for fields in (tables.CONTACTS, tables.STAFF_CONTACTS, tables.WORDS, tables.REPLIES)
+}
 
 notifications = service_fixture(service)
 
@@ -154,7 +159,8 @@ class Clinic:
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         async with self.notifications.runtime.database.transaction() as tx:
-            return [dict(row._mapping) for row in await tx.fetch_all(select(table))]
+            rows = await tx.fetch_all(select(table))
+            return [vars(OPENS[table].opened(tx, row)) if table in OPENS else row._asdict() for row in rows]
 
     async def event_names(self) -> list[str]:
         return [row.type.split(".")[1] for row in await self.notifications.events()]

@@ -10,6 +10,8 @@ from clinic_shared.testing import ServiceHarness
 from pydantic import ValidationError
 from sqlalchemy import Table, select
 
+from .conftest import OPENS
+
 EVENT_TYPES = sorted(service.handlers.subscriptions)
 
 SAID = {
@@ -32,7 +34,8 @@ def test_the_subscriptions_are_those_of_the_contract() -> None:
 
 async def rows(notifications: ServiceHarness, table: Table) -> list[dict[str, object]]:
     async with notifications.runtime.database.transaction() as tx:
-        return [row._asdict() for row in await tx.fetch_all(select(table))]
+        found = await tx.fetch_all(select(table))
+        return [vars(OPENS[table].opened(tx, row)) if table in OPENS else row._asdict() for row in found]
 
 
 async def test_every_example_delivered_twice_takes_effect_once(notifications: ServiceHarness) -> None:

@@ -85,16 +85,16 @@ async def encrypt_stored(runtime: "Runtime", stop: asyncio.Event) -> None:
     async def work() -> None:
         while not stop.is_set():
             if runtime.database.keyring.encrypting:
-                await encrypt_backlog(runtime.database, stop)
+                await encrypt_backlog(runtime.database, stop, (*KINDS, *runtime.service.encrypted))
             health.report(NAME, None)
             await pause(stop, INTERVAL_SECONDS)
 
     await keep_running(NAME, stop, work, health)
 
 
-async def encrypt_backlog(database: Database, stop: asyncio.Event) -> int:
+async def encrypt_backlog(database: Database, stop: asyncio.Event, kinds: Sequence[Kind] = KINDS) -> int:
     """Encrypt all rows in clear; returns how many. What another process has in hand is left to it."""
-    done = [await _work_through(database, kind, kind.in_clear, stop) for kind in KINDS if kind.sealed]
+    done = [await _work_through(database, kind, kind.in_clear, stop) for kind in kinds if kind.sealed]
     return sum(done) + await old_events.seal_events(database, stop)
 
 

@@ -133,7 +133,7 @@ async def test_a_failure_that_is_over_keeps_nobody_from_being_ready(
 ) -> None:
     calls: list[object] = []
 
-    async def fails_once(database: object, _: asyncio.Event) -> int:
+    async def fails_once(database: object, *_: object) -> int:
         calls.append(database)
         if len(calls) == 1:
             raise TimeoutError
