@@ -11,9 +11,8 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Executable, Row, func, insert, literal, make_url, update
+from sqlalchemy import ColumnElement, DateTime, Executable, Row, func, literal, make_url, text, update
 from sqlalchemy import event as pool_events
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -21,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from clinic_shared import contracts, tracing
 from clinic_shared.audit import AuditEntry, canonical_record, leaf_hash
+from clinic_shared.bulk import ForRows, InsertRows, document, given, names_of
 from clinic_shared.clock import Clock, SystemClock
 from clinic_shared.context import Context
 from clinic_shared.crash import crash_point
@@ -28,7 +28,7 @@ from clinic_shared.deadlines import seconds_left
 from clinic_shared.encryption.keyring import Keyring
 from clinic_shared.errors import PreconditionFailedError
 from clinic_shared.event_sealing import sealed_events
-from clinic_shared.events import Event, audit_outbox, event_log, outbox
+from clinic_shared.events import Event, audit_outbox, event_log
 from clinic_shared.ids import uuid7
 from clinic_shared.metrics import POOL_WAIT_SECONDS
 from clinic_shared.sealing import seal
@@ -37,7 +37,25 @@ from clinic_shared.timers import Timer, timer_table
 PING_AFTER_SECONDS = 1.0
 STATEMENT_SECONDS = 15
 _IDLE_SINCE = "idle_since"
-_SET_TIMER = upsert(timer_table).on_conflict_do_nothing(constraint="timer_once")
+_SET_TIMER = InsertRows(
+    timer_table,
+    named={
+        *("timer_id", "kind", "subject", "subject_version", "occurrence", "due_at", "next_attempt_at"),
+        *("useful_until", "payload", "correlation_id", "causation_id", "traceparent"),
+    },
+    or_nothing=True,
+)
+_LOGGED = [column for column in event_log.columns if column.name not in {"recorded_at", "carries"}]
+# The outbox's order is that in which they were emitted, which is theirs on the way.
+_LOG_AND_QUEUE = text(f"""
+    WITH given AS MATERIALIZED (
+        SELECT * FROM {given(_LOGGED)}
+    ), logged AS (
+        INSERT INTO event ({names_of(_LOGGED)}) SELECT {names_of(_LOGGED)} FROM given
+    )
+    INSERT INTO outbox (event_id, partition_key) SELECT event_id, partition_key FROM given ORDER BY ordinality
+""")  # noqa: S608  # names of our own
+_KEEP_RECORDS = InsertRows(audit_outbox, named={"record", "leaf_hash"})
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -67,7 +85,7 @@ class Transaction:
         self._events: list[dict[str, Any]] = []
         self._audit: list[dict[str, Any]] = []
         self._counts: list[Callable[[], None]] = []
-        self._rows: dict[Executable, list[Mapping[str, Any]]] = {}
+        self._rows: dict[ForRows, list[Mapping[str, Any]]] = {}
         self._last: list[Callable[[], Awaitable[None]]] = []
         self.known: dict[Hashable, Any] = {}
         """What has been found out in this transaction and need not be asked again."""
@@ -93,7 +111,7 @@ class Transaction:
     async def fetch_all(self, statement: Executable, parameters: Parameters = None) -> Sequence[Row[Any]]:
         return (await self.execute(statement, parameters)).all()
 
-    def write_later(self, statement: Executable, row: Mapping[str, Any]) -> None:
+    def write_later(self, statement: ForRows, row: Mapping[str, Any]) -> None:
         """Write a row before the next statement, or the commit: with all others of the same statement at once.
 
         `statement` is one object, made once. What several messages leave is then written in one go.
@@ -108,7 +126,11 @@ class Transaction:
         if self._rows:
             rows, self._rows = self._rows, {}
             for statement, of_one in rows.items():
-                await self.connection.execute(statement, of_one)
+                await self._write(statement, of_one)
+
+    async def _write(self, statement: ForRows, rows: Sequence[Mapping[str, Any]]) -> None:
+        for parameters in statement.parameters(rows):
+            await self.connection.execute(statement.statement, parameters)
 
     def emit(self, event: Event) -> UUID:
         """Publish a fact when, and only when, this transaction commits. Returns the event's id."""
@@ -194,11 +216,10 @@ class Transaction:
             await write()
         await self._write_rows()
         if self._events:
-            await self.connection.execute(insert(event_log), await sealed_events(self, self._events))
-            rows = [{"event_id": e["event_id"], "partition_key": e["partition_key"]} for e in self._events]
-            await self.connection.execute(insert(outbox), rows)
+            events = await sealed_events(self, self._events)
+            await self.connection.execute(_LOG_AND_QUEUE, {"rows": document(events)})
         if self._audit:
-            await self.connection.execute(insert(audit_outbox), self._audit)
+            await self._write(_KEEP_RECORDS, self._audit)
 
     def forget(self) -> None:
         """Drop what was emitted, audited and known so far: its cause was rolled back to a savepoint."""

@@ -24,13 +24,10 @@ from sqlalchemy import (
     Text,
     Uuid,
     delete,
-    exists,
-    func,
-    literal,
-    select,
+    text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from clinic_shared.database import Transaction
 from clinic_shared.encryption.ciphers import Place
@@ -91,6 +88,11 @@ attempt_table = Table(
 """What was tried when, by which release. Outlives the message's row, for whoever asks what became of it."""
 
 
+_IS_WAITING = text(
+    "SELECT EXISTS (SELECT 1 FROM held WHERE partition_key = ANY(CAST(:keys AS uuid[])) AND state = 'held')"
+)
+
+
 class KeyIsWaitingError(Exception):
     """Earlier messages of the same key are held, so this one must queue up behind them."""
 
@@ -137,8 +139,7 @@ def _uuid(value: object) -> UUID | None:
 
 async def is_waiting(tx: Transaction, *partition_keys: UUID) -> bool:
     """Tell whether earlier messages of one of these keys are held."""
-    of_these = held_table.c.partition_key == func.any(literal(list(partition_keys), ARRAY(Uuid)))
-    row = await tx.fetch_one(select(exists().where(of_these, held_table.c.state == "held")))
+    row = await tx.fetch_one(_IS_WAITING, {"keys": list(partition_keys)})
     return bool(row and row[0])
 
 

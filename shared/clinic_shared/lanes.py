@@ -1,7 +1,7 @@
 """Side by side, yet in order per key: what comes is handed out in batches, no key in two of them at once.
 
-With nothing in hand, what comes is handed out at once. Otherwise it waits until a batch is done, or until it has
-waited for GATHER_SECONDS, and goes with all that has come meanwhile: the busier, the larger the batches.
+What comes is handed out at once while little comes. When much does, it waits until a batch is full or GATHER_SECONDS
+after the last one began, and goes with all that has come meanwhile: the busier, the larger the batches.
 """
 
 import asyncio
@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from clinic_shared.gathering import Gathering
+
 Item = TypeVar("Item")
 
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.1
 
 
 class Lanes(Generic[Item]):
@@ -26,7 +28,8 @@ class Lanes(Generic[Item]):
         self._waiting: deque[tuple[str, Item]] = deque()
         self._keys_in_hand: set[str] = set()
         self._free = asyncio.Event()
-        self._gathered = asyncio.Event()
+        self._full = asyncio.Event()
+        self._gathering = Gathering(GATHER_SECONDS)
         self._nothing_left = asyncio.Event()
         self._nothing_left.set()
         self._turn = asyncio.Lock()
@@ -37,7 +40,7 @@ class Lanes(Generic[Item]):
         self._nothing_left.clear()
         self._free.set()
         if len(self._waiting) >= self._most:
-            self._gathered.set()
+            self._full.set()
 
     async def join(self) -> None:
         """Wait until nothing waits and nothing is in hand."""
@@ -56,7 +59,6 @@ class Lanes(Generic[Item]):
             finally:
                 self._keys_in_hand.difference_update(key for key, _ in batch)
                 self._free.set()
-                self._gathered.set()
                 if not self._waiting and not self._keys_in_hand:
                     self._nothing_left.set()
 
@@ -65,10 +67,12 @@ class Lanes(Generic[Item]):
             while all(key in self._keys_in_hand for key, _ in self._waiting):
                 self._free.clear()
                 await self._free.wait()
-            if self._keys_in_hand and len(self._waiting) < self._most:
-                self._gathered.clear()
+            wait = self._gathering.wait_seconds
+            if wait and len(self._waiting) < self._most:
+                self._full.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._gathered.wait(), GATHER_SECONDS)
+                    await asyncio.wait_for(self._full.wait(), wait)
+            self._gathering.begin()
             return self._take()
 
     def _take(self) -> list[tuple[str, Item]]:

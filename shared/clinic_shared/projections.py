@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import Table, TextClause, text
 from sqlalchemy.dialects.postgresql import Insert, insert
 
+from clinic_shared.bulk import InsertRows, excluded
 from clinic_shared.database import Transaction
 
 
@@ -25,7 +26,14 @@ async def keep_newer(transaction: Transaction, table: Table, values: dict[str, A
 
 def keep_newer_later(transaction: Transaction, table: Table, values: dict[str, Any]) -> None:
     """Store the row as `keep_newer` does, where nobody asks whether it was: with those of other messages."""
-    transaction.write_later(_newer_wins(table, tuple(values)), values)
+    transaction.write_later(_keep_newer_rows(table, tuple(values)), values)
+
+
+@lru_cache(maxsize=256)
+def _keep_newer_rows(table: Table, names: tuple[str, ...]) -> InsertRows:
+    keys = {column.name for column in table.primary_key.columns}
+    changes = excluded([name for name in names if name not in keys])
+    return InsertRows(table, named=names, replacing=changes, where="kept.version < excluded.version")
 
 
 @lru_cache(maxsize=256)

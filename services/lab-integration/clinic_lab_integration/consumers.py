@@ -1,5 +1,6 @@
 """Events in: labs, places, people and patients that orders and matching need; and what the chart has filed."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -14,8 +15,8 @@ from pydantic import BaseModel
 
 from clinic_lab_integration import (
     candidate_store,
+    closing,
     export,
-    filing,
     merging,
     obligations,
     store,
@@ -25,6 +26,7 @@ from clinic_lab_integration import (
 from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.events import Place
+from clinic_lab_integration.unit_store import UnitPlace
 
 handlers = Handlers("lab-integration")
 handlers.include(export.handlers)
@@ -94,6 +96,10 @@ class FiledResult(BaseModel):
     group_index: int
     report_index: int
     version: int
+
+    @property
+    def place(self) -> UnitPlace:
+        return self.message_id, self.group_index
 
 
 class Reader(BaseModel):
@@ -185,15 +191,13 @@ async def keep_appointment(tx: Transaction, _: Envelope, appointment: Appointmen
     await keep_newer(tx, tables.appointment, appointment.model_dump())
 
 
-@handlers.on("patients.lab-result-filed.v1")
+async def read_lines(tx: Transaction, of_several: Sequence[FiledResult]) -> None:
+    await closing.read_ahead(tx, [filed.place for filed in of_several])
+
+
+@handlers.on("patients.lab-result-filed.v1", ahead=read_lines)
 async def close_line(tx: Transaction, _: Envelope, filed: FiledResult) -> None:
-    await filing.close(
-        tx,
-        message_id=filed.message_id,
-        group_index=filed.group_index,
-        report_index=filed.report_index,
-        version=filed.version,
-    )
+    await closing.close(tx, filed.place, report_index=filed.report_index, version=filed.version)
 
 
 @handlers.on("patients.retracted-result-read.v1")

@@ -43,7 +43,6 @@ from clinic_lab_integration.domain import (
 )
 from clinic_lab_integration.events import Place, result_event
 from clinic_lab_integration.matching import Group, Match
-from clinic_lab_integration.measurements import FILING_SECONDS
 from clinic_lab_integration.messages import MessageNote
 from clinic_lab_integration.once import once
 from clinic_lab_integration.store import LabOrder, Partner
@@ -282,32 +281,3 @@ async def place_of(tx: Transaction, order: LabOrder | None, partner: Partner | N
     read = partial(store.find_department, tx, department_id)
     department = await once(tx, ("department", department_id), read)
     return Place(centre_id=department.centre_id if department else None, department_id=department_id)
-
-
-async def close(
-    tx: Transaction, *, message_id: UUID, group_index: int, report_index: int, version: int
-) -> None:
-    """The chart has filed a report: the group is applied once all of its reports are."""
-    unit = await unit_store.lock_unit(tx, message_id, group_index)
-    if unit is None:
-        log.warning("lab_result_of_unknown_message", message_id=message_id)
-        return
-    known = {report.report_index: report for report in await unit_store.list_reports(tx, unit)}
-    report = known.get(report_index)
-    if report is None or report.result_id is None or report.disposition is Disposition.APPLIED:
-        return
-    known[report_index] = UnitReport(
-        report_index=report_index,
-        disposition=Disposition.APPLIED,
-        result_id=report.result_id,
-        result_version=report.result_version,
-        filed_at=tx.now,
-    )
-    unit_store.save_reports(tx, unit, [known[report_index]])
-    await result_store.mark_filed(tx, report.result_id, version, filed_at=tx.now)
-    if unit.disposition is Disposition.IN_FLIGHT:
-        disposition = settled(r.disposition for r in known.values())
-        await unit_store.settle_unit(tx, unit, Outcome(disposition, patient_id=unit.patient_id))
-        if disposition is Disposition.APPLIED:
-            seconds = (tx.now - unit.received_at).total_seconds()
-            tx.count(partial(FILING_SECONDS.observe, max(0.0, seconds)))

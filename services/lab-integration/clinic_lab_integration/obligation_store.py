@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from clinic_shared.bulk import InsertRows
 from clinic_shared.database import Transaction
 from sqlalchemy import Row, exists, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -76,11 +77,12 @@ class Shown:
 
 
 _ADD = upsert(obligation).on_conflict_do_nothing(constraint="obligation_once")
+_ADD_FIRST = InsertRows(obligation, named=Obligation.__dataclass_fields__, or_nothing=True)
 
 
 def add_first(tx: Transaction, new: Obligation) -> None:
     """Add what is about a version that nobody can have an obligation about yet."""
-    tx.write_later(_ADD, dict(vars(new)))
+    tx.write_later(_ADD_FIRST, vars(new))
 
 
 async def add(tx: Transaction, new: Obligation) -> bool:

@@ -90,7 +90,7 @@ async def _correct(tx: Transaction, unit: Unit, group: Group, filed_for: Filing)
         reports |= {report.report_index: report for report in corrected}
         disposition = settled(report.disposition for report in reports.values())
         outcome = Outcome(disposition, patient_id=unit.patient_id, reports=tuple(corrected))
-        await unit_store.settle_unit(tx, unit, outcome)
+        unit_store.settle_unit(tx, unit, outcome)
 
 
 async def _correct_report(

@@ -6,10 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared import merges
+from clinic_shared.bulk import InsertRows, UpdateRows, excluded
 from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
-from sqlalchemy import Row, func, insert, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Row, select, tuple_
 
 from clinic_lab_integration.domain import (
     ObservationState,
@@ -27,16 +27,15 @@ ResultKey = tuple[UUID, UUID, str]
 """Whose report it is: the laboratory, the patient, and the key that its versions share."""
 Known = tuple[ResultId, ReportVersion]
 
-_KEEP_RESULT = upsert(lab_result)
-_KEEP_RESULT = _KEEP_RESULT.on_conflict_do_update(
-    index_elements=["result_id"],
-    set_={
-        "version": _KEEP_RESULT.excluded.version,
-        "status": _KEEP_RESULT.excluded.status,
-        "lab_order_id": func.coalesce(_KEEP_RESULT.excluded.lab_order_id, lab_result.c.lab_order_id),
+_KEEP_RESULT = InsertRows(
+    lab_result,
+    replacing={
+        **excluded(("version", "status")),
+        "lab_order_id": "coalesce(excluded.lab_order_id, kept.lab_order_id)",
     },
 )
-_ADD_VERSION = insert(lab_result_version)
+_ADD_VERSION = InsertRows(lab_result_version)
+_MARK_FILED = UpdateRows(lab_result_version, ("filed_at",))
 
 
 async def find_results(tx: Transaction, keys: Collection[ResultKey]) -> dict[ResultKey, Known]:
@@ -137,16 +136,13 @@ def _version_row(unit: Unit, sent: SentReport, new: ReportVersion, result_id: Re
         "abnormal_count": new.content.count(critical=False),
         "critical_count": new.content.count(critical=True),
         "content": new.content.as_written(),
+        "filed_at": None,
         "meanings": [vars(o.meaning) if o.meaning else None for o in new.content.observations],
     }
 
 
-async def mark_filed(tx: Transaction, result_id: UUID, version: int, *, filed_at: datetime) -> None:
-    await tx.execute(
-        update(lab_result_version)
-        .where(lab_result_version.c.result_id == result_id, lab_result_version.c.version == version)
-        .values(filed_at=filed_at)
-    )
+def mark_filed(tx: Transaction, result_id: UUID, version: int, *, filed_at: datetime) -> None:
+    tx.write_later(_MARK_FILED, {"result_id": result_id, "version": version, "filed_at": filed_at})
 
 
 async def order_of_parent(

@@ -46,7 +46,7 @@ async def undo(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, calle
         )
         for report in await _withdraw(tx, unit)
     )
-    await unit_store.settle_unit(tx, unit, Outcome(Disposition.PARKED, ParkReason.UNDONE, reports=parked))
+    unit_store.settle_unit(tx, unit, Outcome(Disposition.PARKED, ParkReason.UNDONE, reports=parked))
     await unit_store.note_decision(tx, unit, decided_by=None)
     await unit_store.note(tx, unit, reason, noted_by=caller.subject)
     tx.audit(

@@ -1,11 +1,12 @@
 """The queries of patient groups and incidents: what became of each part of each message, and who decides."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from clinic_shared.bulk import InsertRows, UpdateRows, excluded
 from clinic_shared.database import Transaction
 from clinic_shared.ids import uuid7
 from clinic_shared.intake import intake_table
@@ -15,6 +16,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_lab_integration.domain import Disposition, Identifier, MessageId
 from clinic_lab_integration.tables import incident, lab_unit, unit_report, wanted_key
+
+UnitPlace = tuple[UUID, int]
+"""The id of a message and the index of a group in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +62,20 @@ class Outcome:
 
 # -- units
 
+LINES = "lines"
+"""Under which a transaction knows groups that `closing` has read."""
 
-_ADD_UNIT = insert(lab_unit)
-_SAVE_REPORT = upsert(unit_report)
-_SAVE_REPORT = _SAVE_REPORT.on_conflict_do_update(
-    index_elements=["message_id", "group_index", "report_index"],
-    set_={
-        name: _SAVE_REPORT.excluded[name]
-        for name in ("disposition", "reason", "result_id", "result_version", "filed_at")
+_ADD_UNIT = InsertRows(
+    lab_unit,
+    named={
+        *("message_id", "group_index", "partner_id", "received_at", "interface"),
+        *("decision_reason", "disposition", "reason", "patient_id", "settled_at"),
     },
+)
+_SETTLE_UNIT = UpdateRows(lab_unit, ("disposition", "reason", "patient_id", "settled_at"))
+_SAVE_REPORT = InsertRows(
+    unit_report,
+    replacing=excluded(("disposition", "reason", "result_id", "result_version", "filed_at")),
 )
 
 
@@ -84,12 +93,20 @@ def add_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
 
 
 async def lock_unit(tx: Transaction, message_id: UUID, group_index: int) -> Unit | None:
-    row = await tx.fetch_one(
+    units = await lock_units(tx, [(message_id, group_index)])
+    return units[0] if units else None
+
+
+async def lock_units(tx: Transaction, places: Collection[UnitPlace]) -> list[Unit]:
+    """Lock groups, in one order whoever asks for several; those that don't exist are left out."""
+    place = tuple_(lab_unit.c.message_id, lab_unit.c.group_index)
+    rows = await tx.fetch_all(
         select(lab_unit)
-        .where(lab_unit.c.message_id == message_id, lab_unit.c.group_index == group_index)
+        .where(place.in_(places))
+        .order_by(lab_unit.c.message_id, lab_unit.c.group_index)
         .with_for_update()
     )
-    return None if row is None else _unit(row)
+    return [_unit(row) for row in rows]
 
 
 async def remove_rejected(tx: Transaction, message_id: UUID) -> None:
@@ -98,8 +115,15 @@ async def remove_rejected(tx: Transaction, message_id: UUID) -> None:
     await tx.execute(delete(lab_unit).where(mine, lab_unit.c.disposition == Disposition.REJECTED.value))
 
 
-async def settle_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
-    await _change(tx, unit, **_outcome_values(tx, outcome))
+def settle_unit(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
+    """Store what became of a group, whatever was read ahead of it."""
+    tx.known.pop(LINES, None)
+    write_outcome(tx, unit, outcome)
+
+
+def write_outcome(tx: Transaction, unit: Unit, outcome: Outcome) -> None:
+    place = {"message_id": unit.message_id, "group_index": unit.group_index}
+    tx.write_later(_SETTLE_UNIT, place | _outcome_values(tx, outcome))
     save_reports(tx, unit, outcome.reports)
 
 
@@ -209,15 +233,13 @@ async def list_reports(tx: Transaction, unit: Unit) -> list[UnitReport]:
     return (await reports_of(tx, [unit.message_id])).get((unit.message_id, unit.group_index), [])
 
 
-async def reports_of(
-    tx: Transaction, message_ids: Sequence[UUID]
-) -> dict[tuple[UUID, int], list[UnitReport]]:
+async def reports_of(tx: Transaction, message_ids: Collection[UUID]) -> dict[UnitPlace, list[UnitReport]]:
     rows = await tx.fetch_all(
         select(unit_report)
         .where(unit_report.c.message_id.in_(message_ids))
         .order_by(unit_report.c.message_id, unit_report.c.group_index, unit_report.c.report_index)
     )
-    found: dict[tuple[UUID, int], list[UnitReport]] = {}
+    found: dict[UnitPlace, list[UnitReport]] = {}
     for row in rows:
         report = UnitReport(
             report_index=row.report_index,

@@ -51,7 +51,7 @@ async def match_again(tx: Transaction, keys: Sequence[Identifier]) -> int:
         group = await read_group(tx, unit)
         found = await matching.match_group(tx, unit.partner_id, group)
         if isinstance(found.whose, ParkReason):
-            await unit_store.settle_unit(tx, unit, Outcome(Disposition.PARKED, found.whose))
+            unit_store.settle_unit(tx, unit, Outcome(Disposition.PARKED, found.whose))
             continue
         matched += 1
         await file_matched(tx, unit, group, found, patient_id=found.whose)
@@ -79,7 +79,7 @@ async def discard(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, ca
     unit = await _parked(tx, unit_id)
     await unit_store.want_nothing(tx, unit)
     await unit_store.note_decision(tx, unit, decided_by=caller.subject, reason=reason)
-    await unit_store.settle_unit(tx, unit, Outcome(Disposition.DISCARDED, patient_id=unit.patient_id))
+    unit_store.settle_unit(tx, unit, Outcome(Disposition.DISCARDED, patient_id=unit.patient_id))
     _audit(tx, unit, unit.patient_id, "discarded")
     return await current(tx, unit_id)
 
@@ -89,7 +89,7 @@ async def reject(tx: Transaction, unit_id: tuple[UUID, int], reason: str, *, cal
     unit = await _parked(tx, unit_id)
     await unit_store.want_nothing(tx, unit)
     await unit_store.note_decision(tx, unit, decided_by=caller.subject, reason=reason)
-    await unit_store.settle_unit(
+    unit_store.settle_unit(
         tx, unit, Outcome(Disposition.REJECTED, "rejected-by-a-person", patient_id=unit.patient_id)
     )
     row = await message_row(tx, unit.message_id)
@@ -201,7 +201,7 @@ async def file_matched(
     partner = await store.find_partner(tx, unit.partner_id)
     known = await unit_store.list_reports(tx, unit)
     for_whom = Filing(partner, patient_id, found.orders, decided)
-    await unit_store.settle_unit(tx, unit, await filing.file_reports(tx, unit, group, for_whom, known))
+    unit_store.settle_unit(tx, unit, await filing.file_reports(tx, unit, group, for_whom, known))
 
 
 async def _parked(tx: Transaction, unit_id: tuple[UUID, int]) -> Unit:

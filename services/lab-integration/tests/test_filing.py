@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from clinic_lab_integration import filing, tables
 from clinic_lab_integration.settings import LabSettings
+from clinic_shared.ids import uuid7
 from clinic_shared.intake_worker import IntakeWorker
 
 from .conftest import MESSAGES, Laboratory, msa
@@ -226,6 +227,25 @@ async def test_one_of_two_reports_filed_leaves_the_group_in_flight(lab: Laborato
     assert await lab.units(message_id) == [("in-flight", None)]
     await lab.chart_files()
     assert await lab.units(message_id) == [("applied", None)]
+
+
+async def test_reports_that_the_chart_files_together_close_their_groups(lab: Laboratory, compose) -> None:
+    glucose = "OBR|2||F-2^LIS|2345-7^Glucose^LN|||||||||||||||||||||F", "OBX|1|NM|2345-7^Glucose^LN||5.1"
+    await lab.add_patient("MRN-1")
+    await lab.add_patient("MRN-2")
+    both = await lab.send(report(compose, hb(), *glucose))
+    half = await lab.send(report(compose, hb(), *glucose, patient="MRN-2", control_id="M-2"))
+    events = await lab.lab.events()
+    line = ("result_id", "version", "patient_id", "message_id", "group_index", "report_index")
+    first, other, third, _ = [
+        {name: event.data[name] for name in line} for event in events if ".lab-result-" in event.type
+    ]
+    unknown = {**first, "message_id": str(uuid7())}
+    await lab.lab.deliver_together("patients.lab-result-filed.v1", first, unknown, third, first, other)
+    assert await lab.units(both) == [("applied", None)]
+    assert await lab.units(half) == [("in-flight", None)]
+    filed = [row["filed_at"] for row in await lab.rows(tables.unit_report)]
+    assert [moment is None for moment in filed].count(True) == 1
 
 
 async def test_a_report_filed_twice_is_filed_once(lab: Laboratory, compose) -> None:

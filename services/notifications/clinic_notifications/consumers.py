@@ -1,5 +1,6 @@
 """Events in: projections, and what patients are told of."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
@@ -131,6 +132,15 @@ class LabResult(BaseModel):
     patient_id: UUID
     centre_id: UUID | None
     department_id: UUID | None
+
+    @property
+    def is_told(self) -> bool:
+        """Preliminary results are for doctors."""
+        return self.status in {"final", "amended", "corrected"}
+
+    @property
+    def desk(self) -> Desk:
+        return Desk(patient_id=self.patient_id, centre_id=self.centre_id, department_id=self.department_id)
 
 
 class Obligation(BaseModel):
@@ -316,20 +326,16 @@ async def leave_referral_to_staff(tx: Transaction, _: Envelope, referral: Referr
     """Between departments, or told otherwise: a booked referral is told by its appointment's confirmation."""
 
 
-@handlers.on("patients.lab-result-filed.v1")
+async def read_told(tx: Transaction, results: Sequence[LabResult]) -> None:
+    await together.read_ahead(tx, (result.desk for result in results if result.is_told))
+
+
+@handlers.on("patients.lab-result-filed.v1", ahead=read_told)
 async def tell_result(tx: Transaction, _: Envelope, result: LabResult) -> None:
-    """Say that there is one, never what it says; preliminary results are for doctors."""
-    if result.status not in {"final", "amended", "corrected"}:
-        return
-    await together.announce_result(
-        tx,
-        Subject(type="lab-result", id=result.result_id, version=result.version),
-        Desk(
-            patient_id=result.patient_id,
-            centre_id=result.centre_id,
-            department_id=result.department_id,
-        ),
-    )
+    """Say that there is one, never what it says."""
+    if result.is_told:
+        about = Subject(type="lab-result", id=result.result_id, version=result.version)
+        await together.announce_result(tx, about, result.desk)
 
 
 @handlers.on("lab-integration.critical-result-raised.v1")

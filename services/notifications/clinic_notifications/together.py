@@ -4,16 +4,39 @@ What comes within `WINDOW` of a told result waits for its end, and what comes me
 waits. Critical results are no business of this module: they go to members of staff, each by itself and at once.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from clinic_shared.database import Transaction
 from clinic_shared.events import Origin
 
 from clinic_notifications import announcing, together_store
 from clinic_notifications.domain import Purpose, Subject
-from clinic_notifications.together_store import Desk
+from clinic_notifications.together_store import Desk, Told
 
 WINDOW = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was told last, and the message that waits and can be joined, if there is one."""
+
+    last: Told | None
+    waiting_id: UUID | None
+
+
+async def read_ahead(tx: Transaction, desks: Iterable[Desk]) -> None:
+    """Find out for several desks what was told last, and keep from being sent what others may join."""
+    asked = set(desks)
+    if not asked:
+        return
+    last = await together_store.last_told(tx, asked, since=tx.now - WINDOW)
+    held = await together_store.hold_back(tx, {told.message_id for told in last.values()}) if last else set()
+    for desk in asked:
+        told = last.get(desk)
+        tx.known[desk] = _Known(told, told.message_id if told and told.message_id in held else None)
 
 
 async def announce_result(tx: Transaction, about: Subject, desk: Desk) -> None:
@@ -21,16 +44,17 @@ async def announce_result(tx: Transaction, about: Subject, desk: Desk) -> None:
     if tx.context.origin is not Origin.LIVE:
         return
     if desk not in tx.known:
-        last = await together_store.last_told(tx, desk, since=tx.now - WINDOW)
-        if last is None or not await together_store.hold_back(tx, last.message_id):
-            await _announce_anew(tx, about, desk, send_at=last.send_at + WINDOW if last else tx.now)
-            return
-        tx.known[desk] = last.message_id
-    together_store.join(tx, tx.known[desk], about)
+        await read_ahead(tx, [desk])
+    known: _Known = tx.known[desk]
+    if known.waiting_id is not None:
+        together_store.join(tx, known.waiting_id, about)
+        return
+    send_at = known.last.send_at + WINDOW if known.last else tx.now
+    tx.known[desk] = replace(known, waiting_id=await _announce_anew(tx, about, desk, send_at=send_at))
 
 
-async def _announce_anew(tx: Transaction, about: Subject, desk: Desk, *, send_at: datetime) -> None:
-    message_id = await announcing.announce(
+async def _announce_anew(tx: Transaction, about: Subject, desk: Desk, *, send_at: datetime) -> UUID | None:
+    return await announcing.announce(
         tx,
         purpose=Purpose.RESULT_READY,
         about=about,
@@ -40,5 +64,3 @@ async def _announce_anew(tx: Transaction, about: Subject, desk: Desk, *, send_at
         facts={},
         send_at=send_at,
     )
-    if message_id is not None:
-        tx.known[desk] = message_id

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from clinic_shared.bulk import insert_rows, rows_of
+from clinic_shared.bulk import InsertRows
 from clinic_shared.database import Transaction
 from clinic_shared.projections import keep_newer_later
 from sqlalchemy import Row, Table, insert, select, tuple_, update
@@ -39,8 +39,8 @@ from clinic_patients.tables import (
     timeline_entry,
 )
 
-_ADD_RESULT_VERSION = insert(result_version)
-_ADD_OBSERVATIONS = insert_rows(observation)
+_ADD_RESULT_VERSION = InsertRows(result_version)
+_ADD_OBSERVATIONS = InsertRows(observation)
 
 Position = tuple[datetime, UUID]
 """Where a page ended: lists of a chart are sorted by time and then id, newest first."""
@@ -190,12 +190,9 @@ def add_result_version_later(tx: Transaction, new: ResultVersion) -> None:
 
 
 def _add_observations(tx: Transaction, new: ResultVersion) -> None:
-    rows = [
-        {"result_id": new.result_id, "version": new.version, "position": position, **_lists(asdict(line))}
-        for position, line in enumerate(new.observations)
-    ]
-    if rows:
-        tx.write_later(_ADD_OBSERVATIONS, rows_of(rows))
+    place = {"result_id": new.result_id, "version": new.version}
+    for position, line in enumerate(new.observations):
+        tx.write_later(_ADD_OBSERVATIONS, {**place, "position": position, **vars(line)})
 
 
 async def filed_versions(tx: Transaction, keys: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
