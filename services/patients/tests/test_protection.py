@@ -91,7 +91,7 @@ async def test_who_is_stored_by_either_release_is_found_page_by_page(
     wanted |= {await clinic.named("Иванов", "Иван", f"Образцович{n}") for n in range(2)}
     await clinic.named("Иванов", "Проба")
     seen: list[str] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         path = f"/v1/patients/search?limit=1{cursor and '&cursor='}{cursor}"
         page = (await clinic.call("POST", path, body={"name": "иван иванов"})).json()
