@@ -19,6 +19,7 @@ from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Database, Transaction
 from clinic_shared.health import Health
+from clinic_shared.jurisdictions import Jurisdiction
 from clinic_shared.loops import keep_running, pause
 from clinic_shared.partitions import Month
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,7 +29,6 @@ from clinic_audit import archive_file, log_reading, store
 from clinic_audit.archive_file import ArchivedRecord, Checked, UnreadableArchiveError
 from clinic_audit.archive_tables import archive_segment
 from clinic_audit.domain import Checkpoint, Tree
-from clinic_audit.retention import Jurisdiction
 from clinic_audit.settings import ArchiveSettings, AuditSettings
 from clinic_audit.signing import Signer
 from clinic_audit.syslog_feed import NAME as SYSLOG

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import yaml
+from clinic_shared.jurisdictions import Jurisdiction
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-
-Jurisdiction = Literal["gdpr", "152-fz", "hipaa"]
 
 ONLINE_DAYS = 90
 """At least so long a record stays where it can be searched at once (PCI DSS 10.5.1: three months)."""

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Self
 
+from clinic_shared.jurisdictions import Jurisdiction
 from clinic_shared.settings import ServiceSettings
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from clinic_audit.retention import ONLINE_DAYS, Jurisdiction, floors
+from clinic_audit.retention import ONLINE_DAYS, floors
 
 
 class ArchiveSettings(BaseSettings):

@@ -62,6 +62,7 @@ class Failure(StrEnum):
     TEMPLATE_REJECTED = "template-rejected"
     PROVIDER_ERROR = "provider-error"
     NO_ADDRESS = "no-address"
+    TRANSFER_NOT_ALLOWED = "transfer-not-allowed"
 
 
 class TemplateInvalidError(DomainError):

@@ -17,10 +17,11 @@ from uuid import UUID
 import httpx
 import structlog
 from clinic_shared import metrics
-from clinic_shared.audit import Action, AuditEntry
+from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
 from clinic_shared.health import Health
+from clinic_shared.jurisdictions import TransferNotAllowedError
 from clinic_shared.lookout import Lookout
 from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
@@ -67,8 +68,12 @@ CALLS = Counter(
 class Vendors:
     """The network's one identity at each vendor."""
 
-    def __init__(self, adapters: Mapping[Channel, Adapter]) -> None:
+    def __init__(
+        self, adapters: Mapping[Channel, Adapter], abroad: Mapping[Channel, str] | None = None
+    ) -> None:
+        """`abroad` are the channels on which data would go where they may not, with the countries."""
         self.adapters = adapters
+        self.abroad = abroad or {}
 
     @classmethod
     def connect(cls, http: httpx.AsyncClient, settings: NotificationSettings) -> "Vendors":
@@ -77,8 +82,18 @@ class Vendors:
                 Channel.WHATSAPP: WhatsApp(http, settings),
                 Channel.SMS: Twilio(http, settings),
                 Channel.EMAIL: Postmark(http, settings),
-            }
+            },
+            abroad=cls.abroad_of(settings),
         )
+
+    @staticmethod
+    def abroad_of(settings: NotificationSettings) -> dict[Channel, str]:
+        countries = {
+            Channel.WHATSAPP: settings.whatsapp_country,
+            Channel.SMS: settings.twilio_country,
+            Channel.EMAIL: settings.postmark_country,
+        }
+        return {channel: one for channel, one in countries.items() if not settings.may_send_to(one)}
 
 
 async def send_messages(runtime: Runtime, stop: asyncio.Event) -> None:
@@ -130,12 +145,13 @@ class Sender:
             return await store.claim_due(tx, limit=limit, lease=self._lease)
 
     async def _send(self, message_id: UUID) -> None:
+        vendors = self._runtime.get(Vendors)
         try:
             async with self._runtime.database.transaction() as tx:
-                letter = await _prepare(tx, message_id)
+                letter = await _prepare(tx, message_id, vendors.abroad)
             if letter is None:
                 return
-            adapter = self._runtime.get(Vendors).adapters[letter.channel]
+            adapter = vendors.adapters[letter.channel]
             answer = await adapter.send(letter)
             CALLS.labels(channel=letter.channel.value, outcome=type(answer).__name__.lower()).inc()
             crash_point("message.call.after")
@@ -146,7 +162,7 @@ class Sender:
             log.warning("message_not_sent", message_id=message_id, exc_info=error)
 
 
-async def _prepare(tx: Transaction, message_id: UUID) -> Letter | None:
+async def _prepare(tx: Transaction, message_id: UUID, abroad: Mapping[Channel, str]) -> Letter | None:
     """Make a message ready for its vendor, or settle it without a call."""
     message = await store.lock_message(tx, message_id)
     if message is None or message.status is not MessageStatus.QUEUED:
@@ -164,7 +180,7 @@ async def _prepare(tx: Transaction, message_id: UUID) -> Letter | None:
     if not recipient.may_be_written_to:
         await store.save_message(tx, message.cancelled())
         return None
-    return await _address(tx, message, recipient, place or Place())
+    return await _address(tx, message, recipient, place or Place(), abroad)
 
 
 async def _is_settled(tx: Transaction, message: Message) -> bool:
@@ -184,9 +200,17 @@ async def _is_settled(tx: Transaction, message: Message) -> bool:
     return False
 
 
-async def _address(tx: Transaction, message: Message, recipient: Recipient, place: Place) -> Letter | None:
+async def _address(
+    tx: Transaction, message: Message, recipient: Recipient, place: Place, abroad: Mapping[Channel, str]
+) -> Letter | None:
     tried = [channel for channel in await store.channels_tried(tx, message) if channel is not message.channel]
     channel = pick_channel(recipient, message.purpose, now=tx.now, tried=tried)
+    while isinstance(channel, Channel) and channel in abroad:
+        _record_blocked(tx, message, channel, abroad[channel])
+        tried.append(channel)
+        channel = pick_channel(recipient, message.purpose, now=tx.now, tried=tried)
+        if channel is Failure.NO_ADDRESS:
+            channel = Failure.TRANSFER_NOT_ALLOWED
     if not isinstance(channel, Channel):
         await _fail(tx, message, channel)
         return None
@@ -260,6 +284,19 @@ async def _take_answer(tx: Transaction, letter: Letter, provider: str, answer: A
             await store.note_error(tx, message.message_id, code)
 
 
+def _record_blocked(tx: Transaction, message: Message, channel: Channel, country: str) -> None:
+    tx.audit(
+        AuditEntry(
+            action=Action.EXECUTE,
+            outcome=Outcome.DENIED,
+            resource_type="Communication",
+            resource_id=message.message_id,
+            patient_id=message.patient_id,
+            details={"channel": channel.value, "cause": TransferNotAllowedError.slug, "country": country},
+        )
+    )
+
+
 async def _record_sent(tx: Transaction, message: Message, provider: str, reference: str) -> None:
     sent = message.sent(provider=provider, reference=reference, now=tx.now)
     tx.emit(message_event("message-sent", sent))
@@ -280,4 +317,8 @@ async def _fail(tx: Transaction, message: Message, failure: Failure) -> None:
     failed = message.failed(failure, tx.now)
     await store.save_message(tx, failed)
     tx.emit(message_event("message-failed", failed))
-    await fallback.try_next_channel(tx, failed)
+    if failure is Failure.TRANSFER_NOT_ALLOWED:
+        # Every channel was looked at already.
+        await links.give_up(tx, failed)
+    else:
+        await fallback.try_next_channel(tx, failed)

@@ -2,13 +2,14 @@
 
 from typing import Self
 
+from clinic_shared.jurisdictions import Country, TransferSettings
 from clinic_shared.settings import ServiceSettings
 from pydantic import Field, SecretStr, model_validator
 
 _FICTITIOUS = "fictitious"
 
 
-class NotificationSettings(ServiceSettings):
+class NotificationSettings(TransferSettings, ServiceSettings):
     url: str = Field(
         default="http://127.0.0.1:8080", description="Where vendors reach the gateway from outside"
     )
@@ -16,17 +17,22 @@ class NotificationSettings(ServiceSettings):
         default="", description="Control address of the vendors' fakes; never in production"
     )
 
+    whatsapp_country: Country = Field(
+        default="US", description="where the vendor is: what goes there has left the country"
+    )
     whatsapp_base_url: str = "https://graph.facebook.com"
     whatsapp_phone_number_id: str = "100000000000001"
     whatsapp_access_token: SecretStr = SecretStr(f"{_FICTITIOUS}-whatsapp-token")
     whatsapp_app_secret: SecretStr = SecretStr(f"{_FICTITIOUS}-whatsapp-app-secret")
     whatsapp_verify_token: SecretStr = SecretStr(f"{_FICTITIOUS}-whatsapp-verify-token")
 
+    twilio_country: Country = "US"
     twilio_base_url: str = "https://api.twilio.com"
     twilio_account_sid: str = "AC00000000000000000000000000000000"
     twilio_auth_token: SecretStr = SecretStr(f"{_FICTITIOUS}-twilio-token")
     twilio_sender: str = "+70000000000"
 
+    postmark_country: Country = "US"
     postmark_base_url: str = "https://api.postmarkapp.com"
     postmark_server_token: SecretStr = SecretStr(f"{_FICTITIOUS}-postmark-token")
     postmark_sender: str = "clinic@example.org"

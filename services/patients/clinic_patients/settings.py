@@ -1,7 +1,6 @@
 """What the registry reads from its environment besides what every service does."""
 
-from typing import Literal
-
+from clinic_shared.jurisdictions import TransferSettings
 from clinic_shared.settings import ServiceSettings
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,10 +16,7 @@ class RegistrySettings(BaseSettings):
     )
 
 
-class PatientsSettings(RegistrySettings, ServiceSettings):
-    jurisdiction: Literal["gdpr", "152-fz", "hipaa"] = Field(
-        default="gdpr", description="whose law says what is kept and erased (retention.yaml)"
-    )
+class PatientsSettings(RegistrySettings, TransferSettings, ServiceSettings):
     default_phone_region: str = Field(
         default="RU",
         pattern="^[A-Z]{2}$",

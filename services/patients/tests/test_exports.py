@@ -355,3 +355,20 @@ async def test_a_consent_that_has_expired_is_none_and_the_patient_needs_none(
     assert (await ask(clinic, patient_id, officer, nameless)).status_code == 422
     for caller, body in ((clinic.patient(patient_id), OUTSIDE), (officer, {"purpose": "HLEGAL", **REASON})):
         assert (await ask(clinic, patient_id, caller, body)).status_code == 202
+
+
+async def test_a_record_goes_to_no_country_that_the_law_does_not_allow(
+    clinic: Clinic, anna: dict[str, Any]
+) -> None:
+    officer = clinic.caller("records-officer")
+    refused = await ask(clinic, anna["patient_id"], officer, OUTSIDE | {"recipient_country": "IN"})
+    assert (refused.status_code, refused.json()["type"]) == (403, "/problems/transfer-not-allowed")
+    assert "GDPR" in refused.json()["basis"]
+    [denied] = [one for one in await clinic.audited() if one["reason"] == "transfer-not-allowed"]
+    assert denied["outcome"] == "4"
+    allowed = await ask(clinic, anna["patient_id"], officer, OUTSIDE | {"recipient_country": "DE"})
+    assert allowed.json()["type"] == "/problems/consent-missing"
+    own = await ask(
+        clinic, anna["patient_id"], clinic.patient(anna["patient_id"]), {"recipient_country": "IN"}
+    )
+    assert own.status_code == 202, "what patients take out for themselves goes wherever they are"

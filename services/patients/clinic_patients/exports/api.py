@@ -9,6 +9,7 @@ from uuid import UUID
 from clinic_shared.context import Context
 from clinic_shared.database import Transaction
 from clinic_shared.errors import InvalidRequestError
+from clinic_shared.jurisdictions import Country
 from clinic_shared.routing import Caller, ClinicRouter, CurrentContext, CurrentRuntime, Tx
 from clinic_shared.service import Runtime
 from clinic_shared.step_up import RECENT_AUTHENTICATION
@@ -63,6 +64,10 @@ class ExportRequest(BaseModel):
     recipient: Annotated[
         str | None, Field(min_length=3, max_length=200, description="the organisation that it is handed to")
     ] = None
+    recipient_country: Annotated[
+        Country | None,
+        Field(description="ISO 3166-1: where the recipient is, if not in the network's own country"),
+    ] = None
 
     def asked(self, *, by_patient: bool) -> Asked:
         """Raises PurposeNeededError."""
@@ -108,9 +113,12 @@ async def request_export(
     """Ask for everything that the network holds about a patient.
 
     Every service contributes its part within minutes; `Location` says where to ask how far that is. What is ready
-    can be taken out for seven days, by whoever asked.
+    can be taken out for seven days, by whoever asked. 403 `transfer-not-allowed`: the law of the deployment's
+    jurisdiction doesn't let it go to the recipient's country.
     """
     settings = cast("PatientsSettings", runtime.settings)
+    if body.recipient_country is not None and caller.kind != "patient":
+        settings.require_transfer(body.recipient_country)
     export = await exporting.ask(
         tx,
         patient_id,
