@@ -47,6 +47,17 @@ class ForbiddenError(DomainError):
     status = 403
 
 
+class TransferNotAllowedError(ForbiddenError):
+    """The law of the deployment's jurisdiction doesn't let patients' data go to this country."""
+
+    slug = "transfer-not-allowed"
+    title = "Patients' data may not go to this country"
+    fix = (
+        "Choose a recipient in a country that `basis` allows. Where there is another ground, such as standard"
+        " contractual clauses, the operator adds the country to CLINIC_TRANSFERS_ALSO_TO."
+    )
+
+
 class NotFoundError(DomainError):
     """Also the answer for a patient's data the caller may not know to exist."""
 

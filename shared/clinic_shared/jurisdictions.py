@@ -7,30 +7,19 @@ from collections.abc import Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from clinic_shared.errors import ForbiddenError
+from clinic_shared.errors import TransferNotAllowedError
 
 _FILE = Path(__file__).with_name("jurisdictions.yaml")
 
 Jurisdiction = Literal["gdpr", "152-fz", "hipaa"]
 Country = Annotated[str, StringConstraints(pattern="^[A-Z]{2}$")]
 """ISO 3166-1, two letters."""
-
-
-class TransferNotAllowedError(ForbiddenError):
-    """The law of the deployment's jurisdiction doesn't let patients' data go to this country."""
-
-    slug: ClassVar[str] = "transfer-not-allowed"
-    title: ClassVar[str] = "Patients' data may not go to this country"
-    fix: ClassVar[str] = (
-        "Choose a recipient in a country that `basis` allows. Where there is another ground, such as standard"
-        " contractual clauses, the operator adds the country to CLINIC_TRANSFERS_ALSO_TO."
-    )
 
 
 class Transfers(BaseModel):

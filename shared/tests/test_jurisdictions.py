@@ -1,7 +1,8 @@
 """To which countries patients' data may go: data for each jurisdiction, and what the operator adds."""
 
 import pytest
-from clinic_shared.jurisdictions import TransferNotAllowedError, TransferSettings, transfers
+from clinic_shared.errors import TransferNotAllowedError
+from clinic_shared.jurisdictions import TransferSettings, transfers
 from pydantic import ValidationError
 
 

@@ -20,8 +20,8 @@ from clinic_shared import metrics
 from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
+from clinic_shared.errors import TransferNotAllowedError
 from clinic_shared.health import Health
-from clinic_shared.jurisdictions import TransferNotAllowedError
 from clinic_shared.lookout import Lookout
 from clinic_shared.loops import keep_running
 from clinic_shared.service import Runtime
