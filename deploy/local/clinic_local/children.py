@@ -10,6 +10,7 @@ from typing import Literal
 
 from clinic_local import loopback
 from clinic_local.fork import fork
+from clinic_local.ports import is_held_by
 from clinic_local.state import ProcessState
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -65,10 +66,14 @@ class Child:
         return True
 
     def check(self) -> bool:
-        """Ask the process whether it is ready; one without HTTP is ready when it runs."""
+        """Ask the process whether it is ready; one without HTTP is ready when it runs.
+
+        Somebody else's answer on its port isn't taken for its own.
+        """
         if not self.is_ready and self.pid is not None:
-            self.is_ready = self.port is None or loopback.answers(
-                f"http://127.0.0.1:{self.port}/readyz", timeout_seconds=2
+            self.is_ready = self.port is None or (
+                is_held_by(self.port, self.pid)
+                and loopback.answers(f"http://127.0.0.1:{self.port}/readyz", timeout_seconds=2)
             )
         return self.is_ready
 

@@ -54,21 +54,45 @@ def free_port() -> int:
 
 def holder(port: int) -> str:
     """Say who listens on a port of the loopback: the program where we may know it, else whose it is."""
-    try:
-        rows = [line.split() for line in _TCP.read_text().splitlines()[1:]]
-    except OSError:
-        return "another program"
-    ends = (f"0100007F:{port:04X}", f"00000000:{port:04X}")
-    found = [(row[9], int(row[7])) for row in rows if row[1] in ends and row[3] == _LISTENING]
+    found = _listening(port)
     if not found:
         return "another program"
     inode, uid = found[0]
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if str(descriptor.readlink()) == f"socket:[{inode}]":
-                pid = descriptor.parts[2]
-                return f"{Path('/proc', pid, 'comm').read_text().strip()} (pid {pid})"
+    for folder in Path("/proc").glob("[0-9]*"):
+        if inode in _sockets_of(folder):
+            with suppress(OSError):
+                return f"{(folder / 'comm').read_text().strip()} (pid {folder.name})"
     return f"a program of user {_name_of(uid)}"
+
+
+def is_held_by(port: int, pid: int) -> bool:
+    """Tell whether it is this process that listens on a port of the loopback, and not another that answers there.
+
+    True, too, where this machine doesn't tell.
+    """
+    if not _TCP.exists():
+        return True
+    return not _sockets_of(Path("/proc", str(pid))).isdisjoint(inode for inode, _ in _listening(port))
+
+
+def _listening(port: int) -> list[tuple[str, int]]:
+    """Return inode and user of each socket that listens there."""
+    try:
+        rows = [line.split() for line in _TCP.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    ends = (f"0100007F:{port:04X}", f"00000000:{port:04X}")
+    return [(row[9], int(row[7])) for row in rows if row[1] in ends and row[3] == _LISTENING]
+
+
+def _sockets_of(process: Path) -> set[str]:
+    """Return the inodes of a process's sockets, as far as we may know them."""
+    inodes = set[str]()
+    with suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):
+                inodes.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return inodes
 
 
 def _name_of(uid: int) -> str:
