@@ -10,11 +10,11 @@ from ipaddress import ip_address
 from urllib.parse import unquote
 
 from clinic_shared.client_certificates import MAX_CERTIFICATE_BYTES
+from clinic_shared.destinations import Network
 from clinic_shared.http_server import CLIENT_CERTIFICATE
 
 from clinic_gateway.errors import MalformedRequestError
 from clinic_gateway.exchange import Exchange
-from clinic_gateway.settings import Network
 
 HEADERS = frozenset((b"client-cert", b"client-cert-chain"))
 """RFC 9440; the chain is of no use: who vouches for a client is known here and at identity."""

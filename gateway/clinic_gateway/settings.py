@@ -1,11 +1,11 @@
 """What the gateway reads from its environment (`CLINIC_*`). It has no database."""
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, Self
 
 from clinic_shared import production
+from clinic_shared.destinations import Network, networks_of
 from clinic_shared.http_server import DRAIN_SECONDS, GRACE_SECONDS
 from clinic_shared.secret_files import PREFIX, with_secret_files
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from clinic_gateway.rate_rules import DEFAULT_FILE
 
 MEBIBYTE = 1024 * 1024
-Network = IPv4Network | IPv6Network
 
 
 class GatewaySettings(BaseModel):
@@ -136,8 +135,3 @@ class GatewaySettings(BaseModel):
     def effective_jwks_url(self) -> str | None:
         identity = self.upstream_urls.get("identity")
         return self.jwks_url or (f"{identity}/.well-known/jwks.json" if identity else None)
-
-
-def networks_of(text: str) -> tuple[Network, ...]:
-    """Read networks, comma separated. Raises ValueError."""
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())

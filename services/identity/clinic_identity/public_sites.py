@@ -6,14 +6,10 @@ second answer of the name server changes nothing. No redirects, no proxies, litt
 
 import asyncio
 import re
-import socket
-from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 import httpx
-
-Resolve = Callable[[str, int], Awaitable[list[str]]]
+from clinic_shared.destinations import Resolve, is_public, resolve
 
 CONNECT_SECONDS = 3
 TOTAL_SECONDS = 10
@@ -22,8 +18,6 @@ _HTTPS = 443
 _NAME = re.compile(
     r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:[a-z]{2,63}|xn--[a-z0-9-]{2,59})"
 )
-_GLOBAL = IPv6Network("2000::/3")
-_NAT64, _6TO4, _TEREDO = IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16"), IPv6Network("2001::/32")
 
 
 class NotPublicError(Exception):
@@ -55,35 +49,6 @@ def check_url(url: str, *, loopback: bool = False) -> str:
     if not _NAME.fullmatch(host):
         raise NotPublicError("The host is not a full name.")
     return url
-
-
-def is_public(address: str) -> bool:
-    """Tell whether an address is on the public internet, whatever it is wrapped into."""
-    ip = ip_address(address)
-    if isinstance(ip, IPv6Address):
-        if ip in _TEREDO:
-            return False
-        inner = _inner(ip)
-        if inner is None:
-            return ip in _GLOBAL and ip.is_global and not ip.is_multicast and not ip.is_reserved
-        ip = inner
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
-
-
-def _inner(ip: IPv6Address) -> IPv4Address | None:
-    if ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    if ip in _NAT64:
-        return IPv4Address(int(ip) & 0xFFFF_FFFF)
-    if ip in _6TO4:
-        return IPv4Address((int(ip) >> 80) & 0xFFFF_FFFF)
-    return None
-
-
-async def resolve(host: str, port: int) -> list[str]:
-    """Return every address of a name. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class PublicSites:

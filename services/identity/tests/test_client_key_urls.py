@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from clinic_identity.client_keys import ASKED_AGAIN_SECONDS, FRESH_SECONDS, KEPT_SECONDS, ClientKeys
-from clinic_identity.public_sites import NotPublicError, PublicSites, UnreadableError, check_url, is_public
+from clinic_identity.public_sites import NotPublicError, PublicSites, UnreadableError, check_url
 from clinic_shared import strict_json
+from clinic_shared.destinations import is_public
 from joserfc.jwk import ECKey, OctKey
 
 from .conftest import Installation, Network

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.errors import NotFoundError
-from clinic_shared.routing import Caller, ClinicRouter, IfMatch, Page, PageQuery, Tx, page_of
+from clinic_shared.routing import Caller, ClinicRouter, CurrentRuntime, IfMatch, Page, PageQuery, Tx, page_of
 
 from clinic_lab_integration import callbacks, order_store, orders, partners, reading, result_store, store
 from clinic_lab_integration.models import (
@@ -39,9 +39,11 @@ async def get_partner(tx: Tx, partner_id: UUID) -> PartnerDetail:
 
 @router.put("/partners/{partner_id}", permission="lab-partners.manage", operation_id="configureLabPartner")
 async def configure_partner(
-    tx: Tx, partner_id: UUID, body: PartnerRequest, expected: IfMatch
+    runtime: CurrentRuntime, tx: Tx, partner_id: UUID, body: PartnerRequest, expected: IfMatch
 ) -> PartnerResponse:
     """Replace a laboratory's configuration. It holds for messages processed from now on."""
+    if body.callback_url is not None:
+        partners.require_allowed(runtime, body.callback_url)
     configured = await partners.configure(tx, partner_id, body.command(), expected_version=expected)
     return PartnerResponse.of(configured)
 

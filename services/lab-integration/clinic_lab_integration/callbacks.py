@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -20,6 +20,7 @@ import orjson
 import structlog
 from clinic_shared import metrics
 from clinic_shared.database import Transaction
+from clinic_shared.destinations import GuardedTransport
 from clinic_shared.events import wire_instant
 from clinic_shared.health import Health
 from clinic_shared.ids import uuid7
@@ -32,6 +33,7 @@ from sqlalchemy import Row, func, insert, select, update
 
 from clinic_lab_integration import store
 from clinic_lab_integration.messages import MessageNote
+from clinic_lab_integration.settings import LabSettings
 from clinic_lab_integration.tables import lab_callback
 from clinic_lab_integration.unit_store import Unit
 
@@ -129,9 +131,15 @@ def sign(callback_id: UUID, at: datetime, body: bytes, secret_digests: Sequence[
 
 async def send_callbacks(runtime: Runtime, stop: asyncio.Event) -> None:
     """Call laboratories for as long as the process runs."""
-    async with httpx.AsyncClient(timeout=CALL_SECONDS, follow_redirects=False) as http:
+    async with client_of(runtime) as http:
         health = Health.of(runtime)
         await keep_running(NAME, stop, partial(_work, runtime, http, stop, health), health)
+
+
+def client_of(runtime: Runtime) -> httpx.AsyncClient:
+    """What laboratories are called with: it connects where `Destinations` lets it."""
+    guarded = GuardedTransport(cast("LabSettings", runtime.settings).destinations)
+    return httpx.AsyncClient(timeout=CALL_SECONDS, follow_redirects=False, trust_env=False, transport=guarded)
 
 
 async def _work(runtime: Runtime, http: httpx.AsyncClient, stop: asyncio.Event, health: Health) -> None:

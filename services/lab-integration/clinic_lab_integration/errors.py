@@ -1,6 +1,6 @@
 """What people and laboratories are told when the rules forbid what they ask."""
 
-from clinic_shared.errors import DomainError
+from clinic_shared.errors import DomainError, InvalidRequestError
 
 
 class NotParkedError(DomainError):
@@ -79,3 +79,13 @@ class NothingRefusedError(DomainError):
     slug = "nothing-refused"
     title = "The laboratory has refused nothing of this order"
     fix = "`transmissions` says what was sent and answered."
+
+
+class LaboratoryAddressRefusedError(InvalidRequestError):
+    """We connect to laboratories on the public internet, and in networks that the operator has named."""
+
+    slug = "laboratory-address-refused"
+    title = "Nothing is sent to this address"
+    fix = (
+        "Name a public host; for a laboratory inside the house the operator sets CLINIC_LABORATORY_NETWORKS."
+    )

@@ -10,7 +10,7 @@ from clinic_shared.routing import Caller, ClinicRouter, CurrentContext, CurrentR
 from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from clinic_lab_integration import order_store, orders, requisition
+from clinic_lab_integration import order_store, orders, partners, requisition
 from clinic_lab_integration.models import OrderResponse, Request
 from clinic_lab_integration.order_messages import Destination, Format
 
@@ -104,9 +104,10 @@ async def get_destination(tx: Tx, partner_id: UUID) -> DestinationResponse:
     operation_id="setLabOrderDestination",
 )
 async def set_destination(
-    tx: Tx, partner_id: UUID, body: DestinationRequest, expected: IfMatch
+    runtime: CurrentRuntime, tx: Tx, partner_id: UUID, body: DestinationRequest, expected: IfMatch
 ) -> DestinationResponse:
     """Say where a laboratory takes orders, and as what. Orders are sent until it has answered for them."""
+    partners.require_allowed(runtime, body.url)
     return DestinationResponse.of(
         await orders.set_destination(tx, body.destination(partner_id), expected_version=expected)
     )

@@ -16,6 +16,7 @@ import structlog
 from clinic_shared import metrics
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
+from clinic_shared.destinations import DestinationRefusedError, GuardedTransport
 from clinic_shared.health import Health
 from clinic_shared.lookout import Lookout
 from clinic_shared.loops import keep_running
@@ -107,6 +108,8 @@ async def _send(runtime: Runtime, transmission: Transmission) -> None:
             answer = await _ask(runtime, requested, to)
     except NoAnswerError as error:
         await _postpone(runtime, transmission, error.code)
+    except DestinationRefusedError:
+        await _postpone(runtime, transmission, "destination-refused")
     except Exception as error:  # whatever one laboratory does, the others get their orders
         log.warning("lab_order_not_sent", lab_order_id=transmission.lab_order_id, exc_info=error)
         await _postpone(runtime, transmission, type(error).__name__)
@@ -167,7 +170,7 @@ async def _ask(runtime: Runtime, requested: Requested, to: Destination) -> Answe
         return await _put_resource(runtime, requested, to)
     message = as_hl7(requested, to, sent_at=runtime.database.clock.now())
     if urlsplit(to.url).scheme in {"mllp", "mllps"}:
-        return await _over_mllp(message, requested.control_id, to)
+        return await _over_mllp(runtime, message, requested.control_id, to)
     async with _client(runtime, to) as client:
         answer = await client.post(
             to.url, content=message, headers={"content-type": "application/hl7-v2; charset=utf-8"}
@@ -194,18 +197,27 @@ def _require_success(answer: httpx.Response) -> None:
 
 
 def _client(runtime: Runtime, to: Destination) -> httpx.AsyncClient:
-    credentials = cast("LabSettings", runtime.settings).order_credentials.get(str(to.partner_id))
+    settings = cast("LabSettings", runtime.settings)
+    credentials = settings.order_credentials.get(str(to.partner_id))
     auth = None
     if credentials is not None:
         user, _, password = credentials.get_secret_value().partition(":")
         auth = httpx.BasicAuth(user, password)
-    return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, auth=auth, follow_redirects=False, trust_env=False)
+    return httpx.AsyncClient(
+        timeout=TIMEOUT_SECONDS,
+        auth=auth,
+        follow_redirects=False,
+        trust_env=False,
+        transport=GuardedTransport(settings.destinations),
+    )
 
 
-async def _over_mllp(message: bytes, control_id: str, to: Destination) -> Answer:
-    address = urlsplit(to.url)
+async def _over_mllp(runtime: Runtime, message: bytes, control_id: str, to: Destination) -> Answer:
+    url = urlsplit(to.url)
+    host, port, is_tls = url.hostname or "", url.port or 0, url.scheme == "mllps"
+    address = await cast("LabSettings", runtime.settings).destinations.address_of(host, port)
     reader, writer = await asyncio.open_connection(
-        address.hostname, address.port, ssl=True if address.scheme == "mllps" else None
+        address, port, ssl=is_tls or None, server_hostname=host if is_tls else None
     )
     try:
         writer.write(START + message + END)

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from clinic_shared.audit import Action, AuditEntry
 from clinic_shared.database import Transaction
+from clinic_shared.destinations import DestinationRefusedError
 from clinic_shared.errors import (
     ForbiddenError,
     ReferenceNotYetKnownError,
@@ -36,6 +37,7 @@ from clinic_shared.service import Runtime
 from clinic_lab_integration import store
 from clinic_lab_integration.connection import Address, Connection, Protocol
 from clinic_lab_integration.errors import (
+    LaboratoryAddressRefusedError,
     PartnerDisabledError,
     ProtocolNotAgreedError,
 )
@@ -214,6 +216,14 @@ class ConfigurePartner:
     default_department_id: UUID | None
     critical_acknowledge_seconds: int
     connection: Connection
+
+
+def require_allowed(runtime: Runtime, url: str) -> None:
+    """Refuse an address that we won't connect to, as far as its text tells. Raises LaboratoryAddressRefusedError."""
+    try:
+        cast("LabSettings", runtime.settings).destinations.check(url)
+    except DestinationRefusedError as error:
+        raise LaboratoryAddressRefusedError(str(error)) from None
 
 
 async def configure(

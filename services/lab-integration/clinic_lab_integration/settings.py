@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from clinic_shared.destinations import LOOPBACK, Destinations, networks_of
 from clinic_shared.production import is_this_machine
 from clinic_shared.settings import ServiceSettings
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 
 class LabSettings(ServiceSettings):
@@ -34,9 +35,25 @@ class LabSettings(ServiceSettings):
         default=5.0, gt=0, description="how often partners are read again into memory"
     )
 
+    laboratory_networks: str = Field(
+        default="",
+        description="networks of laboratories inside the house, comma separated: orders and calls go there and to the"
+        " public internet; outside production to this machine too",
+    )
     order_credentials: dict[str, SecretStr] = Field(
         default={}, description="`user:password` by a laboratory's id, for orders that are sent over HTTP"
     )
+
+    @field_validator("laboratory_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks_of(text)
+        return text
+
+    @property
+    def destinations(self) -> Destinations:
+        own = () if self.environment == "production" else LOOPBACK
+        return Destinations((*networks_of(self.laboratory_networks), *own))
 
     @property
     def plain_doors(self) -> list[str]:

@@ -89,6 +89,24 @@ async def test_an_order_reaches_the_laboratory_and_is_answered_for(
     assert order["placer_order_number"] in sent
 
 
+@pytest.mark.parametrize("url", ["mllp://10.0.0.1:2575", "mllps://10.0.0.1:2575", "https://10.0.0.1/hl7"])
+async def test_an_order_waits_while_its_laboratory_is_where_nothing_is_sent(
+    receiver: Receiver, url: str
+) -> None:
+    from clinic_lab_integration.tables import order_destination, order_transmission
+    from sqlalchemy import select, update
+
+    await receiver.takes("mllp")
+    order = await receiver.order()
+    async with receiver.lab.lab.runtime.database.transaction() as tx:
+        await tx.execute(update(order_destination).values(url=url))
+    assert await receiver.send() == 1
+    assert await receiver.transmissions(order) == [("new", "pending", None)]
+    async with receiver.lab.lab.runtime.database.transaction() as tx:
+        [row] = await tx.fetch_all(select(order_transmission.c.last_error))
+    assert row.last_error == "destination-refused"
+
+
 async def test_what_was_written_separates_nothing(receiver: Receiver) -> None:
     await receiver.takes("mllp")
     order = await receiver.order(priority="stat", clinical_note="first line\nsecond | line")
