@@ -1,11 +1,12 @@
 """HTTP in: orders on their way to laboratories, where those take them, and the paper that goes with a tube."""
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from clinic_shared.errors import NotFoundError, RuleError
+from clinic_shared.jurisdictions import Country
 from clinic_shared.routing import Caller, ClinicRouter, CurrentContext, CurrentRuntime, IfMatch, Tx
 from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from clinic_lab_integration import order_store, orders, partners, requisition
 from clinic_lab_integration.models import OrderResponse, Request
 from clinic_lab_integration.order_messages import Destination, Format
+from clinic_lab_integration.settings import LabSettings
 
 router = ClinicRouter(prefix="/v1/lab", tags=["lab-orders"])
 
@@ -58,6 +60,9 @@ class DestinationRequest(Request):
     receiving_application: Header = ""
     receiving_facility: Header = ""
     processing_id: Literal["P", "T", "D"] = Field(default="P", description="MSH-11")
+    country: Country | None = Field(
+        default=None, description="ISO 3166-1: where the laboratory is, if not in the network's own country"
+    )
 
     def destination(self, partner_id: UUID) -> Destination:
         return Destination(partner_id=partner_id, version=0, **self.model_dump())
@@ -73,6 +78,7 @@ class DestinationResponse(BaseModel):
     receiving_application: str
     receiving_facility: str
     processing_id: str
+    country: str | None
 
     @classmethod
     def of(cls, destination: Destination) -> "DestinationResponse":
@@ -106,8 +112,13 @@ async def get_destination(tx: Tx, partner_id: UUID) -> DestinationResponse:
 async def set_destination(
     runtime: CurrentRuntime, tx: Tx, partner_id: UUID, body: DestinationRequest, expected: IfMatch
 ) -> DestinationResponse:
-    """Say where a laboratory takes orders, and as what. Orders are sent until it has answered for them."""
+    """Say where a laboratory takes orders, and as what. Orders are sent until it has answered for them.
+
+    403 `transfer-not-allowed`: the law of the deployment's jurisdiction doesn't let patients' data go to that country.
+    """
     partners.require_allowed(runtime, body.url)
+    if body.country is not None:
+        cast("LabSettings", runtime.settings).require_transfer(body.country)
     return DestinationResponse.of(
         await orders.set_destination(tx, body.destination(partner_id), expected_version=expected)
     )

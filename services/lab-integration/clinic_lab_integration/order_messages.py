@@ -46,6 +46,7 @@ class Destination:
     receiving_application: str
     receiving_facility: str
     processing_id: str
+    country: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 from clinic_shared import metrics
+from clinic_shared.audit import Action, AuditEntry, Outcome
 from clinic_shared.crash import crash_point
 from clinic_shared.database import Transaction
 from clinic_shared.destinations import DestinationRefusedError, GuardedTransport
+from clinic_shared.errors import TransferNotAllowedError
 from clinic_shared.health import Health
 from clinic_shared.lookout import Lookout
 from clinic_shared.loops import keep_running
@@ -103,6 +105,10 @@ async def _send(runtime: Runtime, transmission: Transmission) -> None:
         await _settle(runtime, transmission, Answer(accepted=False, code="no-destination"))
         return
     requested, to = prepared
+    if to.country is not None and not cast("LabSettings", runtime.settings).may_send_to(to.country):
+        await _refuse_transfer(runtime, requested, to.country)
+        await _settle(runtime, transmission, Answer(accepted=False, code=TransferNotAllowedError.slug))
+        return
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             answer = await _ask(runtime, requested, to)
@@ -133,6 +139,21 @@ async def _prepare(tx: Transaction, transmission: Transmission) -> tuple[Request
         requested_at=transmission.requested_at,
     )
     return requested, to
+
+
+async def _refuse_transfer(runtime: Runtime, requested: Requested, country: str) -> None:
+    """Record that an order which was placed before the law, or the settings, changed isn't sent abroad."""
+    async with runtime.database.transaction() as tx:
+        tx.audit(
+            AuditEntry(
+                action=Action.EXECUTE,
+                outcome=Outcome.DENIED,
+                resource_type="ServiceRequest",
+                resource_id=requested.order.lab_order_id,
+                patient_id=requested.order.patient_id,
+                details={"cause": TransferNotAllowedError.slug, "country": country},
+            )
+        )
 
 
 async def _postpone(runtime: Runtime, transmission: Transmission, error: str) -> None:

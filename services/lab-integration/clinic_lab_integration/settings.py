@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from clinic_shared.destinations import LOOPBACK, Destinations, networks_of
+from clinic_shared.jurisdictions import TransferSettings
 from clinic_shared.production import is_this_machine
 from clinic_shared.settings import ServiceSettings
 from pydantic import Field, SecretStr, field_validator
 
 
-class LabSettings(ServiceSettings):
+class LabSettings(TransferSettings, ServiceSettings):
     take_test_messages: bool | None = Field(
         default=None,
         description="whether messages for training and debugging (MSH-11 T, D) are filed like real ones, of"

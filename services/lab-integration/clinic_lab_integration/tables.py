@@ -160,6 +160,7 @@ order_destination = Table(
     Column("receiving_application", Text, nullable=False),
     Column("receiving_facility", Text, nullable=False),
     Column("processing_id", Text, nullable=False),
+    Column("country", Text),
     Column("changed_at", DateTime(timezone=True), nullable=False),
 )
 order_transmission = Table(

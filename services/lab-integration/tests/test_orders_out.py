@@ -5,12 +5,15 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 from clinic_lab_integration import order_sending, order_store
 from clinic_local.fakes.in_process import serving
 from clinic_local.fakes.laboratory import Laboratory as FakeLaboratory
 from clinic_local.fakes.settings import FakesSettings
 from clinic_local.fakes.world import Fault, World
+from clinic_shared.events import audit_outbox
+from sqlalchemy import select
 from starlette.applications import Starlette
 
 from .conftest import Laboratory
@@ -303,3 +306,30 @@ async def test_how_long_orders_wait_is_measured(receiver: Receiver) -> None:
         counted = await order_store.count_pending(tx)
     assert counted.pending == 1
     assert counted.oldest_at is not None
+
+
+async def test_no_order_goes_to_a_country_that_the_law_does_not_allow(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await receiver.takes("http", country="US")
+    order = await receiver.order()
+    runtime = receiver.lab.lab.runtime
+    monkeypatch.setattr(
+        runtime, "settings", runtime.settings.model_copy(update={"jurisdiction": "152-fz"}), raising=True
+    )
+    assert await receiver.send() == 1
+    assert await receiver.transmissions(order) == [("new", "refused", "transfer-not-allowed")]
+    assert receiver.fake.messages == []
+    async with runtime.database.transaction() as tx:
+        rows = await tx.fetch_all(select(audit_outbox.c.record).order_by(audit_outbox.c.id))
+    [blocked] = [r for r in map(orjson.loads, (row.record for row in rows)) if r["outcome"] == "4"]
+    assert (blocked["entity"]["id"], blocked["details"]["country"]) == (order["lab_order_id"], "US")
+
+
+async def test_a_laboratory_in_such_a_country_is_not_configured(receiver: Receiver) -> None:
+    answer = await receiver.lab.lab.http.put(
+        f"/v1/lab/partners/{receiver.lab.partner_id}/order-destination",
+        json={"format": "oml-o21", "url": receiver.urls["mllp"], "country": "IN"},
+        headers=receiver.lab.headers("system-administrator"),
+    )
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/transfer-not-allowed")
