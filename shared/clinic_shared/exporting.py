@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -128,9 +129,9 @@ def _event(event_type: str, asked: ExportRequested, piece: Piece) -> Event:
 # -- for those who gather
 
 
-def told(row: Row[Any], *, without: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a row as JSON has it, without what is nobody's business or empty."""
-    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+def told(row: Row[Any] | SimpleNamespace, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a row, opened if it was sealed, as JSON has it, without what is nobody's business or empty."""
+    values = vars(row) if isinstance(row, SimpleNamespace) else row._asdict()
     # SQLAlchemy's names of some columns are strings of its own kind, which orjson doesn't take.
     return {str(name): value for name, value in values.items() if name not in without and value is not None}
 

@@ -25,9 +25,12 @@ from clinic_billing.receipts import api as receipts_api
 from clinic_billing.receipts import fiscalising
 from clinic_billing.receipts.atol import AtolOnline
 from clinic_billing.receipts.registrar import FICTITIOUS_COMPANY
+from clinic_billing.receipts.store import CONTACTS
 from clinic_billing.reconciliation import api as reconciliation_api
 from clinic_billing.reconciliation.running import measure_reconciliation, reconcile_daily
+from clinic_billing.reconciliation.tables import PAYER
 from clinic_billing.settings import BillingSettings
+from clinic_billing.tables import PAYER_CONTACT
 from clinic_billing.unheard import ask_about_unheard
 
 
@@ -108,4 +111,5 @@ service = Service(
         reconcile_daily,
     ),
     measurements=(fiscalising.measure_receipts, measure_reconciliation),
+    encrypted=(PAYER_CONTACT.kind, PAYER.kind, CONTACTS),
 )

@@ -11,7 +11,7 @@ from clinic_shared.exporting import Part, concept, contribute, fhir_status, pres
 from sqlalchemy import Row, select
 
 from clinic_billing.amounts import to_text
-from clinic_billing.tables import charge_item, invoice, invoice_line, payment, refund
+from clinic_billing.tables import PAYER_CONTACT, charge_item, invoice, invoice_line, payment, refund
 
 handlers = Handlers("billing")
 
@@ -53,7 +53,7 @@ async def _movements(tx: Transaction, patient_ids: Sequence[UUID]) -> dict[str, 
         .order_by(charge_item.c.appointment_id)
     )
     return {
-        "payments": [told(row, without=_OF_THE_FORM) for row in payments],
+        "payments": [told(PAYER_CONTACT.opened(tx, row), without=_OF_THE_FORM) for row in payments],
         "refunds": [told(row, without=_OF_STAFF) for row in refunds],
         "charge-items": [told(row) for row in charges],
     }

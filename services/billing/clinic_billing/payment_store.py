@@ -11,34 +11,36 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_billing.domain import Payment, PaymentStatus, Refund, RefundStatus
 from clinic_billing.store import Within, column_values
-from clinic_billing.tables import invoice, payment, provider_call, refund
+from clinic_billing.tables import PAYER_CONTACT, invoice, payment, provider_call, refund
 
 
 async def add_payment(tx: Transaction, new: Payment) -> None:
-    await tx.execute(insert(payment).values(column_values(payment, new)))
+    await tx.execute(insert(payment).values(PAYER_CONTACT.stored(tx, column_values(payment, new))))
 
 
 async def save_payment(tx: Transaction, changed: Payment) -> None:
     mine = payment.c.payment_id == changed.payment_id
-    await tx.execute(update(payment).where(mine).values(column_values(payment, changed)))
+    await tx.execute(
+        update(payment).where(mine).values(PAYER_CONTACT.stored(tx, column_values(payment, changed)))
+    )
 
 
 async def find_payment(tx: Transaction, payment_id: UUID) -> Payment | None:
     row = await tx.fetch_one(select(payment).where(payment.c.payment_id == payment_id))
-    return None if row is None else _payment(row)
+    return None if row is None else _payment(tx, row)
 
 
 async def lock_payment(tx: Transaction, payment_id: UUID) -> Payment | None:
     mine = select(payment).where(payment.c.payment_id == payment_id)
     row = await tx.fetch_one(mine.with_for_update())
-    return None if row is None else _payment(row)
+    return None if row is None else _payment(tx, row)
 
 
 async def find_payment_of(tx: Transaction, provider: str, reference: str) -> Payment | None:
     row = await tx.fetch_one(
         select(payment).where(payment.c.provider == provider, payment.c.provider_reference == reference)
     )
-    return None if row is None else _payment(row)
+    return None if row is None else _payment(tx, row)
 
 
 async def find_pending_payment(tx: Transaction, invoice_id: UUID) -> Payment | None:
@@ -47,7 +49,7 @@ async def find_pending_payment(tx: Transaction, invoice_id: UUID) -> Payment | N
             payment.c.invoice_id == invoice_id, payment.c.status == PaymentStatus.PENDING.value
         )
     )
-    return None if row is None else _payment(row)
+    return None if row is None else _payment(tx, row)
 
 
 async def list_payments(
@@ -62,7 +64,7 @@ async def list_payments(
         if condition is not None:
             statement = statement.where(condition)
     return [
-        _payment(row) for row in await tx.fetch_all(statement.order_by(payment.c.payment_id).limit(limit))
+        _payment(tx, row) for row in await tx.fetch_all(statement.order_by(payment.c.payment_id).limit(limit))
     ]
 
 
@@ -162,9 +164,18 @@ async def settle_call(tx: Transaction, call: Call, state: str, error: str | None
     await tx.execute(mine.values(state=state, last_error=error))
 
 
-def _payment(row: Row[Any]) -> Payment:
-    return Payment(**dict(row._mapping) | {"status": PaymentStatus(row.status)})  # noqa: SLF001  # SQLAlchemy's public name for it
+async def find_contact(tx: Transaction, invoice_id: UUID) -> str | None:
+    """Return where whoever paid an invoice wants receipts, as it was said last."""
+    newest_first = (
+        select(payment).where(payment.c.invoice_id == invoice_id).order_by(payment.c.payment_id.desc())
+    )
+    contacts = (_payment(tx, row).receipt_contact for row in await tx.fetch_all(newest_first))
+    return next((contact for contact in contacts if contact is not None), None)
+
+
+def _payment(tx: Transaction, row: Row[Any]) -> Payment:
+    return Payment(**vars(PAYER_CONTACT.opened(tx, row)) | {"status": PaymentStatus(row.status)})
 
 
 def _refund(row: Row[Any]) -> Refund:
-    return Refund(**dict(row._mapping) | {"status": RefundStatus(row.status)})  # noqa: SLF001  # as above
+    return Refund(**dict(row._mapping) | {"status": RefundStatus(row.status)})  # noqa: SLF001  # SQLAlchemy's public name for it

@@ -10,6 +10,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.fields import SEAL_COLUMNS
 from sqlalchemy import ColumnElement, Row, Select, Table, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -395,5 +396,5 @@ def _invoice(row: Row[Any], lines: tuple[InvoiceLine, ...]) -> Invoice:
 
 
 def column_values(table: Table, value: object) -> dict[str, Any]:
-    """Return an aggregate's columns; enumerations are strings as they are."""
-    return {name: getattr(value, name) for name in table.columns.keys()}  # noqa: SIM118  # it iterates over columns
+    """Return an aggregate's columns, without those of its seal; enumerations are strings as they are."""
+    return {name: getattr(value, name) for name in table.columns.keys() if name not in SEAL_COLUMNS}  # noqa: SIM118  # it iterates over columns

@@ -1,5 +1,6 @@
 """Billing's tables. Centres, departments, patients and services are projections."""
 
+from clinic_shared.encryption.fields import SealedFields, seal_columns
 from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
@@ -154,6 +155,7 @@ payment = Table(
     Column("desk_id", Uuid),
     Column("shift_id", Uuid),
     Column("receipt_contact", Text),
+    *seal_columns(),
 )
 refund = Table(
     "refund",
@@ -256,3 +258,5 @@ notification = Table(
 
 PRICE_ONE_AT_A_TIME = "price_one_at_a_time"
 PAYMENT_PENDING_ONCE = "payment_pending_once"
+
+PAYER_CONTACT = SealedFields(payment, empty={"receipt_contact": None})

@@ -11,7 +11,7 @@ from clinic_billing import payment_store, store
 from clinic_billing.accounts import CASH, receivable
 from clinic_billing.domain import WITHOUT_SERVICE, Invoice, Payment
 from clinic_billing.receipts.document import Document, Sale, Tender, method_of, of_money_back, of_money_in
-from clinic_billing.tables import advance_application, ledger_entry, ledger_movement, payment, service
+from clinic_billing.tables import advance_application, ledger_entry, ledger_movement, service
 
 _ADVANCE_NAME = "Аванс за медицинские услуги"
 _SETTLES = ("payment-received", "payment-refunded", "advance-applied")
@@ -67,13 +67,8 @@ async def _set_off(tx: Transaction, movement_id: UUID, application_id: UUID) -> 
     row = await tx.fetch_one(mine)
     if row is None:
         raise NotFoundError
-    contact = await tx.fetch_one(
-        select(payment.c.receipt_contact)
-        .where(payment.c.invoice_id == row.advance_id, payment.c.receipt_contact.is_not(None))
-        .order_by(payment.c.payment_id.desc())
-        .limit(1)
-    )
-    sale = await _sale(tx, movement_id, row.invoice_id, contact.receipt_contact if contact else None)
+    contact = await payment_store.find_contact(tx, row.advance_id)
+    sale = await _sale(tx, movement_id, row.invoice_id, contact)
     document = of_money_in(sale, row.amount_minor, Tender.PREPAID)
     return Described(document=document, invoice=sale.invoice, payment_id=None)
 

@@ -4,7 +4,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.backlog import Kind
+from clinic_shared.encryption.ciphers import Place
 from sqlalchemy import Row, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -15,6 +18,7 @@ from clinic_billing.receipts.tables import fiscal_profile, receipt
 from clinic_billing.store import Within
 from clinic_billing.tables import invoice
 
+_SEALED = "sealed"
 _FISCAL = (
     "fiscal_storage",
     "shift_number",
@@ -43,18 +47,18 @@ async def lease(tx: Transaction, *, limit: int, seconds: float) -> list[Receipt]
         )
         .returning(receipt)
     )
-    return [_receipt(row) for row in rows]
+    return [_receipt(tx, row) for row in rows]
 
 
 async def find(tx: Transaction, receipt_id: UUID) -> Receipt | None:
     row = await tx.fetch_one(select(receipt).where(receipt.c.receipt_id == receipt_id))
-    return None if row is None else _receipt(row)
+    return None if row is None else _receipt(tx, row)
 
 
 async def lock(tx: Transaction, receipt_id: UUID) -> Receipt | None:
     mine = select(receipt).where(receipt.c.receipt_id == receipt_id)
     row = await tx.fetch_one(mine.with_for_update())
-    return None if row is None else _receipt(row)
+    return None if row is None else _receipt(tx, row)
 
 
 async def save(tx: Transaction, changed: Receipt, *, version_before: int, in_seconds: float = 0) -> bool:
@@ -72,7 +76,7 @@ async def save(tx: Transaction, changed: Receipt, *, version_before: int, in_sec
         "payment_id": changed.payment_id,
         "patient_id": changed.patient_id,
         "operation": document.operation.value if document else None,
-        "document": document.to_json() if document else None,
+        **stored_document(tx, changed.receipt_id, document.to_json() if document else None),
         "total_minor": document.total_minor if document else None,
         "next_attempt_at": func.clock_timestamp() + timedelta(seconds=in_seconds),
     }
@@ -111,7 +115,7 @@ async def list_within(
         if condition is not None:
             statement = statement.where(condition)
     rows = await tx.fetch_all(statement.order_by(receipt.c.receipt_id).limit(limit))
-    return [_receipt(row) for row in rows]
+    return [_receipt(tx, row) for row in rows]
 
 
 async def find_company(tx: Transaction, legal_entity_id: UUID) -> Company | None:
@@ -142,7 +146,41 @@ async def wake(tx: Transaction, legal_entity_id: UUID) -> None:
     await tx.execute(mine.values(next_attempt_at=func.clock_timestamp()))
 
 
-def _receipt(row: Row[Any]) -> Receipt:
+# Documents are added up where they lie, so what they say of money stays, and the payer's contact is sealed beside it.
+
+
+def stored_document(tx: Transaction, receipt_id: UUID, document: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the columns that hold what a receipt says. Raises KeysUnavailableError."""
+    if not tx.keyring.encrypting:
+        return {"document": document, "sealed": None, "data_key": None}
+    contact = orjson.dumps(document and document["contact"])
+    row = tx.keyring.seal_row(_place(tx.service, receipt_id), {_SEALED: contact})
+    left = None if document is None else document | {"contact": None}
+    return {"document": left, "sealed": row.values[_SEALED], "data_key": row.data_key}
+
+
+def _opened_document(tx: Transaction, row: Row[Any]) -> dict[str, Any] | None:
+    document: dict[str, Any] | None = row.document
+    if row.data_key is None or document is None:
+        return document
+    place = _place(tx.service, row.receipt_id)
+    contact = tx.keyring.open_row(place, row.data_key, {_SEALED: row.sealed})[_SEALED]
+    return document | {"contact": orjson.loads(contact or b"null")}
+
+
+def _place(service: str, receipt_id: UUID) -> Place:
+    return Place(service, "receipt", str(receipt_id))
+
+
+CONTACTS = Kind(
+    receipt,
+    lambda service, row: _place(service, row.receipt_id),
+    lambda tx, row: stored_document(tx, row.receipt_id, row.document),
+)
+
+
+def _receipt(tx: Transaction, row: Row[Any]) -> Receipt:
+    document = _opened_document(tx, row)
     registered = None
     if row.document_sign is not None:
         fiscal = {name: getattr(row, name) for name in _FISCAL}
@@ -155,7 +193,7 @@ def _receipt(row: Row[Any]) -> Receipt:
         owed_at=row.owed_at,
         submission=row.submission,
         attempts=row.attempts,
-        document=None if row.document is None else Document.from_json(row.document),
+        document=None if document is None else Document.from_json(document),
         invoice_id=row.invoice_id,
         payment_id=row.payment_id,
         patient_id=row.patient_id,

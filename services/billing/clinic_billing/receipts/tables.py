@@ -1,5 +1,6 @@
 """The tables of receipts."""
 
+from clinic_shared.encryption.fields import seal_columns
 from sqlalchemy import BigInteger, Column, DateTime, Integer, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -32,6 +33,7 @@ receipt = Table(
     Column("document_number", Text),
     Column("document_sign", Text),
     Column("registered_at", DateTime(timezone=True)),
+    *seal_columns(),
 )
 fiscal_profile = Table(
     "fiscal_profile",

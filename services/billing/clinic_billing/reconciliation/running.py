@@ -42,7 +42,7 @@ from clinic_billing.reconciliation.comparing import (
     with_receipts,
 )
 from clinic_billing.reconciliation.statements import BankLine
-from clinic_billing.reconciliation.tables import bank_line, bank_statement, discrepancy, run
+from clinic_billing.reconciliation.tables import PAYER, bank_line, bank_statement, discrepancy, run
 
 log = structlog.get_logger()
 
@@ -187,7 +187,7 @@ async def _compare_bank(tx: Transaction, day: date, window: dict[str, Any]) -> l
             .where(bank_line.c.booked_on == day, bank_line.c.legal_entity_id == entity.legal_entity_id)
             .order_by(bank_line.c.line_id)
         )
-        found += with_bank(expected, [(str(row.line_id), _line(row)) for row in rows])
+        found += with_bank(expected, [(str(row.line_id), _line(tx, row)) for row in rows])
     return found
 
 
@@ -257,7 +257,8 @@ def _owed(row: Row[Any]) -> OwedReceipt:
     )
 
 
-def _line(row: Row[Any]) -> BankLine:
+def _line(tx: Transaction, stored: Row[Any]) -> BankLine:
+    row = PAYER.opened(tx, stored)
     return BankLine(
         reference=row.bank_reference,
         booked_on=row.booked_on,
@@ -315,7 +316,8 @@ async def keep_statement(
         for line in lines
     ]
     before = await _count_lines(tx, legal_entity_id)
-    await tx.execute(upsert(bank_line).on_conflict_do_nothing(), rows)
+    sealed = [PAYER.stored(tx, row) for row in rows]
+    await tx.execute(upsert(bank_line).on_conflict_do_nothing(), sealed)
     return statement_id, await _count_lines(tx, legal_entity_id) - before
 
 

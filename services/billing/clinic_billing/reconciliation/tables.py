@@ -1,5 +1,6 @@
 """The tables of reconciliation."""
 
+from clinic_shared.encryption.fields import SealedFields, seal_columns
 from sqlalchemy import BigInteger, Column, Date, DateTime, Integer, LargeBinary, Table, Text, Uuid
 
 from clinic_billing.tables import metadata
@@ -27,6 +28,7 @@ bank_line = Table(
     Column("currency", Text, nullable=False),
     Column("counterparty", Text, nullable=False),
     Column("purpose", Text, nullable=False),
+    *seal_columns(),
 )
 run = Table(
     "reconciliation_run",
@@ -53,3 +55,5 @@ discrepancy = Table(
     Column("settled_by", Uuid),
     Column("note", Text),
 )
+
+PAYER = SealedFields(bank_line, empty={"counterparty": "", "purpose": ""})
