@@ -57,3 +57,9 @@ class VirtualKey:
 
     async def unplug(self) -> None:
         await self.page.call("WebAuthn.removeVirtualAuthenticator", authenticatorId=self.authenticator_id)
+
+    async def verify_user(self, *, verified: bool) -> None:
+        """Let whoever uses it be recognised from now on, or not."""
+        await self.page.call(
+            "WebAuthn.setUserVerified", authenticatorId=self.authenticator_id, isUserVerified=verified
+        )

@@ -96,6 +96,8 @@ class Browser:
         try:
             for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
                 await page.call(f"{domain}.enable")
+            # Each page behaves as if its window were the one in front.
+            await page.call("Emulation.setFocusEmulationEnabled", enabled=True)
             yield page
         finally:
             del self._pages[attached["sessionId"]]
@@ -175,17 +177,17 @@ class Page:
             raise ScriptError(str(thrown.get("exception", {}).get("description", thrown["text"])))
         return done["result"].get("value")
 
-    async def until(self, condition: str) -> Any:
-        """Wait until an expression is true; a page that is being replaced has none."""
+    async def until(self, condition: str) -> None:
+        """Wait until an expression is true; in a page that is being replaced none is."""
 
-        async def check() -> Any:
+        async def check() -> bool:
             try:
-                return await self.run(condition)
+                return bool(await self.run(f"Boolean({condition})"))
             except BrowserError:
-                return None
+                return False
 
         check.__name__ = condition
-        return await eventually(check)
+        await eventually(check)
 
     async def text(self) -> str:
         return str(await self.run("document.body.innerText"))

@@ -6,14 +6,24 @@ The request stays in the page's address from form to form and is judged anew eac
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from clinic_shared import contracts
+from clinic_shared import contracts, strict_json
 from clinic_shared.context import Context
 from clinic_shared.errors import DomainError
 from clinic_shared.routing import PUBLIC, ClinicRouter, CurrentContext, RawBody
+from clinic_shared.strict_json import StrictJSONError
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from clinic_identity import app_sessions, authentication, cookies, session_store, sessions, store
+from clinic_identity import (
+    app_sessions,
+    authentication,
+    cookies,
+    second_step,
+    session_store,
+    sessions,
+    sms_enrolment,
+    store,
+)
 from clinic_identity.authorization import (
     AuthorizationRequest,
     RefusedRequestError,
@@ -21,17 +31,19 @@ from clinic_identity.authorization import (
     read_request,
 )
 from clinic_identity.desk import Desk
-from clinic_identity.domain import Visit
+from clinic_identity.domain import TooManyAttemptsError, Visit
 from clinic_identity.factors import InvalidSecondFactorError, Method, MfaRequiredError
 from clinic_identity.fields import CurrentDesk, CurrentVisit
 from clinic_identity.oauth_forms import FORM, MAX_FORM_BYTES, InvalidFormError, read_form
 from clinic_identity.second_step import Shown
+from clinic_identity.second_step_page import SecondStep
 from clinic_identity.sessions import Tokens
-from clinic_identity.sign_in_page import REFUSED, code_page, notice_page, password_page
+from clinic_identity.sign_in_page import REFUSED, notice_page, password_page, second_step_page
 
 router = ClinicRouter(tags=["identity"])
 
 PATH = "/oauth2/authorize"
+_MAX_TICKET_LENGTH, _MAX_CODE_LENGTH = 128, 64
 _NOT_READY = (
     "Your account isn't ready",
     "Log in on the clinic's own site first: a password or a second factor has to be chosen there.",
@@ -90,19 +102,43 @@ async def take_form(
 async def _log_in(
     desk: Desk, context: Context, asked: AuthorizationRequest, form: dict[str, str], visit: Visit, action: str
 ) -> Response:
-    ticket, methods = form.get("ticket"), [form.get("method", "")]
+    ticket = form.get("ticket", "")[:_MAX_TICKET_LENGTH]
     try:
-        tokens = await (
-            _with_code(desk, context, form, visit) if ticket else _with_password(desk, context, form, visit)
-        )
+        if ticket and "send" in form:
+            await _send_code(desk, context, ticket)
+            return await _second_step(desk, context, asked, action, ticket, form)
+        log_in = _with_proof(desk, context, ticket, form, visit) if ticket else None
+        tokens = await (log_in or _with_password(desk, context, form, visit))
     except MfaRequiredError as needed:
-        return code_page(asked, action, ticket=needed.ticket, methods=needed.methods)
-    except InvalidSecondFactorError as refused:
-        return code_page(asked, action, ticket=ticket or "", methods=methods, refused=refused)
+        return await _second_step(desk, context, asked, action, needed.ticket, {})
     except DomainError as refused:
+        if ticket and isinstance(refused, (InvalidSecondFactorError, TooManyAttemptsError)):
+            return await _second_step(desk, context, asked, action, ticket, form, refused)
         login = form.get("login", "")
         return password_page(asked, _meanings(desk), action, refused=refused, login=login)
     return await _lend(desk, context, asked, tokens)
+
+
+async def _second_step(
+    desk: Desk,
+    context: Context,
+    asked: AuthorizationRequest,
+    action: str,
+    ticket: str,
+    form: dict[str, str],
+    refused: DomainError | None = None,
+) -> Response:
+    """Ask for what the account has, now: a challenge for its passkeys is made for this page."""
+    async with desk.database.transaction(context) as tx:
+        offer = await second_step.offer_for(tx, desk, ticket)
+    method = form.get("method", "")
+    step = SecondStep(action=action, ticket=ticket, offer=offer, code_sent=method == Method.SMS.value)
+    return second_step_page(asked, step, method=method, refused=refused)
+
+
+async def _send_code(desk: Desk, context: Context, ticket: str) -> None:
+    async with desk.database.transaction(context) as tx:
+        await sms_enrolment.send_for_login(tx, desk, ticket)
 
 
 async def _with_password(desk: Desk, context: Context, form: dict[str, str], visit: Visit) -> Tokens:
@@ -115,12 +151,28 @@ async def _with_password(desk: Desk, context: Context, form: dict[str, str], vis
     )
 
 
-async def _with_code(desk: Desk, context: Context, form: dict[str, str], visit: Visit) -> Tokens:
-    method = Method.TOTP if form.get("method") == Method.TOTP.value else Method.RECOVERY_CODE
-    shown = Shown(method=method, code=form.get("code", "").strip()[:64])
+async def _with_proof(
+    desk: Desk, context: Context, ticket: str, form: dict[str, str], visit: Visit
+) -> Tokens:
     return await authentication.log_in_with_second_factor(
-        desk, context, ticket=form["ticket"][:128], shown=shown, visit=visit
+        desk, context, ticket=ticket, shown=_shown(form), visit=visit
     )
+
+
+def _shown(form: dict[str, str]) -> Shown:
+    """Read what was typed, or what the page's script put in for a passkey."""
+    try:
+        method = Method(form.get("method", ""))
+    except ValueError:
+        raise InvalidSecondFactorError from None
+    if method is not Method.PASSKEY:
+        # In groups, as apps and messages show them.
+        return Shown(method=method, code="".join(form.get("code", "").split())[:_MAX_CODE_LENGTH])
+    try:
+        credential = strict_json.loads(form.get("credential", "").encode())
+    except StrictJSONError:
+        raise InvalidSecondFactorError from None
+    return Shown(method=method, credential=credential if isinstance(credential, dict) else {})
 
 
 async def _lend(desk: Desk, context: Context, asked: AuthorizationRequest, tokens: Tokens) -> Response:

@@ -43,6 +43,14 @@ class Shown:
     credential: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What can finish a login, and what a page hands to `navigator.credentials.get` for a passkey."""
+
+    methods: frozenset[Method]
+    passkey: Any = None
+
+
 # -- between the two steps
 
 
@@ -77,6 +85,21 @@ async def _methods_of(tx: Transaction, desk: Desk, account: Account) -> set[Meth
     if methods and await factor_store.count_recovery_codes(tx, account.account_id):
         methods.add(Method.RECOVERY_CODE)
     return methods
+
+
+async def offer_for(tx: Transaction, desk: Desk, ticket: str) -> Offer:
+    """Return what the ticket's login can go on with: nothing once it is over."""
+    found = await factor_store.find_ticket(tx, digest_of(ticket))
+    account = await store.find_account(tx, found.account_id) if found else None
+    if found is None or account is None:
+        return Offer(methods=frozenset())
+    methods = await _methods_of(tx, desk, account)
+    if not desk.passkeys.domain:
+        methods.discard(Method.PASSKEY)
+    if Method.PASSKEY not in methods:
+        return Offer(methods=frozenset(methods))
+    options = await _request_passkey(tx, desk, account.account_id, holder_of_ticket(found))
+    return Offer(methods=frozenset(methods), passkey=options)
 
 
 async def number_for_login(tx: Transaction, desk: Desk, account: Account) -> str | None:

@@ -9,7 +9,7 @@ from fastapi import Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ConfigDict, Field
 
-from clinic_identity import access_links, fields, forgotten
+from clinic_identity import access_links, fields, forgotten, html_page
 from clinic_identity.access_links import PATH
 from clinic_identity.domain import (
     MAX_LOGIN_LENGTH,
@@ -23,19 +23,6 @@ router = ClinicRouter(tags=["identity"])
 
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM_BYTES = 8 * 1024
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self';"
-    " frame-ancestors 'none'; base-uri 'none'",
-    "Cache-Control": "no-store",
-}
-_STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:3rem auto;padding:0 1rem}
-label{display:block;margin:1rem 0 .3rem}
-input,button{font:inherit;width:100%;box-sizing:border-box;padding:.6rem;min-height:2.75rem}
-button{margin-top:1.2rem}
-[role=alert]{border-left:4px solid #c62828;padding:.3rem .8rem}
-"""
 
 Token = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -95,8 +82,8 @@ async def ask_for_access_link(
 @router.get(PATH, permission=PUBLIC, transactional=False, include_in_schema=False)
 async def show_welcome(desk: CurrentDesk, token: Annotated[str, Query(max_length=128)] = "") -> HTMLResponse:
     if not token:
-        return _page(_question())
-    return _page(_form(token) + (_sign_on(token) if desk.provider else ""))
+        return _question()
+    return _form(token, after=_sign_on(token) if desk.provider else "")
 
 
 @router.post(
@@ -112,20 +99,20 @@ async def take_welcome(
 ) -> HTMLResponse:
     form = parse_qs(body.decode("utf-8", "replace"))
     if "\x00" in form.get("login", [""])[0]:
-        return _page(_question("A login has no such characters."), 422)
+        return _question("A login has no such characters.", 422)
     if "login" in form:
         return await _take_question(desk, context, visit, form["login"][0][:MAX_LOGIN_LENGTH])
     token, password, again = (form.get(name, [""])[0] for name in ("token", "password", "again"))
     if password != again:
-        return _page(_form(token, "The two passwords differ."), 422)
+        return _form(token, "The two passwords differ.", 422)
     try:
         await access_links.accept_link(desk, context, token=token, new_password=password)
     except WeakPasswordError as error:
-        return _page(_form(token, f"Choose another password: {_reasons(error)}."), 422)
+        return _form(token, f"Choose another password: {_reasons(error)}.", 422)
     except LinkNotValidError as error:
         again = f'<p><a href="{PATH}">Forgot your password?</a></p>'
-        return _page(f"<h1>{escape(error.title)}</h1><p>{escape(error.fix)}</p>{again}", error.status)
-    return _page("<h1>Your password is set</h1><p>You can log in now.</p>")
+        return html_page.page(error.title, f"<p>{escape(error.fix)}</p>{again}", status=error.status)
+    return html_page.page("Your password is set", "<p>You can log in now.</p>")
 
 
 async def _take_question(
@@ -134,13 +121,14 @@ async def _take_question(
     try:
         await forgotten.ask_for_link(desk, context, login=login, address=visit.address)
     except TooManyAttemptsError as error:
-        answer = _page(_question(f"Wait for {error.retry_after_seconds} seconds."), error.status)
+        answer = _question(f"Wait for {error.retry_after_seconds} seconds.", error.status)
         answer.headers["Retry-After"] = str(error.retry_after_seconds)
         return answer
-    return _page(
-        "<h1>Look at your messages</h1><p>If somebody logs in so, a link is on its way to them. It works for"
+    return html_page.page(
+        "Look at your messages",
+        "<p>If somebody logs in so, a link is on its way to them. It works for"
         " 15 minutes. If none comes, ask the clinic's reception desk.</p>",
-        202,
+        status=202,
     )
 
 
@@ -148,36 +136,29 @@ def _reasons(error: WeakPasswordError) -> str:
     return ", ".join(str(reason).replace("-", " ") for reason in error.reasons)
 
 
-def _form(token: str, complaint: str = "") -> str:
-    alert = f'<p role="alert">{escape(complaint)}</p>' if complaint else ""
-    return (
-        f'<h1>Choose a password</h1>{alert}<form method="post" action="{PATH}">'
+def _form(token: str, complaint: str = "", status: int = 200, *, after: str = "") -> HTMLResponse:
+    content = (
+        f'{html_page.alert(complaint)}<form method="post" action="{PATH}">'
         f'<input type="hidden" name="token" value="{escape(token)}">'
         '<label for="password">Password, at least 12 characters</label>'
         '<input id="password" name="password" type="password" autocomplete="new-password" required autofocus>'
         '<label for="again">The same once more</label>'
         '<input id="again" name="again" type="password" autocomplete="new-password" required>'
-        "<button>Set password</button></form>"
+        f"<button>Set password</button></form>{after}"
     )
+    return html_page.page("Choose a password", content, status=status)
 
 
-def _question(complaint: str = "") -> str:
-    alert = f'<p role="alert">{escape(complaint)}</p>' if complaint else ""
-    return (
-        f'<h1>Forgot your password?</h1>{alert}<form method="post" action="{PATH}">'
+def _question(complaint: str = "", status: int = 200) -> HTMLResponse:
+    content = (
+        f'{html_page.alert(complaint)}<form method="post" action="{PATH}">'
         '<label for="login">E-mail address or phone number that you log in with</label>'
         '<input id="login" name="login" autocomplete="username" required autofocus>'
         "<button>Send me a link</button></form>"
     )
+    return html_page.page("Forgot your password?", content, status=status)
 
 
 def _sign_on(token: str) -> str:
     address = f"/v1/browser/sso/start?{urlencode({'invitation': token})}"
     return f'<p>Or <a href="{escape(address)}">log in with your organisation\'s account</a>, from now on.</p>'
-
-
-def _page(content: str, status: int = 200) -> HTMLResponse:
-    head = (
-        f"<title>Polyclinic</title><meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
-    )
-    return HTMLResponse(f"<!doctype html><html lang=en>{head}<body>{content}", status, headers=_HEADERS)

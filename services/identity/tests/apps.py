@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import secrets
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -41,6 +42,7 @@ class Page(HTMLParser):
         self.labels: set[str] = set()
         self.ids: set[str] = set()
         self.tags: set[str] = set()
+        self.options: dict[str, Any] = {}
         self.feed(answer.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -48,6 +50,7 @@ class Page(HTMLParser):
         self.tags.add(tag)
         if tag == "form":
             self.forms.append(Form(given["action"], {}))
+            self.options = json.loads(given.get("data-options", "null")) or self.options
         elif tag == "label":
             self.labels.add(given["for"])
         elif tag == "input":
