@@ -3,6 +3,7 @@
 SQLAlchemy's rows cost several times the hashing that is done with them.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -78,8 +79,16 @@ async def _stream(
     connection = cast("psycopg.AsyncConnection[Any]", pooled.driver_connection)
     async with connection.cursor(name="whole_log", row_factory=lambda _: make) as cursor:
         await cursor.execute(statement, parameters, binary=True)
-        while rows := await cursor.fetchmany(CHUNK):
-            yield rows
+        coming = asyncio.create_task(cursor.fetchmany(CHUNK))
+        try:
+            while rows := await coming:
+                coming = asyncio.create_task(cursor.fetchmany(CHUNK))
+                # So that it is asked for before these are looked at: the server prepares the next meanwhile.
+                await asyncio.sleep(0)
+                yield rows
+        finally:
+            # Nobody else may use the connection before its answer is there.
+            await asyncio.wait({coming})
 
 
 async def count_astray(tx: Transaction) -> int:
