@@ -45,7 +45,7 @@ class ForRows:
 
 
 class InsertRows(ForRows):
-    """An INSERT of rows that each name the same columns: all of the table's, or those `named`.
+    """An INSERT of rows into all columns of a table, or those `named`; what a row leaves out is NULL there.
 
     What is there already makes it fail, or with `or_nothing` stays. With `replacing`, each of these columns becomes
     what it says, `where` that holds: `kept` is the row that is there, `excluded` the other.

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -18,7 +19,6 @@ from clinic_shared.contracts import PLATFORM
 from clinic_shared.crash import crash_point, mutated
 from clinic_shared.database import Transaction
 from clinic_shared.envelope import Envelope, decode_body
-from clinic_shared.held import KeyIsWaitingError, is_waiting
 from clinic_shared.projections import Kept, keep_in_read_model
 
 if TYPE_CHECKING:
@@ -154,9 +154,7 @@ async def apply(runtime: "Runtime", envelope: Envelope, body: bytes, *, in_turn:
     """
     with tracing.processing(envelope, consumer=runtime.service.name) as span:
         async with runtime.database.transaction(context_of(envelope)) as tx:
-            if in_turn and await is_waiting(tx, envelope.partition_key):
-                raise KeyIsWaitingError
-            disposition = await take_effect(tx, runtime.service.handlers, envelope, body)
+            disposition = await take_effect(tx, runtime.service.handlers, envelope, body, in_turn=in_turn)
         span.tell("clinic.disposition", disposition)
         return disposition
 
@@ -172,11 +170,8 @@ async def apply_together(
     in_order = sorted(messages, key=lambda message: message[0].partition_key)
     done: list[tuple[Envelope, Disposition]] = []
     async with runtime.database.transaction() as tx:
-        if await is_waiting(tx, *{envelope.partition_key for envelope, _ in in_order}):
-            raise KeyIsWaitingError
+        fresh = await _claim_in_turn(tx, [envelope for envelope, _ in in_order])
         calls = [_call(runtime.service.handlers, envelope, body) for envelope, body in in_order]
-        types = {envelope.id: envelope.type for envelope, _ in in_order}
-        fresh = await inbox.claim_all(tx, consumer=tx.service, types=types)
         await _read_ahead(tx, [call for call, (e, _) in zip(calls, in_order, strict=True) if e.id in fresh])
         for (envelope, _), call in zip(in_order, calls, strict=True):
             disposition = Disposition.APPLIED if envelope.id in fresh else Disposition.DUPLICATE
@@ -199,14 +194,28 @@ async def _read_ahead(tx: Transaction, calls: Sequence["_Call"]) -> None:
         await ahead(tx, of_several)
 
 
-async def take_effect(tx: Transaction, handlers: Handlers, envelope: Envelope, body: bytes) -> Disposition:
+async def take_effect(
+    tx: Transaction, handlers: Handlers, envelope: Envelope, body: bytes, *, in_turn: bool = False
+) -> Disposition:
     """Let one event take effect in a transaction that the caller commits."""
+    if in_turn:
+        fresh = bool(await _claim_in_turn(tx, [envelope]))
+    else:
+        fresh = await inbox.claim(tx, consumer=tx.service, event_id=envelope.id, event_type=envelope.type)
     call = _call(handlers, envelope, body)
-    fresh = await inbox.claim(tx, consumer=tx.service, event_id=envelope.id, event_type=envelope.type)
     if not fresh and not mutated("inbox-off"):
         return Disposition.DUPLICATE
     await call(tx)
     return Disposition.APPLIED
+
+
+async def _claim_in_turn(tx: Transaction, envelopes: Sequence[Envelope]) -> set[UUID]:
+    return await inbox.claim_in_turn(
+        tx,
+        consumer=tx.service,
+        types={envelope.id: envelope.type for envelope in envelopes},
+        partition_keys={envelope.partition_key for envelope in envelopes},
+    )
 
 
 @dataclass(frozen=True)

@@ -276,6 +276,8 @@ class Database:
             max_overflow=0,
             pool_timeout=pool_timeout_seconds,
             pool_recycle=1800,
+            # The connection that was used last knows the statements, and needs no ping.
+            pool_use_lifo=True,
             connect_args={
                 "connect_timeout": 3,
                 "application_name": f"clinic-{service}",

@@ -24,7 +24,6 @@ from sqlalchemy import (
     Text,
     Uuid,
     delete,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -88,11 +87,6 @@ attempt_table = Table(
 """What was tried when, by which release. Outlives the message's row, for whoever asks what became of it."""
 
 
-_IS_WAITING = text(
-    "SELECT EXISTS (SELECT 1 FROM held WHERE partition_key = ANY(CAST(:keys AS uuid[])) AND state = 'held')"
-)
-
-
 class KeyIsWaitingError(Exception):
     """Earlier messages of the same key are held, so this one must queue up behind them."""
 
@@ -135,12 +129,6 @@ def _uuid(value: object) -> UUID | None:
         return UUID(str(value))
     except ValueError:
         return None
-
-
-async def is_waiting(tx: Transaction, *partition_keys: UUID) -> bool:
-    """Tell whether earlier messages of one of these keys are held."""
-    row = await tx.fetch_one(_IS_WAITING, {"keys": list(partition_keys)})
-    return bool(row and row[0])
 
 
 async def hold(

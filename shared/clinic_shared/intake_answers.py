@@ -5,11 +5,10 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import insert
 
 from clinic_shared.clock import Clock
 from clinic_shared.database import Database
-from clinic_shared.inbound.tables import history_table
+from clinic_shared.inbound.tables import ADD_STEP
 from clinic_shared.loops import pause
 
 log = structlog.get_logger()
@@ -46,11 +45,11 @@ class AnswerNotes:
 
     async def _note(self) -> None:
         notes, self._waiting = self._waiting, []
-        rows = [{"intake_id": item_id, "at": at, "step": "answered"} for item_id, at in notes]
-        if not rows:
+        if not notes:
             return
         try:
             async with self._database.transaction() as tx:
-                await tx.execute(insert(history_table), rows)
+                for item_id, at in notes:
+                    tx.write_later(ADD_STEP, {"intake_id": item_id, "at": at, "step": "answered"})
         except Exception as error:  # what it is about is kept, and was answered
             log.warning("answers_not_noted", count=len(notes), exc_info=error)

@@ -326,7 +326,7 @@ class IntakeWorker:
                     cause=failure.cause,
                 )
             )
-            await note(tx, row.id, step="parked" if parked else "failed", error=failure.error)
+            note(tx, row.id, step="parked" if parked else "failed", error=failure.error)
         log.warning(
             "intake_item_failed",
             item_id=row.id,
@@ -353,4 +353,4 @@ async def redrive_item(tx: Transaction, item_id: UUID) -> None:
     )
     if result.rowcount == 0:
         raise NotFoundError
-    await note(tx, item_id, step="reprocess", decided_by=tx.context.principal.subject)
+    note(tx, item_id, step="reprocess", decided_by=tx.context.principal.subject)

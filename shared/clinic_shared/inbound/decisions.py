@@ -81,7 +81,7 @@ async def reject(tx: Transaction, decision_id: UUID, *, reason: str) -> None:
     """Refuse, or withdraw one's own request. The items stay as they are."""
     decision = await two_people.open_one(tx, decision_table, decision_id)
     await two_people.close(tx, decision_table, decision_id, "rejected", reason)
-    await note(
+    note(
         tx,
         *decision.intake_ids,
         step="discard rejected",
@@ -107,7 +107,7 @@ async def _decided(
 ) -> None:
     person = tx.context.principal.subject
     ids = [row.id for row in rows]
-    await note(tx, *ids, step=decision, decided_by=person, reason=reason, other_id=other_id)
+    note(tx, *ids, step=decision, decided_by=person, reason=reason, other_id=other_id)
     for item_id in ids:
         _audit(tx, "InboundMessage", item_id, decision, reason)
 

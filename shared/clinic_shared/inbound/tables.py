@@ -3,9 +3,10 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Table, Text, Uuid, func, insert
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Table, Text, Uuid, func
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from clinic_shared.bulk import InsertRows
 from clinic_shared.database import Transaction
 from clinic_shared.events import runtime_metadata
 
@@ -22,6 +23,9 @@ history_table = Table(
     Column("other_id", Uuid),
 )
 """Only what isn't the ordinary way: failures, and what people decided. The rest stands in the item's row."""
+ADD_STEP = InsertRows(
+    history_table, named={"intake_id", "at", "step", "error", "decided_by", "reason", "other_id"}
+)
 decision_table = Table(
     "intake_decision",
     runtime_metadata,
@@ -39,7 +43,7 @@ decision_table = Table(
 )
 
 
-async def note(
+def note(
     tx: Transaction,
     *item_ids: UUID,
     step: str,
@@ -58,7 +62,5 @@ async def note(
         "reason": reason,
         "other_id": other_id,
     }
-    if item_ids:
-        await tx.execute(
-            insert(history_table), [{"intake_id": item_id, **step_taken} for item_id in item_ids]
-        )
+    for item_id in item_ids:
+        tx.write_later(ADD_STEP, {"intake_id": item_id, **step_taken})
