@@ -32,6 +32,7 @@ from clinic_lab_integration.ledger import FROM_LABORATORIES
 from clinic_lab_integration.measurements import measure_filing
 from clinic_lab_integration.messages import INTERFACES
 from clinic_lab_integration.partners import keep_directory
+from clinic_lab_integration.protection import ENCRYPTED
 from clinic_lab_integration.settings import LabSettings
 
 
@@ -73,4 +74,5 @@ service = Service(
     workers=(process_messages, order_sending.send_orders, files.watch_folder, callbacks.send_callbacks),
     listeners=(mllp.listen,),
     measurements=(measure_filing, obligations.measure, order_sending.measure),
+    encrypted=ENCRYPTED,
 )

@@ -3,23 +3,19 @@
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from clinic_lab_integration import protection
 from clinic_lab_integration.candidates import Known, Person, Reason
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.tables import lab_order, patient, patient_identifier
 
 _ENOUGH = 200
 """Of a common name, or a common birth date: a person doesn't read more, and the likeliest have both."""
-
-
-def columns_of(person: Person) -> dict[str, Any]:
-    return asdict(person) | {"family_key": person.family_key, "given_key": person.given_key}
 
 
 async def find_known(
@@ -33,9 +29,12 @@ async def find_known(
     """Return patients who share something with what was sent; `numbers` are all that came, whoever gave them."""
     found_by: defaultdict[UUID, set[Reason]] = defaultdict(set)
     wanted = {(i.authority, i.value) for i in identifiers}
-    same_number = select(patient_identifier).where(patient_identifier.c.value.in_(sorted(numbers)))
+    same_number = select(patient_identifier).where(
+        patient_identifier.c.value.in_(protection.all_forms(tx, numbers))
+    )
     for row in await tx.fetch_all(same_number.limit(_ENOUGH)):
-        same = (row.authority, row.value) in wanted
+        number = protection.opened_number(tx, row)
+        same = (number.authority, number.value) in wanted
         found_by[row.patient_id].add(Reason.SAME_IDENTIFIER if same else Reason.NUMBER_OF_ANOTHER_AUTHORITY)
     named = select(lab_order.c.patient_id).where(lab_order.c.placer_order_number.in_(sorted(order_numbers)))
     for row in await tx.fetch_all(named):
@@ -47,31 +46,21 @@ async def _known(tx: Transaction, sent: Person, found_by: dict[UUID, set[Reason]
     columns = patient.c
     alike: list[ColumnElement[bool]] = [columns.patient_id.in_(found_by)]
     if sent.family_key and sent.given_key:
-        same_name = and_(columns.family_key == sent.family_key, columns.given_key == sent.given_key)
-        alike.append(same_name)
+        alike.append(protection.has_name_of(tx, sent))
     if sent.family_key and sent.birth_on is not None:
-        alike.append(columns.birth_on == sent.birth_on)
+        alike.append(protection.has_birth_date_of(tx, sent))
     rows = await tx.fetch_all(select(patient).where(columns.active, or_(*alike)).limit(_ENOUGH))
     return [
         Known(
             patient_id=row.patient_id,
-            person=person_of(row),
+            person=protection.person_of(tx, row),
             found_by=frozenset(found_by.get(row.patient_id, ())),
         )
         for row in rows
     ]
 
 
-def person_of(row: Any) -> Person:
-    return Person(
-        family=row.family, given=row.given, patronymic=row.patronymic, birth_on=row.birth_on, sex=row.sex
-    )
-
-
 async def add_requested(tx: Transaction, patient_id: UUID, person: Person) -> None:
     """Know a patient who is about to be registered, under the id that they will have."""
-    await tx.execute(
-        upsert(patient)
-        .values(patient_id=patient_id, version=0, active=True, **columns_of(person))
-        .on_conflict_do_nothing()
-    )
+    requested = {"patient_id": patient_id, "version": 0, "active": True, **asdict(person)}
+    await tx.execute(upsert(patient).values(protection.stored_person(tx, requested)).on_conflict_do_nothing())

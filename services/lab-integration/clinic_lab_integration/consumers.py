@@ -1,6 +1,7 @@
 """Events in: labs, places, people and patients that orders and matching need; and what the chart has filed."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -14,11 +15,11 @@ from clinic_shared.projections import keep_newer
 from pydantic import BaseModel
 
 from clinic_lab_integration import (
-    candidate_store,
     closing,
     export,
     merging,
     obligations,
+    protection,
     store,
     tables,
     worklist,
@@ -165,9 +166,9 @@ async def keep_patient(tx: Transaction, _: Envelope, patient: Patient) -> None:
         "patient_id": patient.patient_id,
         "version": patient.version,
         "active": patient.status != "merged",
-        **candidate_store.columns_of(patient.person),
+        **asdict(patient.person),
     }
-    if not await keep_newer(tx, tables.patient, values):
+    if not await keep_newer(tx, tables.patient, protection.stored_person(tx, values)):
         return
     identifiers = [Identifier(i.authority, i.value) for i in patient.identifiers or []]
     await store.replace_identifiers(tx, patient.patient_id, identifiers)

@@ -12,7 +12,7 @@ from clinic_shared.ids import uuid7
 from sqlalchemy import Row, exists, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from clinic_lab_integration.candidate_store import person_of
+from clinic_lab_integration import protection, store
 from clinic_lab_integration.candidates import Person
 from clinic_lab_integration.domain import Identifier
 from clinic_lab_integration.order_messages import Action, Destination, Format
@@ -20,7 +20,6 @@ from clinic_lab_integration.tables import (
     order_destination,
     order_transmission,
     patient,
-    patient_identifier,
 )
 
 _CONTROL_ID_BYTES = 10
@@ -170,14 +169,9 @@ async def count_pending(tx: Transaction) -> Row[Any]:
 async def who(tx: Transaction, patient_id: UUID) -> tuple[Person, tuple[Identifier, ...]]:
     """What laboratories are told of a patient."""
     row = await tx.fetch_one(select(patient).where(patient.c.patient_id == patient_id))
-    identifiers = await tx.fetch_all(
-        select(patient_identifier)
-        .where(patient_identifier.c.patient_id == patient_id)
-        .order_by(patient_identifier.c.authority, patient_identifier.c.value)
-        .limit(_MOST_IDENTIFIERS)
-    )
-    person = Person() if row is None else person_of(row)
-    return person, tuple(Identifier(i.authority, i.value) for i in identifiers)
+    identifiers = await store.identifiers_of(tx, [patient_id])
+    person = Person() if row is None else protection.person_of(tx, row)
+    return person, tuple(identifiers[:_MOST_IDENTIFIERS])
 
 
 def _transmission(row: Row[Any]) -> Transmission:

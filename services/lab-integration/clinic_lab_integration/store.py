@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
-from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, text, true, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_lab_integration.connection import Connection
@@ -19,6 +19,7 @@ from clinic_lab_integration.domain import (
     OrderStatus,
 )
 from clinic_lab_integration.hl7 import ResultStatus
+from clinic_lab_integration.protection import NUMBERS, by_form, opened_number, stands_in
 from clinic_lab_integration.tables import (
     appointment,
     department,
@@ -217,18 +218,16 @@ async def replace_identifiers(tx: Transaction, patient_id: UUID, identifiers: Se
     if identifiers:
         await tx.execute(
             insert(patient_identifier),
-            [{"patient_id": patient_id, **asdict(i)} for i in dict.fromkeys(identifiers)],
+            [NUMBERS.stored(tx, {"patient_id": patient_id, **asdict(i)}) for i in dict.fromkeys(identifiers)],
         )
 
 
 async def identifiers_of(tx: Transaction, patient_ids: Collection[UUID]) -> list[Identifier]:
-    columns = patient_identifier.c
     rows = await tx.fetch_all(
-        select(columns.authority, columns.value)
-        .where(columns.patient_id.in_(patient_ids))
-        .order_by(columns.authority, columns.value)
+        select(patient_identifier).where(patient_identifier.c.patient_id.in_(patient_ids))
     )
-    return [Identifier(row.authority, row.value) for row in rows]
+    found = [opened_number(tx, row) for row in rows]
+    return sorted(found, key=lambda one: (one.authority, one.value))
 
 
 async def owners_of(tx: Transaction, identifiers: Collection[Identifier]) -> dict[Identifier, set[UUID]]:
@@ -236,14 +235,14 @@ async def owners_of(tx: Transaction, identifiers: Collection[Identifier]) -> dic
     owners: dict[Identifier, set[UUID]] = {}
     if not identifiers:
         return owners
-    named = tuple_(patient_identifier.c.authority, patient_identifier.c.value)
+    stored = by_form(tx, identifiers)
     rows = await tx.fetch_all(
         select(patient_identifier.c.authority, patient_identifier.c.value, patient.c.patient_id)
         .join(patient_identifier, patient_identifier.c.patient_id == patient.c.patient_id)
-        .where(named.in_([(i.authority, i.value) for i in identifiers]), patient.c.active)
+        .where(stands_in(patient_identifier, stored), patient.c.active)
     )
     for row in rows:
-        owners.setdefault(Identifier(row.authority, row.value), set()).add(row.patient_id)
+        owners.setdefault(stored[row.authority, row.value], set()).add(row.patient_id)
     return owners
 
 

@@ -4,6 +4,7 @@ The messages themselves are rows of the runtime's `intake`: raw bytes, sender, a
 """
 
 from clinic_shared.care import care_relationship_table
+from clinic_shared.encryption.fields import seal_columns
 from clinic_shared.merges import patient_merge_table
 from sqlalchemy import (
     BigInteger,
@@ -56,6 +57,8 @@ patient = Table(
     Column("sex", Text),
     Column("family_key", Text),
     Column("given_key", Text),
+    Column("birth_key", Text),
+    *seal_columns(),
 )
 patient_merge = patient_merge_table(metadata)
 patient_identifier = Table(
@@ -64,6 +67,7 @@ patient_identifier = Table(
     Column("authority", Text, primary_key=True),
     Column("value", Text, primary_key=True),
     Column("patient_id", Uuid, primary_key=True),
+    *seal_columns(),
 )
 appointment = Table(
     "appointment",
@@ -216,6 +220,7 @@ wanted_key = Table(
     Column("group_index", Integer, primary_key=True),
     Column("authority", Text, primary_key=True),
     Column("value", Text, primary_key=True),
+    *seal_columns(),
 )
 lab_result = Table(
     "lab_result",

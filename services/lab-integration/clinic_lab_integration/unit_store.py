@@ -15,6 +15,7 @@ from sqlalchemy import Row, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clinic_lab_integration.domain import Disposition, Identifier, MessageId
+from clinic_lab_integration.protection import WANTED, by_form, stands_in
 from clinic_lab_integration.tables import incident, lab_unit, unit_report, wanted_key
 
 UnitPlace = tuple[UUID, int]
@@ -186,7 +187,7 @@ async def list_parked(
 
 async def want(tx: Transaction, unit: Unit, keys: Iterable[Identifier]) -> None:
     rows = [
-        {"message_id": unit.message_id, "group_index": unit.group_index, **asdict(key)}
+        WANTED.stored(tx, {"message_id": unit.message_id, "group_index": unit.group_index, **asdict(key)})
         for key in dict.fromkeys(keys)
     ]
     if rows:
@@ -205,10 +206,9 @@ async def lock_units_wanting(tx: Transaction, keys: Sequence[Identifier]) -> lis
     """Lock the parked groups that wait for one of these, in the order in which they came."""
     if not keys:
         return []
-    named = tuple_(wanted_key.c.authority, wanted_key.c.value)
     place = tuple_(lab_unit.c.message_id, lab_unit.c.group_index)
     waiting = select(wanted_key.c.message_id, wanted_key.c.group_index).where(
-        named.in_([(key.authority, key.value) for key in keys])
+        stands_in(wanted_key, by_form(tx, keys))
     )
     rows = await tx.fetch_all(
         select(lab_unit)

@@ -1,8 +1,9 @@
 """Events in: once, twice, late, and malformed."""
 
 import pytest
-from clinic_lab_integration import tables
+from clinic_lab_integration import protection, tables
 from clinic_lab_integration.app import service
+from clinic_lab_integration.domain import Identifier
 from clinic_shared import contracts
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import ServiceHarness
@@ -42,8 +43,9 @@ async def test_an_older_version_of_a_patient_brings_no_identifier_back(
     new = [{"authority": "POLYCLINIC", "type": "MR", "value": "NEW"}]
     await lab_integration.deliver_example("patients.patient-updated.v1", version=2, identifiers=new)
     await lab_integration.deliver_example("patients.patient-registered.v1", version=1)
-    [identifier] = await rows(lab_integration, tables.patient_identifier)
-    assert identifier["value"] == "NEW"
+    async with lab_integration.runtime.database.transaction() as tx:
+        [row] = await tx.fetch_all(select(tables.patient_identifier))
+        assert protection.opened_number(tx, row) == Identifier("POLYCLINIC", "NEW")
 
 
 async def test_an_erased_patient_has_no_identifiers_left(lab_integration: ServiceHarness) -> None:

@@ -137,8 +137,9 @@ def lab_pipeline(system: System) -> list[Figure]:
     with database(system, "lab-integration") as lab:
         before = applied(lab)
         # Results whose patient lab-integration doesn't know yet would wait for them on the work-list.
-        known = "SELECT count(*) FROM patient_identifier WHERE value = ANY(%s)"
-        wait_until(lambda: (lab.execute(known, (numbers,)).fetchone() or (0,))[0] >= PATIENTS)
+        known = "SELECT count(*) FROM patient WHERE patient_id = ANY(%s::uuid[])"
+        patient_ids = [patient["patient_id"] for patient in patients]
+        wait_until(lambda: (lab.execute(known, (patient_ids,)).fetchone() or (0,))[0] >= PATIENTS)
         begun = time.monotonic()
         with ThreadPoolExecutor(SENDERS) as senders:
             list(senders.map(lambda some: post_all(system, network, some), split(messages, SENDERS)))
