@@ -7,9 +7,9 @@ from uuid import UUID
 from clinic_shared.consumer import Handlers
 from clinic_shared.database import Transaction
 from clinic_shared.exporting import Part, concept, contribute, fhir_status, present, reference
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
-from clinic_referrals.tables import referral
+from clinic_referrals.tables import WORDS, referral
 
 handlers = Handlers("referrals")
 
@@ -20,10 +20,10 @@ async def gather(tx: Transaction, patient_ids: Sequence[UUID]) -> Part:
         .where(referral.c.patient_id.in_(patient_ids))
         .order_by(referral.c.created_at, referral.c.referral_id)
     )
-    return Part(resources=[_task(row) for row in rows])
+    return Part(resources=[_task(WORDS.opened(tx, row)) for row in rows])
 
 
-def _task(row: Row[Any]) -> dict[str, Any]:
+def _task(row: Any) -> dict[str, Any]:
     """A referral is the Task of the department that was asked, as BSeR has it."""
     answers = [
         {"type": {"text": name}, "valueString": value}

@@ -5,10 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from clinic_shared.database import Transaction
+from clinic_shared.encryption.fields import SEAL_COLUMNS
 from sqlalchemy import ColumnElement, Row, insert, select, update
 
 from clinic_referrals.domain import Place, Priority, Referral, ReferralStatus
-from clinic_referrals.tables import department, patient, practitioner, referral
+from clinic_referrals.tables import WORDS, department, patient, practitioner, referral
 
 _PLACES = ("from_centre_id", "from_department_id", "to_centre_id", "to_department_id")
 
@@ -34,12 +35,12 @@ async def is_patient_known(tx: Transaction, patient_id: UUID) -> bool:
 
 async def find_referral(tx: Transaction, referral_id: UUID) -> Referral | None:
     row = await tx.fetch_one(select(referral).where(referral.c.referral_id == referral_id))
-    return None if row is None else _referral(row)
+    return None if row is None else _referral(tx, row)
 
 
 async def lock_referral(tx: Transaction, referral_id: UUID) -> Referral | None:
     row = await tx.fetch_one(select(referral).where(referral.c.referral_id == referral_id).with_for_update())
-    return None if row is None else _referral(row)
+    return None if row is None else _referral(tx, row)
 
 
 async def list_referrals(
@@ -65,21 +66,23 @@ async def list_referrals(
         statement = statement.where(referral.c.patient_id.in_(person))
     if status is not None:
         statement = statement.where(referral.c.status == status.value)
-    return [_referral(row) for row in await tx.fetch_all(statement)]
+    return [_referral(tx, row) for row in await tx.fetch_all(statement)]
 
 
 async def add_referral(tx: Transaction, new: Referral) -> None:
-    await tx.execute(insert(referral).values(_values(new)))
+    await tx.execute(insert(referral).values(WORDS.stored(tx, _values(new))))
 
 
 async def save_referral(tx: Transaction, changed: Referral) -> None:
     await tx.execute(
-        update(referral).where(referral.c.referral_id == changed.referral_id).values(_values(changed))
+        update(referral)
+        .where(referral.c.referral_id == changed.referral_id)
+        .values(WORDS.stored(tx, _values(changed)))
     )
 
 
-def _referral(row: Row[Any]) -> Referral:
-    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+def _referral(tx: Transaction, row: Row[Any]) -> Referral:
+    values = vars(WORDS.opened(tx, row))
     places = {name: values.pop(name) for name in _PLACES}
     status, priority = ReferralStatus(values.pop("status")), Priority(values.pop("priority"))
     return Referral(
@@ -92,7 +95,8 @@ def _referral(row: Row[Any]) -> Referral:
 
 
 def _values(value: Referral) -> dict[str, Any]:
-    plain = {c.name: getattr(value, c.name) for c in referral.columns if c.name not in _PLACES}
+    elsewhere = {*_PLACES, *SEAL_COLUMNS}
+    plain = {c.name: getattr(value, c.name) for c in referral.columns if c.name not in elsewhere}
     return plain | {
         "status": value.status.value,
         "priority": value.priority.value,

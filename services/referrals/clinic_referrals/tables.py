@@ -1,5 +1,6 @@
 """Referrals' tables. Departments, practitioners and patients are projections."""
 
+from clinic_shared.encryption.fields import SealedFields, seal_columns
 from clinic_shared.merges import patient_merge_table
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -60,4 +61,7 @@ referral = Table(
     Column("seen_at", DateTime(timezone=True)),
     Column("reported_at", DateTime(timezone=True)),
     Column("closed_at", DateTime(timezone=True)),
+    *seal_columns(),
 )
+
+WORDS = SealedFields(referral, empty={"question": None, "outcome": None, "decline_comment": None})
