@@ -4,15 +4,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
 from clinic_shared import event_sealing
+from clinic_shared.consumer import Handlers
 from clinic_shared.encryption import old_events
 from clinic_shared.encryption.backlog import count_by_key, encrypt_backlog, rewrap_all
 from clinic_shared.encryption.ciphers import KEY_BYTES, KeyEncryptionKey, KeyId, SealBrokenError
+from clinic_shared.encryption.keyring import KeysUnavailableError
 from clinic_shared.envelope import PREFIX
 from clinic_shared.events import event_log
 from clinic_shared.ids import uuid7
@@ -21,10 +24,10 @@ from clinic_shared.relay_leases import Leases, session
 from clinic_shared.replay import FIRST_ID, ReplayPurpose, job_table
 from clinic_shared.replay_worker import ReplayWorker
 from clinic_shared.sealing import MARKED
-from clinic_shared.service import Runtime
+from clinic_shared.service import Runtime, Service
 from sqlalchemy import text
 
-from .conftest import QUEUE, REGISTERED, Journal, Queues
+from .conftest import QUEUE, REGISTERED, Journal, Made, Queues
 
 pytestmark = pytest.mark.servers
 
@@ -75,6 +78,45 @@ async def test_the_log_shows_nothing_and_the_message_says_it(
     [message] = await queues.take(QUEUE, 1)
     assert orjson.loads(message.body)["private"]["name"]["family"] == CANARY
     assert message.headers[PREFIX + "seal"] == MARKED
+
+
+@pytest.mark.parametrize("encrypting", [True, False])
+async def test_one_process_opens_what_another_sealed(
+    made: Made, journal: Journal, queues: Queues, tmp_path: Path, encrypting: bool
+) -> None:
+    service = Service(
+        name="patients", package_dir=tmp_path / "package", routers=(), handlers=Handlers("patients")
+    )
+    (tmp_path / "migrations" / "versions").mkdir(parents=True)
+    url = made.database_of(service)
+    async with (
+        made.start(service, url, secrets_dir=tmp_path) as serving,
+        made.start(service, url, secrets_dir=tmp_path, encrypt_at_rest=encrypting) as working,
+    ):
+        await journal.emit(serving)
+        assert CANARY not in await stored(serving)
+        async with relaying(working) as (relay, leases):
+            assert await relay.relay_once(leases)
+    [message] = await queues.take(QUEUE, 1)
+    assert orjson.loads(message.body)["private"]["name"]["family"] == CANARY
+
+
+async def test_without_keys_nothing_is_stored_in_clear_and_nothing_lost(
+    producer: Runtime, journal: Journal, queues: Queues
+) -> None:
+    keyring, key = producer.database.keyring, new_key(b"key-0001")
+    keyring.take([key])
+    event_id = await journal.emit(producer)
+    keyring.take([])
+    with pytest.raises(KeysUnavailableError):
+        await journal.emit(producer)
+    async with relaying(producer) as (relay, leases):
+        with pytest.raises(KeysUnavailableError):
+            await relay.relay_once(leases)
+        keyring.take([key])
+        assert await relay.relay_once(leases)
+    [message] = await queues.take(QUEUE, 1)
+    assert message.message_id == str(event_id)
 
 
 async def test_many_events_share_a_key_and_every_connection_makes_sure_of_it(
