@@ -181,7 +181,9 @@ def claims_of(manifests: Manifests) -> dict[str, Manifest]:
 
 def secrets_of(manifests: Manifests) -> set[str]:
     """Return the secrets that the manifests bring about; empty where people make them by hand."""
-    return {one["metadata"]["name"] for one in of_kind(manifests, "ExternalSecret")}
+    stored = {one["metadata"]["name"] for one in of_kind(manifests, "ExternalSecret")}
+    signed = {one["spec"]["secretName"] for one in of_kind(manifests, "Certificate")}
+    return stored | signed if stored else set()
 
 
 def _claims(workload: Manifest) -> set[str]:

@@ -11,12 +11,13 @@ from clinic_identity.keys import SigningKeyMissingError
 from clinic_shared import contracts
 
 from clinic_local.errors import SetupError
+from clinic_local.kubernetes import AUTHORITY
 from clinic_local.operations import plural
 from clinic_local.production_secrets import Addresses, SecretsFolder, make_all
 
 app = typer.Typer(help="Secrets of a deployment.", no_args_is_help=True)
 
-_TO_BE_BROUGHT = {
+TO_BE_BROUGHT = {
     "notifications": (
         "clinic_whatsapp_access_token",
         "clinic_whatsapp_app_secret",
@@ -37,9 +38,13 @@ def init(
     postgres: Annotated[
         str, typer.Option(help="host:port of PostgreSQL, or of each service's: {service}-database:5432")
     ] = "postgres:5432",
-    amqp: Annotated[str, typer.Option(help="host:port of RabbitMQ")] = "rabbitmq:5672",
-    management: Annotated[str, typer.Option(help="host:port of its management API")] = "rabbitmq:15672",
+    amqp: Annotated[str | None, typer.Option(help="host:port of RabbitMQ")] = None,
+    management: Annotated[str | None, typer.Option(help="host:port of its management API")] = None,
     vhost: str = "/",
+    tls: Annotated[
+        bool, typer.Option("--tls", help="servers are talked to over TLS; --authority says whom to trust")
+    ] = False,
+    authority: Annotated[str, typer.Option(help="file of the authority, as processes see it")] = AUTHORITY,
     exchange_tokens: Annotated[
         bool, typer.Option(help="make the gateway's key too, once every service knows of internal tokens")
     ] = False,
@@ -47,12 +52,18 @@ def init(
     """Make the passwords, URLs and keys that a deployment needs. What is there stays as it is."""
     services = tuple(contracts.load().services)
     secrets = SecretsFolder(folder)
-    at = Addresses(postgres=postgres, amqp=amqp, management=management, vhost=vhost)
+    at = Addresses(
+        postgres=postgres,
+        amqp=amqp or ("rabbitmq:5671" if tls else "rabbitmq:5672"),
+        management=management or ("rabbitmq:15671" if tls else "rabbitmq:15672"),
+        vhost=vhost,
+        authority=authority if tls else None,
+    )
     make_all(secrets, services, at, exchange_tokens=exchange_tokens)
     print(f"{plural(len(secrets.written), 'secret')} written to {folder}; what was there stayed as it was.")
     missing = [
         f"{service}/{name}"
-        for service, names in _TO_BE_BROUGHT.items()
+        for service, names in TO_BE_BROUGHT.items()
         for name in names
         if not (folder / service / name).exists()
     ]

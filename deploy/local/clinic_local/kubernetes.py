@@ -21,6 +21,11 @@ RULES = DEPLOY / "observability" / "prometheus" / "rules"
 HEADER = "# Written by python -m clinic_local.kubernetes.\n"
 CLUSTER = {"name": "rabbitmq"}
 VHOST = "clinic"
+NAMESPACE = "polyclinic"
+CERTIFICATE = "/run/secrets/certificate"
+AUTHORITY = f"{CERTIFICATE}/ca.crt"
+METRICS = f"metrics.{NAMESPACE}"
+MAIN = "/spec/template/spec/containers/0"
 
 Manifest = Mapping[str, Any]
 
@@ -40,6 +45,7 @@ def files() -> Iterator[tuple[Path, str]]:
         yield COMPONENTS / "cloudnative-pg" / f"{service}.yaml", _text([_database(service)])
         yield COMPONENTS / "keda" / f"{service}.yaml", _text(_scaling(service, topology))
     yield COMPONENTS / "prometheus-operator" / "rules.yaml", _text([_rules()])
+    yield from _tls_files(services)
 
 
 def _policy(policy: Policy) -> Manifest:
@@ -174,6 +180,117 @@ def _rules() -> Manifest:
     return _manifest("monitoring.coreos.com/v1", "PrometheusRule", "polyclinic", groups=groups)
 
 
+def _tls_files(services: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    """Everybody's certificate, and what it is laid into."""
+    folder = COMPONENTS / "tls"
+    for service in services:
+        own = [_certificate(service, f"{service}-api", METRICS), _database_certificate(service)]
+        yield folder / f"{service}.yaml", _text(own)
+    yield folder / "gateway.yaml", _text([_certificate("gateway", "gateway", METRICS)])
+    nodes = f"*.rabbitmq-nodes.{NAMESPACE}"
+    yield folder / "rabbitmq.yaml", _text([_certificate("rabbitmq", "rabbitmq", METRICS, nodes)])
+    yield folder / "settings.yaml", _text([_tls_settings(services)])
+    yield folder / "kustomization.yaml", _text([_tls_kustomization(services)])
+
+
+def _certificate(name: str, host: str, *more: str) -> Manifest:
+    names = [host, f"{host}.{NAMESPACE}", f"{host}.{NAMESPACE}.svc", *more]
+    secret = f"{name}-certificate"
+    return _manifest("cert-manager.io/v1", "Certificate", secret, secretName=secret, dnsNames=names)
+
+
+def _database_certificate(service: str) -> Manifest:
+    database = f"{service}-database"
+    made = _certificate(database, f"{database}-rw", f"{database}-r", f"{database}-ro")
+    # CloudNativePG reads a secret again that is labelled so.
+    return {**made, "spec": {**made["spec"], "secretTemplate": {"labels": {"cnpg.io/reload": ""}}}}
+
+
+def _tls_settings(services: tuple[str, ...]) -> Manifest:
+    upstreams = {service: f"https://{service}-api:8080" for service in services}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "polyclinic"},
+        "data": {
+            "CLINIC_NETWORK_IS_ENCRYPTED": "false",
+            "CLINIC_TLS_CERTIFICATE_FILE": f"{CERTIFICATE}/tls.crt",
+            "CLINIC_TLS_KEY_FILE": f"{CERTIFICATE}/tls.key",
+            "CLINIC_TLS_AUTHORITY_FILE": AUTHORITY,
+            "CLINIC_JWKS_URL": f"{upstreams['identity']}/.well-known/jwks.json",
+            # Of those that aren't installed the gateway takes no notice.
+            "CLINIC_UPSTREAMS": ",".join(f"{service}={url}" for service, url in upstreams.items()),
+        },
+    }
+
+
+def _tls_kustomization(services: tuple[str, ...]) -> Manifest:
+    own = [f"{name}.yaml" for name in (*services, "gateway", "rabbitmq")]
+    patches: list[Manifest] = [
+        _laid_over("Certificate", "every-certificate.yaml", name=".*-certificate"),
+        _laid_over("Deployment|Job", "every-pod.yaml"),
+        _laid_over("Deployment", "every-deployment.yaml"),
+        _laid_over("RabbitmqCluster", "broker.yaml"),
+        _laid_over("ConfigMap", "settings.yaml", name="polyclinic"),
+        *(_mounted(service, labelSelector=f"polyclinic/service={service}") for service in services),
+        _mounted("gateway", name="gateway"),
+        # It shows none; whom it trusts is the same.
+        _mounted("gateway", name="topology"),
+        _changed(
+            "Job", _added(f"{MAIN}/env/-", {"name": "SSL_CERT_FILE", "value": AUTHORITY}), name="topology"
+        ),
+        *(_served_with(service) for service in services),
+        *(_scraped(monitor, endpoints) for monitor, endpoints in (("polyclinic", 1), ("rabbitmq", 2))),
+        _changed(
+            "PodMonitor",
+            *(_added(f"/spec/podMetricsEndpoints/{n}/port", "prometheus-tls") for n in (0, 1)),
+            name="rabbitmq",
+        ),
+    ]
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        "resources": ["authority.yaml", "network-policies.yaml", *own],
+        "patches": patches,
+    }
+
+
+def _mounted(certificate: str, **target: str) -> Manifest:
+    secret = {"secretName": f"{certificate}-certificate", "defaultMode": 0o440}
+    volume = {"name": "certificate", "secret": secret}
+    return _changed("Deployment|Job", _added("/spec/template/spec/volumes/-", volume), **target)
+
+
+def _served_with(service: str) -> Manifest:
+    secret = f"{service}-database-certificate"
+    certificates = {"serverTLSSecret": secret, "serverCASecret": secret}
+    return _changed("Cluster", _added("/spec/certificates", certificates), name=f"{service}-database")
+
+
+def _scraped(monitor: str, endpoints: int) -> Manifest:
+    """Pods are asked by their addresses, which no certificate can know: so there is one name that all have."""
+    authority = {"secret": {"name": "gateway-certificate", "key": "ca.crt"}}
+    added = [
+        _added(f"/spec/podMetricsEndpoints/{n}/{name}", value)
+        for n in range(endpoints)
+        for name, value in (("scheme", "https"), ("tlsConfig", {"ca": authority, "serverName": METRICS}))
+    ]
+    return _changed("PodMonitor", *added, name=monitor)
+
+
+def _laid_over(kind: str, file: str, **target: str) -> Manifest:
+    return {"path": file, "target": {"kind": kind, **target}}
+
+
+def _changed(kind: str, *operations: Manifest, **target: str) -> Manifest:
+    text = yaml.dump(list(operations), Dumper=_Dumper, sort_keys=False, width=110)
+    return {"target": {"kind": kind, **target}, "patch": text}
+
+
+def _added(path: str, value: Any) -> Manifest:
+    return {"op": "add", "path": path, "value": value}
+
+
 def _manifest(api_version: str, kind: str, name: str, /, **spec: Any) -> Manifest:
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
@@ -186,6 +303,15 @@ class _Dumper(yaml.SafeDumper):
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         super().increase_indent(flow, indentless=False)
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if text.startswith("- op: ") else None
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _text(manifests: list[Manifest]) -> str:

@@ -28,6 +28,19 @@ class Addresses:
     amqp: str
     management: str
     vhost: str = "/"
+    authority: str | None = None
+    """Where processes find who vouches for them; without one, they are talked to in clear."""
+
+    @property
+    def database_options(self) -> str:
+        return f"?sslmode=verify-full&sslrootcert={self.authority}" if self.authority else ""
+
+    def broker_address(self, credentials: str) -> str:
+        scheme, options = ("amqps", f"?cafile={self.authority}") if self.authority else ("amqp", "")
+        return f"{scheme}://{credentials}@{self.amqp}/{quote(self.vhost, safe='')}{options}"
+
+    def management_address(self, credentials: str) -> str:
+        return f"{'https' if self.authority else 'http'}://{credentials}@{self.management}"
 
 
 class SecretsFolder:
@@ -63,7 +76,8 @@ def make_all(
         name, password = database_name(service), folder.keep(f"{service}/database-password", random_secret)
         server = at.postgres.replace(EACH_SERVICE, service)
         folder.keep(
-            f"{service}/clinic_database_url", _constant(f"postgresql://{name}:{password}@{server}/{name}")
+            f"{service}/clinic_database_url",
+            _constant(f"postgresql://{name}:{password}@{server}/{name}{at.database_options}"),
         )
         statements += _database_statements(name, password)
     folder.keep("postgres/init.sql", _constant("\n".join([*statements, ""])))
@@ -76,8 +90,8 @@ def _broker_password(folder: SecretsFolder, access: Access, at: Addresses) -> st
     """Make a user's password and the addresses with it: of AMQP for who may use a queue, of the API by its tags."""
     user = access.user
     password = folder.keep(f"{user}/broker-password", random_secret)
-    amqp = f"amqp://{user}:{password}@{at.amqp}/{quote(at.vhost, safe='')}"
-    management = f"http://{user}:{password}@{at.management}"
+    amqp = at.broker_address(f"{user}:{password}")
+    management = at.management_address(f"{user}:{password}")
     if "monitoring" in access.tags:
         folder.keep(f"{user}/host", _constant(management))
         return password
