@@ -146,6 +146,10 @@ class Page:
     dialogs: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     """What the network answered it."""
+    asked: dict[str, str] = field(default_factory=dict)
+    """The addresses of its requests, by their ids."""
+    blocked: list[str] = field(default_factory=list)
+    """The addresses whose answers it was not allowed to show."""
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         return await self.browser.call(method, self.session, **params)
@@ -157,6 +161,10 @@ class Page:
                 self.violations.append(json.dumps(issue["details"]))
         elif event == "Network.responseReceived":
             self.answers.append(params["response"])
+        elif event == "Network.requestWillBeSent":
+            self.asked[params["requestId"]] = params["request"]["url"]
+        elif event == "Network.loadingFailed" and params["errorText"] == "net::ERR_BLOCKED_BY_RESPONSE":
+            self.blocked.append(self.asked[params["requestId"]])
         elif event == "Page.javascriptDialogOpening":
             self.dialogs.append(params["message"])
 
@@ -188,6 +196,12 @@ class Page:
 
         check.__name__ = condition
         await eventually(check)
+
+    async def answered(self, url: str) -> None:
+        await eventually(lambda: any(one["url"] == url for one in self.answers))
+
+    async def was_blocked(self, url: str) -> None:
+        await eventually(lambda: url in self.blocked)
 
     async def text(self) -> str:
         return str(await self.run("document.body.innerText"))

@@ -29,7 +29,9 @@ router = ClinicRouter(tags=["identity"])
 # -- logging in
 
 
-class LoginRequest(fields.Request):
+class FirstStepRequest(fields.Request):
+    """The first step of every login."""
+
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
@@ -39,6 +41,9 @@ class LoginRequest(fields.Request):
 
     login: Login
     password: Password
+
+
+class LoginRequest(FirstStepRequest):
     device_token: Annotated[
         str | None, Field(max_length=128, description="From an earlier login on this device")
     ] = None

@@ -17,28 +17,21 @@ from clinic_identity import (
     session_store,
     sessions,
 )
+from clinic_identity.auth_api import FirstStepRequest
 from clinic_identity.browser_sessions import Cookie
-from clinic_identity.factor_api import StepUpRequest
-from clinic_identity.fields import CurrentDesk, CurrentVisit, Login, Password
+from clinic_identity.factor_api import ProofRequest, StepUpRequest
+from clinic_identity.fields import CurrentDesk, CurrentVisit
 from clinic_identity.passkeys import MAX_CREDENTIAL_BYTES
 from clinic_identity.sessions import Tokens
 
 router = ClinicRouter(tags=["identity"])
 
 
-class BrowserLoginRequest(fields.Request):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"login": "anna.testova@example.org", "password": "correct horse battery staple"}]
-        },
-    )
-
-    login: Login
-    password: Password
+class BrowserLoginRequest(FirstStepRequest):
+    """A device is known by its cookie."""
 
 
-class BrowserSecondStepRequest(StepUpRequest):
+class BrowserSecondStepRequest(ProofRequest):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"ticket": "st_fictitious", "method": "totp", "code": "123456"}]},

@@ -17,7 +17,7 @@ from clinic_shared.problems import constraint_of
 from clinic_shared.step_up import require_recent_authentication
 from sqlalchemy.exc import IntegrityError
 
-from clinic_identity import devices, factor_store, session_store, store, totp
+from clinic_identity import code_store, devices, factor_store, session_store, store, totp
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, DeactivatedError, Session
 from clinic_identity.factors import (
@@ -144,11 +144,16 @@ async def remove_factor(tx: Transaction, desk: Desk, caller: Principal, factor_i
 async def renew_recovery_codes(tx: Transaction, caller: Principal) -> list[str]:
     """Make new recovery codes; all earlier ones are void."""
     account, _ = await lock_to_change(tx, caller)
-    if not await factor_store.list_factors(tx, account.account_id):
+    if not await _has_factor(tx, account):
         raise NotFoundError
-    codes = await _make_recovery_codes(tx, account)
+    codes = await make_recovery_codes(tx, account)
     _audit(tx, Action.UPDATE, account, reason="recovery-codes-renewed")
     return codes
+
+
+async def _has_factor(tx: Transaction, account: Account) -> bool:
+    stronger = await factor_store.list_factors(tx, account.account_id)
+    return bool(stronger) or await code_store.find_number(tx, account.account_id) is not None
 
 
 async def lock_to_change(tx: Transaction, caller: Principal) -> tuple[Account, Session]:
@@ -171,7 +176,7 @@ async def _added(
     tx: Transaction, account: Account, session: Session, factor: SecondFactor, method: Method
 ) -> Added:
     is_first = await factor_store.count_recovery_codes(tx, account.account_id) == 0
-    codes = await _make_recovery_codes(tx, account) if is_first else []
+    codes = await make_recovery_codes(tx, account) if is_first else []
     # They have just shown both; every other session was opened without this factor.
     proven = replace(session, amr=PROOF[method], authenticated_at=tx.now)
     await session_store.save_session(tx, proven)
@@ -186,7 +191,8 @@ async def _changed(
     _audit(tx, action, account, reason=f"second-factor-{factor.kind.value}", factor=factor.factor_id)
 
 
-async def _make_recovery_codes(tx: Transaction, account: Account) -> list[str]:
+async def make_recovery_codes(tx: Transaction, account: Account) -> list[str]:
+    """Return new codes, shown this once; all earlier ones are void."""
     codes = new_recovery_codes()
     digests = [digest_of(fold_recovery_code(code)) for code in codes]
     await factor_store.replace_recovery_codes(tx, account.account_id, digests)

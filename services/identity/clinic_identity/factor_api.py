@@ -139,17 +139,23 @@ async def _finish(
 # -- step-up
 
 
-class StepUpRequest(fields.Request):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"method": "totp", "code": "123456"}]}
-    )
-
+class ProofRequest(fields.Request):
     method: Method
     code: Annotated[str, Field(max_length=64)] = ""
     credential: Credential | None = None
 
     def shown(self) -> Shown:
         return Shown(method=self.method, code=self.code, credential=self.credential)
+
+
+class StepUpRequest(ProofRequest):
+    """A code by SMS is no proof that opens what is sensitive."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"method": "totp", "code": "123456"}]}
+    )
+
+    method: Literal[Method.TOTP, Method.PASSKEY, Method.RECOVERY_CODE]
 
 
 class AccessTokenResponse(BaseModel):

@@ -102,9 +102,13 @@ def _factor(row: Row[Any]) -> SecondFactor:
 
 
 async def replace_recovery_codes(tx: Transaction, account_id: UUID, digests: Iterable[bytes]) -> None:
-    await tx.execute(delete(recovery_code).where(recovery_code.c.account_id == account_id))
+    await forget_recovery_codes(tx, account_id)
     rows = [{"digest": digest, "account_id": account_id, "created_at": tx.now} for digest in digests]
     await tx.execute(insert(recovery_code).values(rows))
+
+
+async def forget_recovery_codes(tx: Transaction, account_id: UUID) -> None:
+    await tx.execute(delete(recovery_code).where(recovery_code.c.account_id == account_id))
 
 
 async def count_recovery_codes(tx: Transaction, account_id: UUID) -> int:

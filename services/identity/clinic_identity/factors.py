@@ -48,6 +48,8 @@ PROOF = {
     Method.SMS: ("pwd", "sms"),
 }
 """RFC 8176's words for a password and each of these."""
+RECOVERY_WITHOUT_FACTOR = ("pwd", "otp")
+"""Of somebody with codes by SMS alone: whoever took their number over could have made new ones."""
 
 
 class MfaRequiredError(DomainError):

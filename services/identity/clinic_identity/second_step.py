@@ -16,6 +16,7 @@ from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, Session, TooManyAttemptsError, Visit
 from clinic_identity.factors import (
     PROOF,
+    RECOVERY_WITHOUT_FACTOR,
     TICKET_LIFE,
     TICKET_TRIES,
     FactorKind,
@@ -78,10 +79,10 @@ async def ask_for_second_factor(
 
 
 async def _methods_of(tx: Transaction, desk: Desk, account: Account) -> set[Method]:
-    if await number_for_login(tx, desk, account):
-        return {Method.SMS}
     found = await factor_store.list_factors(tx, account.account_id)
     methods = {Method(factor.kind.value) for factor in found}
+    if await number_for_login(tx, desk, account):
+        methods.add(Method.SMS)
     if methods and await factor_store.count_recovery_codes(tx, account.account_id):
         methods.add(Method.RECOVERY_CODE)
     return methods
@@ -143,9 +144,8 @@ async def _finish_login(
         _audit_refusal(tx, account, shown.method)
         return None
     await factor_store.save_ticket(tx, replace(ticket, used_at=tx.now))
-    return await start_session(
-        tx, desk, account, visit=visit, device_id=ticket.device_id, amr=PROOF[shown.method]
-    )
+    amr = await _amr_of(tx, account, shown.method)
+    return await start_session(tx, desk, account, visit=visit, device_id=ticket.device_id, amr=amr)
 
 
 # -- step-up
@@ -160,19 +160,25 @@ async def step_up(desk: Desk, context: Context, shown: Shown) -> AccessToken:
 
     Raises InvalidSecondFactorError, TooManyAttemptsError, UnauthenticatedError.
     """
-    if shown.method is Method.SMS:
-        raise InvalidSecondFactorError
     caller = context.principal
     async with desk.database.transaction(context) as tx:
         account, session = await lock_own_session(tx, caller.subject, caller.session_id)
         right = await _is_right(tx, desk, account, shown, _holder_of_session(session))
         if right:
-            token = await refresh_proof(tx, desk, account, session, amr=PROOF[shown.method])
+            amr = await _amr_of(tx, account, shown.method)
+            token = await refresh_proof(tx, desk, account, session, amr=amr)
         else:
             _audit_refusal(tx, account, shown.method)
     if not right:
         raise InvalidSecondFactorError
     return token
+
+
+async def _amr_of(tx: Transaction, account: Account, method: Method) -> tuple[str, ...]:
+    """Return what a proof counts for. In place of a phone a recovery code counts for no more than the phone."""
+    if method is Method.RECOVERY_CODE and not await factor_store.list_factors(tx, account.account_id):
+        return RECOVERY_WITHOUT_FACTOR
+    return PROOF[method]
 
 
 async def refresh_proof(

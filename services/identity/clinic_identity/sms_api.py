@@ -5,7 +5,12 @@ from fastapi import Response
 
 from clinic_identity import authentication, sms_enrolment
 from clinic_identity.auth_api import TokenResponse
-from clinic_identity.factor_api import CodeRequest, TicketRequest, TotpLoginRequest
+from clinic_identity.factor_api import (
+    CodeRequest,
+    RecoveryCodesResponse,
+    TicketRequest,
+    TotpLoginRequest,
+)
 from clinic_identity.factors import Method
 from clinic_identity.fields import CurrentDesk, CurrentVisit
 from clinic_identity.second_step import Shown
@@ -59,13 +64,15 @@ async def begin_sms(tx: Tx, desk: CurrentDesk, caller: Caller) -> Response:
     "/v1/me/mfa/sms/confirm",
     permission="profile.read",
     transactional=False,
-    status_code=204,
     operation_id="confirmSms",
 )
-async def confirm_sms(desk: CurrentDesk, context: CurrentContext, body: CodeRequest) -> Response:
-    """Show that the phone is one's own: from now on logins ask for a code. All other sessions end."""
-    await sms_enrolment.confirm(desk, context, body.code)
-    return Response(status_code=204)
+async def confirm_sms(desk: CurrentDesk, context: CurrentContext, body: CodeRequest) -> RecoveryCodesResponse:
+    """Show that the phone is one's own: from now on logins ask for a code. All other sessions end.
+
+    The recovery codes are shown this once: print them, each lets one in without the phone.
+    """
+    codes = await sms_enrolment.confirm(desk, context, body.code)
+    return RecoveryCodesResponse(recovery_codes=codes)
 
 
 @router.delete("/v1/me/mfa/sms", permission="profile.read", status_code=204, operation_id="removeSms")

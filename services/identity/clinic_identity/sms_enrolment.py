@@ -12,7 +12,7 @@ from clinic_shared.principal import Principal
 from clinic_identity import code_store, factor_store, one_time_codes, store
 from clinic_identity.desk import Desk
 from clinic_identity.domain import Account, Session
-from clinic_identity.enrolment import lock_to_change
+from clinic_identity.enrolment import lock_to_change, make_recovery_codes
 from clinic_identity.factors import PROOF, InvalidSecondFactorError, Method, digest_of
 from clinic_identity.second_step import holder_of_ticket, number_for_login, refresh_proof
 from clinic_identity.sessions import end_sessions
@@ -35,8 +35,11 @@ async def begin(tx: Transaction, desk: Desk, caller: Principal) -> None:
     await one_time_codes.have_code_sent(tx, desk, account, _holder(session), number=None)
 
 
-async def confirm(desk: Desk, context: Context, code: str) -> None:
-    """Ask for codes at logins from now on, by the number that this one went to. Raises InvalidSecondFactorError."""
+async def confirm(desk: Desk, context: Context, code: str) -> list[str]:
+    """Ask for codes at logins from now on, by the number that this one went to.
+
+    Returns recovery codes, for the day when the phone is gone. Raises InvalidSecondFactorError.
+    """
     async with desk.database.transaction(context) as tx:
         account, session = await lock_to_change(tx, context.principal)
         sent = await one_time_codes.check_code(tx, desk, account, _holder(session), code)
@@ -45,16 +48,20 @@ async def confirm(desk: Desk, context: Context, code: str) -> None:
             sealed = desk.secrets.seal(sent.number.encode(), place=place)
             await code_store.keep_number(tx, account.account_id, sealed)
             await refresh_proof(tx, desk, account, session, amr=PROOF[Method.SMS])
+            recovery_codes = await make_recovery_codes(tx, account)
             await _changed(tx, account, session, Action.CREATE)
     # After the commit: the failure stays counted.
     if sent is None:
         raise InvalidSecondFactorError
+    return recovery_codes
 
 
 async def remove(tx: Transaction, caller: Principal) -> None:
     account, session = await lock_to_change(tx, caller)
     if not await code_store.forget_number(tx, account.account_id):
         raise NotFoundError
+    if not await factor_store.list_factors(tx, account.account_id):
+        await factor_store.forget_recovery_codes(tx, account.account_id)
     await _changed(tx, account, session, Action.DELETE)
 
 
