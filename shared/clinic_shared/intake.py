@@ -26,6 +26,7 @@ from clinic_shared.failures import is_disconnect
 from clinic_shared.intake_answers import AnswerNotes
 from clinic_shared.intake_marks import QueueMarks
 from clinic_shared.intake_order import DatabaseTime
+from clinic_shared.intake_roll import Roll
 from clinic_shared.intake_store import (
     DATABASE_SECONDS,
     GROUP,
@@ -58,6 +59,7 @@ __all__ = [
     "decode",
     "encode",
     "intake_table",
+    "keep_roll",
 ]
 
 log = structlog.get_logger()
@@ -74,9 +76,11 @@ class Intake:
         self._publisher = Publisher(Broker.of(runtime).publishing)
         self._time = DatabaseTime()
         self._marks = QueueMarks(runtime.database)
+        self.roll = Roll(runtime.database, self._marks)
         self._database = GroupCommit(runtime.database, self._time, self._marks)
         self._answers = AnswerNotes(runtime.database, runtime.clock)
         runtime.closing.push_async_callback(self._answers.close)
+        runtime.closing.push_async_callback(self.roll.close)
         runtime.closing.push_async_callback(self._marks.close)
         self._avoid_database_until = 0.0
 
@@ -180,6 +184,11 @@ class Intake:
             raise TemporarilyUnavailableError
         self._marks.used()
         return item.accepted("queue")
+
+
+async def keep_roll(runtime: "Runtime", stop: asyncio.Event) -> None:
+    """A loop of each process that accepts: without it, it isn't waited for when it dies (`intake_roll`)."""
+    await Intake.of(runtime).roll.keep(stop)
 
 
 def _outcome(storing: "asyncio.Future[Accepted]") -> Accepted | BaseException | None:

@@ -65,7 +65,7 @@ class QueueMarks:
 
     async def leave(self, tx: Transaction) -> None:
         """Leave a mark with this transaction if one is owed."""
-        if self._is_owed and not mutated("queue-unmarked"):
+        if self.are_owed and not mutated("queue-unmarked"):
             await tx.execute(insert(mark_table).values(mark_id=uuid7()))
             tx.count(partial(self._left, self._used))
 
@@ -77,14 +77,14 @@ class QueueMarks:
             await self._writing
 
     @property
-    def _is_owed(self) -> bool:
+    def are_owed(self) -> bool:
         return self._marked < self._used
 
     def _left(self, used: int) -> None:
         self._marked = max(self._marked, used)
 
     async def _write(self) -> None:
-        while self._is_owed:
+        while self.are_owed:
             await pause(self._closing, RETRY_SECONDS)
             await self._try()
             if self._closing.is_set():

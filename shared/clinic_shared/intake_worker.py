@@ -41,6 +41,7 @@ from clinic_shared.intake import decode
 from clinic_shared.intake_custody import HOLD_SECONDS, LOST_SECONDS, Custody
 from clinic_shared.intake_marks import all_marks, forget, is_unmarked
 from clinic_shared.intake_order import by_turn
+from clinic_shared.intake_roll import forget_silent, is_sure, somebody_is_silent
 from clinic_shared.intake_store import Entry, Item, intake_table, item_of, store
 from clinic_shared.lookout import INTAKE, Lookout
 from clinic_shared.loops import keep_running, pause
@@ -75,6 +76,7 @@ class _Seen:
     """The place up to which rows may be processed then: what is durable came after what was confirmed onto the
     queue before it, and that is on the queue by now."""
     marks: Sequence[UUID]
+    silence: bool
 
 
 class IntakeWorker:
@@ -128,9 +130,13 @@ class IntakeWorker:
             place, _ = by_turn(intake_table)
             last = select(func.max(place)).where(*self._due(tx))
             row = await tx.fetch_one(
-                select(last.scalar_subquery().label("last"), all_marks().scalar_subquery().label("marks"))
+                select(
+                    last.scalar_subquery().label("last"),
+                    all_marks().scalar_subquery().label("marks"),
+                    somebody_is_silent().label("silence"),
+                )
             )
-        return _Seen(None, ()) if row is None else _Seen(row.last, row.marks or ())
+        return _Seen(None, (), False) if row is None else _Seen(row.last, row.marks or (), row.silence)
 
     async def _process_seen(self, seen: _Seen) -> int:
         return 0 if seen.up_to is None else await self.process_waiting(seen.up_to)
@@ -152,9 +158,10 @@ class IntakeWorker:
         else:
             # It was empty only if nobody else could have had something of it until then.
             await self._custody.take()
-            if seen.marks and not stop.is_set() and not self._custody.is_doubtful:
+            if (seen.marks or seen.silence) and not stop.is_set() and not self._custody.is_doubtful:
                 async with self._database.transaction() as tx:
                     await forget(tx, seen.marks)
+                    await forget_silent(tx)
         self._drained_at = time.monotonic()
         return drained
 
@@ -298,6 +305,7 @@ class IntakeWorker:
                 true() if up_to is None else place <= up_to,
                 # In one look with the rows: a mark is committed with the row that must wait, or before it.
                 is_unmarked() if self._may_be_overtaking else true(),
+                true() if self._unreachable_since is None else is_sure(),
             )
             .order_by(place, item_id)
             .limit(most)

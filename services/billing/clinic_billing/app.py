@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from clinic_shared.inbound.registry import Inbound, receives
+from clinic_shared.intake import keep_roll
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.ledger import Ledger
 from clinic_shared.service import Runtime, Service
@@ -103,6 +104,7 @@ service = Service(
     timers=timers,
     settings=BillingSettings,
     startup=(_start, _open_receipts),
+    listeners=(keep_roll,),
     workers=(
         make_provider_calls,
         process_notifications,

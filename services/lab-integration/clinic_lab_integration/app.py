@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from clinic_shared.inbound.registry import Inbound, Process, receives
+from clinic_shared.intake import keep_roll
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.service import Runtime, Service
 
@@ -71,8 +72,15 @@ service = Service(
     timers=obligations.timers,
     settings=LabSettings,
     startup=(_open_ledger, keep_directory),
-    workers=(process_messages, order_sending.send_orders, files.watch_folder, callbacks.send_callbacks),
-    listeners=(mllp.listen,),
+    # Files are accepted by the worker.
+    workers=(
+        process_messages,
+        order_sending.send_orders,
+        files.watch_folder,
+        keep_roll,
+        callbacks.send_callbacks,
+    ),
+    listeners=(mllp.listen, keep_roll),
     measurements=(measure_filing, obligations.measure, order_sending.measure),
     encrypted=ENCRYPTED,
 )

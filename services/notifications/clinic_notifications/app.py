@@ -8,6 +8,7 @@ from typing import cast
 
 import httpx
 from clinic_shared.inbound.registry import Inbound, receives
+from clinic_shared.intake import keep_roll
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.service import Runtime, Service
 
@@ -54,5 +55,6 @@ service = Service(
     timers=announcing.timers,
     startup=(vendors, _receive_callbacks),
     workers=(send_messages, process_callbacks),
+    listeners=(keep_roll,),
     encrypted=ENCRYPTED,
 )
