@@ -27,6 +27,12 @@ class NotificationSettings(TransferSettings, ServiceSettings):
     whatsapp_verify_token: SecretStr = SecretStr(f"{_FICTITIOUS}-whatsapp-verify-token")
 
     twilio_country: Country = "US"
+    sms_prefixes: str = Field(
+        default="",
+        pattern=r"^(\+\d{1,7}(,\+\d{1,7})*)?$",
+        description="beginnings of the numbers that text messages go to, such as +7,+375: calls to expensive"
+        " countries are a known fraud; empty: to all",
+    )
     twilio_base_url: str = "https://api.twilio.com"
     twilio_account_sid: str = "AC00000000000000000000000000000000"
     twilio_auth_token: SecretStr = SecretStr(f"{_FICTITIOUS}-twilio-token")

@@ -8,9 +8,13 @@ from collections import Counter
 from datetime import datetime
 from io import BytesIO
 
+import httpx
 import structlog
 from clinic_notifications import tables
-from clinic_notifications.sending import Sender
+from clinic_notifications.channels.twilio import Twilio
+from clinic_notifications.domain import Channel
+from clinic_notifications.sending import Sender, Vendors
+from clinic_notifications.settings import NotificationSettings
 from clinic_shared import metrics, telemetry
 from clinic_shared.ids import uuid7
 from clinic_shared.testing import eventually
@@ -244,3 +248,20 @@ async def _database_now(clinic: Clinic) -> datetime:
         row = await tx.fetch_one(select(func.clock_timestamp().label("now")))
     assert row is not None
     return row.now
+
+
+async def test_no_text_message_goes_to_a_number_that_the_operator_did_not_name(clinic: Clinic) -> None:
+    runtime = clinic.notifications.runtime
+    settings = runtime.settings
+    assert isinstance(settings, NotificationSettings)
+    adapters = dict(runtime.get(Vendors).adapters)
+    limited = settings.model_copy(update={"sms_prefixes": "+375,+7111"})
+    adapters[Channel.SMS] = Twilio(runtime.get(httpx.AsyncClient), limited)
+    del adapters[Channel.WHATSAPP]
+    runtime.provide(Vendors(adapters, abroad={Channel.WHATSAPP: "US"}))
+    await clinic.book()
+    await clinic.send_due()
+    await clinic.send_due()
+    assert {sent["channel"] for sent in await clinic.inbox()} == {"email"}
+    failed = await clinic.messages(purpose=CONFIRMATION, status="failed")
+    assert [message["failure_code"] for message in failed] == ["undeliverable"]

@@ -29,6 +29,7 @@ from clinic_notifications.statuses import Report
 
 PROVIDER = "twilio"
 CALLBACK_PATH = "/v1/webhooks/messaging/twilio"
+PREFIX_NOT_ALLOWED = "prefix-not-allowed"
 
 # https://www.twilio.com/docs/api/errors
 _FAILURES = {
@@ -56,8 +57,11 @@ class Twilio:
         self._auth = httpx.BasicAuth(account, settings.twilio_auth_token.get_secret_value())
         self._sender = settings.twilio_sender
         self._callback = settings.url + CALLBACK_PATH
+        self._prefixes = tuple(filter(None, settings.sms_prefixes.split(",")))
 
     async def send(self, letter: Letter) -> Answer:
+        if self._prefixes and not letter.to.startswith(self._prefixes):
+            return Refused(Failure.UNDELIVERABLE, PREFIX_NOT_ALLOWED)
         form = {
             "To": letter.to,
             "From": self._sender,
