@@ -36,7 +36,7 @@ from clinic_shared.telemetry import describe_error
 log = structlog.get_logger()
 
 TELL_SECONDS = 5.0
-SILENT = timedelta(minutes=10)
+SILENT = timedelta(minutes=1)
 """Who says nothing for so long is no longer waited for, once the queue was empty: it died, and left nothing there."""
 
 process_table = Table(

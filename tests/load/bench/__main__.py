@@ -1,8 +1,8 @@
 """`make bench`: how fast, as ratios against a limit measured in the same run on the same servers.
 
 `BENCH_ONLY=bookings,relay` runs those alone, `BENCH_SECONDS` says how long each rate is taken.
-A measurement is a function in a module of this package, registered by `needs_servers`, `needs_system` or
-`needs_nothing`.
+A measurement is a function in a module of this package, registered by `needs_servers`, `needs_system`,
+`needs_nothing`, or `needs_patience`: these run by name only (`BENCH_ONLY=lab_burst,soak`).
 """
 
 import asyncio
@@ -21,8 +21,20 @@ from clinic_shared.auth import TokenSigner
 from rich.console import Console
 from rich.table import Table
 
-from . import auditing, bookings, door, laboratory, operating, overload, payments, rebuilding, relaying, whole
-from .figures import Figure, alone, on_servers, on_system
+from . import (
+    auditing,
+    bookings,
+    door,
+    laboratory,
+    lasting,
+    operating,
+    overload,
+    payments,
+    rebuilding,
+    relaying,
+    whole,
+)
+from .figures import Figure, alone, on_servers, on_system, patient
 from .servers import ISSUER, Bench, keys_served, servers
 
 __all__ = [
@@ -30,6 +42,7 @@ __all__ = [
     "bookings",
     "door",
     "laboratory",
+    "lasting",
     "operating",
     "overload",
     "payments",
@@ -39,14 +52,23 @@ __all__ = [
 ]
 
 
+def named() -> set[str]:
+    return set(filter(None, os.environ.get("BENCH_ONLY", "").split(",")))
+
+
 def chosen(registered: Mapping[str, Any]) -> list[Any]:
-    wanted = set(filter(None, os.environ.get("BENCH_ONLY", "").split(",")))
+    wanted = named()
     return [measure for name, measure in registered.items() if not wanted or name in wanted]
 
 
+def chosen_on_system() -> list[Any]:
+    wanted = named()
+    return [*chosen(on_system), *(measure for name, measure in patient.items() if name in wanted)]
+
+
 def refuse_unknown_names() -> None:
-    known = [*on_servers, *alone, *on_system]
-    unknown = set(filter(None, os.environ.get("BENCH_ONLY", "").split(","))) - set(known)
+    known = [*on_servers, *alone, *on_system, *patient]
+    unknown = named() - set(known)
     if unknown:
         sys.exit(f"BENCH_ONLY: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
 
@@ -67,7 +89,7 @@ def of_the_whole() -> Iterator[Figure]:
         tempfile.TemporaryDirectory(prefix="polyclinic-bench-") as folder,
         running_system(Path(folder)) as system,
     ):
-        for measure in chosen(on_system):
+        for measure in chosen_on_system():
             yield from measure(system)
 
 
@@ -76,7 +98,7 @@ def measured() -> Iterator[Figure]:
         yield from asyncio.run(of_parts())
     for measure in chosen(alone):
         yield from measure()
-    if chosen(on_system):
+    if chosen_on_system():
         yield from of_the_whole()
 
 

@@ -60,6 +60,7 @@ Alone = Callable[[], list[Figure]]
 on_servers: dict[str, OnServers] = {}
 on_system: dict[str, OnSystem] = {}
 alone: dict[str, Alone] = {}
+patient: dict[str, OnSystem] = {}
 
 
 def needs_servers(measure: OnServers) -> OnServers:
@@ -71,6 +72,12 @@ def needs_servers(measure: OnServers) -> OnServers:
 def needs_system(measure: OnSystem) -> OnSystem:
     """Register a measurement of the whole: it gets a running system, which the next one gets after it."""
     on_system[measure.__name__] = measure
+    return measure
+
+
+def needs_patience(measure: OnSystem) -> OnSystem:
+    """Register a measurement of the whole that takes minutes: it is made only when it is asked for by name."""
+    patient[measure.__name__] = measure
     return measure
 
 
