@@ -120,8 +120,11 @@ def test_a_service_that_comes_back_to_a_full_queue_applies_it_all(
 
 
 def _has_something_to_tell(books: Books, service: str) -> None:
-    """Wait until events stand in the outbox: what was accepted has been worked off, and can't leave."""
-    deadline = time.monotonic() + AT_ONCE_SECONDS
+    """Wait until events stand in the outbox: what was accepted has been worked off, and can't leave.
+
+    Longer than rows wait for a broker that is away, and for a process that died a moment before (`intake_roll`).
+    """
+    deadline = time.monotonic() + 3 * AT_ONCE_SECONDS
     while not books.query(service, "SELECT 1 FROM outbox LIMIT 1"):
         assert time.monotonic() < deadline, f"{service} has nothing to tell"
         time.sleep(0.05)
