@@ -14,7 +14,7 @@ from clinic_shared.paging import InvalidCursorError
 from clinic_shared.policy import Decision
 from clinic_shared.principal import Principal
 
-from clinic_patients import care, store
+from clinic_patients import care, search_store, store
 from clinic_patients.domain import (
     AuthorityReservedError,
     Identifier,
@@ -32,8 +32,8 @@ from clinic_patients.events import patient_event
 from clinic_patients.merge_domain import refuse_replaced
 from clinic_patients.names import birth_term, identifier_term, phone_term, words_to_match
 from clinic_patients.phones import NotAPhoneError, to_e164
+from clinic_patients.search_store import TermRange
 from clinic_patients.settings import PatientsSettings, RegistrySettings
-from clinic_patients.store import TermRange
 
 REGISTRAR_SCOPE = "patients.register"
 SEARCH_SCOPE = "patients.search"
@@ -218,7 +218,7 @@ async def search_patients(
     if not ranges:
         raise InvalidRequestError("Name at least one thing to search by.")
     visible = await care.visible_to(tx, SEARCH_SCOPE, caller=caller)
-    found = await store.search_patients(tx, ranges, visible=visible, after=after, limit=limit + 1)
+    found = await search_store.search_patients(tx, ranges, visible=visible, after=after, limit=limit + 1)
     if found is None:
         raise InvalidCursorError("The list has changed at the cursor: start again.")
     disclosed: dict[UUID, UUID | None] = {p.patient_id: p.centre_id for p in found[:limit]}
