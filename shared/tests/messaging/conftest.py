@@ -417,3 +417,13 @@ def user_of(vhost: Servers) -> Iterator[UserOf]:
         yield urls
         for name in users:
             management.delete(f"/api/users/{name}-{run}").raise_for_status()
+
+
+@pytest.fixture
+async def other(
+    made: Made, consumer_service: Service, database_wire: Wire, broker_urls: Servers
+) -> AsyncIterator[Runtime]:
+    """Another process of the same service, whose way to the database can be cut."""
+    url = SecretStr(broker_urls.amqp_url)
+    async with made.start(consumer_service, database_url=database_wire.url, amqp_url=url) as runtime:
+        yield runtime

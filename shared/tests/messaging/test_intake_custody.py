@@ -9,28 +9,17 @@ import pytest
 from clinic_shared import intake_custody, intake_worker
 from clinic_shared.intake_custody import Custody
 from clinic_shared.intake_worker import IntakeWorker
-from clinic_shared.service import Runtime, Service
-from clinic_shared.testing import Servers, eventually
-from pydantic import SecretStr
+from clinic_shared.service import Runtime
+from clinic_shared.testing import eventually
 from sqlalchemy import text
 
-from .conftest import Made, Queues, Wire
+from .conftest import Queues, Wire
 from .intakes import HOUR, LONG, Done, accept, marks_of, put_on_queue
 
 pytestmark = pytest.mark.servers
 
 Looping = Callable[..., AbstractAsyncContextManager[None]]
 BUFFER = "reporting.intake"
-
-
-@pytest.fixture
-async def other(
-    made: Made, consumer_service: Service, database_wire: Wire, broker_urls: Servers
-) -> AsyncIterator[Runtime]:
-    """Another process of the same service, whose way to the database can be cut."""
-    url = SecretStr(broker_urls.amqp_url)
-    async with made.start(consumer_service, database_url=database_wire.url, amqp_url=url) as runtime:
-        yield runtime
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from clinic_shared.intake_marks import mark_table
 from clinic_shared.intake_order import turn_of
 from clinic_shared.intake_worker import IntakeWorker
 from clinic_shared.service import Runtime, Service
-from clinic_shared.testing import Servers, eventually
+from clinic_shared.testing import eventually
 from pydantic import SecretStr
 from sqlalchemy import delete, literal, text, update
 
@@ -45,16 +45,6 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
         (intake_store, "DATABASE_SECONDS"),
     ):
         monkeypatch.setattr(module, name, LONG)
-
-
-@pytest.fixture
-async def other(
-    made: Made, consumer_service: Service, database_wire: Wire, broker_urls: Servers
-) -> AsyncIterator[Runtime]:
-    """Another process of the same service, whose way to the database can be cut."""
-    url = SecretStr(broker_urls.amqp_url)
-    async with made.start(consumer_service, database_url=database_wire.url, amqp_url=url) as runtime:
-        yield runtime
 
 
 @pytest.fixture
